@@ -1,0 +1,2 @@
+//! Types that the agent and its eBPF programs share, and decisions both can make.
+#![no_std]

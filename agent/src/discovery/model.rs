@@ -1,0 +1,170 @@
+//! Checked types: a Kubernetes object stops at `discovery`, these go on.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::identity::Identity;
+
+/// Identifies one life of one pod: a pod of the same name or address later has another.
+///
+/// `metadata.uid`; where a manifest has none, derived from namespace, name and addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadUid(pub Arc<str>);
+
+impl fmt::Display for WorkloadUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The object's own name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod that the mesh knows: running or about to, never one that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// This life of the pod.
+    pub uid: WorkloadUid,
+    /// Namespace and name of the pod.
+    pub name: ObjectName,
+    /// `status.podIPs`, IPv4-mapped IPv6 addresses as IPv4. Empty until the CNI has answered.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.nodeName`.
+    pub node: Arc<str>,
+    /// `status.hostIPs`: where the node's agent is reached.
+    pub node_addresses: Vec<IpAddr>,
+    /// From trust domain, namespace and `spec.serviceAccountName` (`default` if absent).
+    pub identity: Identity,
+    /// Whether the pod is captured, and what said so.
+    pub enrolment: Enrolment,
+    /// The pod's labels, which policies select by.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// What the pod or its namespace excluded from capture.
+    pub exclusions: Arc<Exclusions>,
+    /// How an agent elsewhere reaches the workload over HBONE.
+    pub tunnel: Tunnel,
+    /// The `Ready` condition; absent counts as ready, so that bare manifests work.
+    pub ready: bool,
+    /// Names for metrics and logs.
+    pub telemetry: Arc<TelemetryNames>,
+}
+
+impl Workload {
+    /// Whether the pod is captured.
+    #[must_use]
+    pub fn is_enrolled(&self) -> bool {
+        matches!(self.enrolment, Enrolment::Enrolled)
+    }
+}
+
+/// Whether a pod takes part, and why not if it doesn't. The text is shown to operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enrolment {
+    /// By its own label or its namespace's.
+    Enrolled,
+    /// Neither label is there.
+    NotLabelled,
+    /// Its own label, or its namespace's, says no.
+    Disabled,
+    /// `spec.hostNetwork`: it has no interface of its own.
+    HostNetwork,
+}
+
+/// How an agent on another node reaches a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    /// An Ambit agent runs on its node: node address, port 15008.
+    NodeAgent,
+    /// Its node runs another HBONE implementation: pod address, port 15008.
+    PodAddress,
+}
+
+/// Traffic that is left alone, from the annotations of pod and namespace together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exclusions {
+    /// Destination ports of connections the pod opens.
+    pub outbound_ports: Vec<u16>,
+    /// Ports of the pod that others connect to.
+    pub inbound_ports: Vec<u16>,
+    /// Destination networks of connections the pod opens.
+    pub outbound_cidrs: Vec<IpNet>,
+}
+
+/// The label values of Istio's standard metrics. `unknown` where nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryNames {
+    /// The owner's name (Deployment, not ReplicaSet), or the pod's.
+    pub workload: Arc<str>,
+    /// `deployment`, `job`, `pod`, ...: the middle part of `k8s.<type>.name` in baggage.
+    pub workload_type: Arc<str>,
+    /// `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`, or the workload.
+    pub canonical_service: Arc<str>,
+    /// `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, `latest`.
+    pub canonical_revision: Arc<str>,
+    /// Label `app`.
+    pub app: Arc<str>,
+    /// Label `version`.
+    pub version: Arc<str>,
+}
+
+/// A Kubernetes Service with its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `spec.clusterIPs` (and external IPs); empty for a headless service.
+    pub vips: Vec<IpAddr>,
+    /// TCP ports only.
+    pub ports: Vec<ServicePort>,
+    /// What the Service asks for.
+    pub traffic_distribution: TrafficDistribution,
+    /// Ready endpoints of every EndpointSlice of the service, each with its own port.
+    pub endpoints: Arc<[Endpoint]>,
+}
+
+/// A TCP port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The port's name; empty if it has none. Endpoints refer to it.
+    pub name: Arc<str>,
+    /// The port of the VIP.
+    pub port: u16,
+}
+
+/// One address and port behind a service port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The service port's name that this endpoint serves.
+    pub port_name: Arc<str>,
+    /// Where it listens (the target port, resolved).
+    pub address: IpAddr,
+    /// The target port.
+    pub port: u16,
+    /// `nodeName`.
+    pub node: Option<Arc<str>>,
+}
+
+/// Which endpoints a service prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrafficDistribution {
+    /// All alike.
+    #[default]
+    Any,
+    /// `trafficDistribution: PreferSameNode`: this node's if there are any.
+    PreferSameNode,
+    /// `internalTrafficPolicy: Local`: this node's, or none.
+    OnlySameNode,
+}

@@ -1,0 +1,5 @@
+//! Who a workload is: SPIFFE ids, certificates and the authority that signs them.
+
+pub mod spiffe;
+
+pub use spiffe::Identity;

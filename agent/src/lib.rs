@@ -1,0 +1,9 @@
+//! Ambit: a per-node ambient service mesh.
+//!
+//! Start with `ARCHITECTURE.md`. Each module owns one outside world: `capture` alone knows aya
+//! and rtnetlink, `discovery` alone knows Kubernetes objects, `identity` alone holds keys.
+
+pub mod discovery;
+pub mod hbone;
+pub mod identity;
+pub mod policy;

@@ -1,0 +1,3 @@
+//! The one binary: every role and every operator command of Ambit.
+
+fn main() {}
