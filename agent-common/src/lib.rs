@@ -1,2 +1,9 @@
-//! Types that the agent and its eBPF programs share, and decisions both can make.
+//! What the agent and its eBPF programs share: names, map layouts, marks, counters, and the
+//! decisions of the capture as pure functions, tested on the host.
 #![no_std]
+
+pub mod capture;
+pub mod counter;
+pub mod map;
+pub mod mark;
+pub mod name;

@@ -1,0 +1,150 @@
+//! What to do with a packet: pure functions over what a hook has looked up.
+//!
+//! The hooks in agent-ebpf gather facts and carry verdicts out; the decisions are here, so that
+//! they run in ordinary tests. Everything is inlined into the programs.
+
+use crate::{
+    counter::Counter,
+    map::{
+        Configuration, FLOW_CAPTURED, FLOW_OLDER, FlowValue, INTERFACE_ENROLLED, INTERFACE_KNOWN,
+        InterfaceValue,
+    },
+};
+
+/// A listening socket of the agent; the value is half of its place in the map of listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Listener {
+    /// Port 15001: connections that pods open.
+    Outbound = 0,
+    /// Port 15006: plaintext that is on its way to an enrolled pod.
+    Plaintext = 1,
+    /// Port 15008: HBONE that was sent to a pod's own address.
+    Tunnel = 2,
+}
+
+impl Listener {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Outbound, Self::Plaintext, Self::Tunnel];
+    /// Places in the map of listeners: one for each role and family.
+    pub const SLOTS: u32 = 6;
+
+    /// The place of the role's socket in the map of listeners.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(self, is_ipv6: bool) -> u32 {
+        self as u32 * 2 + is_ipv6 as u32
+    }
+}
+
+/// What a hook does with a packet, and what it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Left alone.
+    Pass(Counter),
+    /// Dropped.
+    Drop(Counter),
+    /// Handed to the agent: to the socket that owns the connection, or to a listener.
+    Capture(Listener, Counter),
+}
+
+/// What an interface's state says before the packet is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The pod is enrolled: the packet must be examined.
+    Enrolled,
+    /// The pod is known not to be enrolled.
+    NotEnrolled,
+    /// The pod isn't known yet: what happens to a SYN.
+    Unknown(Verdict),
+}
+
+/// Where an interface stands at `now` (nanoseconds, monotonic).
+#[must_use]
+#[inline(always)]
+pub fn standing(interface: &InterfaceValue, configuration: &Configuration, now: u64) -> Standing {
+    if interface.flags & INTERFACE_KNOWN == 0 {
+        return Standing::Unknown(
+            if now.saturating_sub(interface.seen_at) < configuration.hold {
+                Verdict::Drop(Counter::DroppedHeld)
+            } else if configuration.allow_unknown_pods == 1 {
+                Verdict::Pass(Counter::UnknownPodAllowed)
+            } else {
+                Verdict::Drop(Counter::DroppedUnknownPod)
+            },
+        );
+    }
+    if interface.flags & INTERFACE_ENROLLED == 0 {
+        return Standing::NotEnrolled;
+    }
+    Standing::Enrolled
+}
+
+/// What a socket lookup with the packet's own addresses gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// No socket, or one that isn't the agent's, or a listener that merely matches the port.
+    Nobody,
+    /// A socket of the agent.
+    Agent,
+}
+
+/// Whether a connection's memory is of the present enrolment, and what it says.
+#[must_use]
+#[inline(always)]
+fn remembered(flow: Option<&FlowValue>, epoch: u32) -> u32 {
+    match flow {
+        Some(flow) if flow.epoch == epoch => flow.kind,
+        _ => 0,
+    }
+}
+
+/// A packet of an established connection that no socket of the agent owns.
+///
+/// `to_mesh`: the other end is an enrolled workload. `agent_listens`: an agent is there.
+///
+/// A connection that the agent once had must not go on in plaintext when the agent has died: its
+/// listener, once there is one, answers with a reset. A connection nobody remembers is older than
+/// the enrolment; but while no agent is there it can't be told from one that was forgotten, so it
+/// waits.
+#[must_use]
+#[inline(always)]
+pub fn unowned(
+    flow: Option<&FlowValue>,
+    epoch: u32,
+    to_mesh: bool,
+    agent_listens: bool,
+    configuration: &Configuration,
+    listener: Listener,
+) -> Verdict {
+    match remembered(flow, epoch) {
+        FLOW_CAPTURED if agent_listens => Verdict::Capture(listener, Counter::CapturedOrphan),
+        FLOW_CAPTURED => Verdict::Drop(Counter::DroppedWithoutAgent),
+        FLOW_OLDER => Verdict::Pass(Counter::OlderConnection),
+        _ if !to_mesh => Verdict::Pass(Counter::NotMesh),
+        _ if agent_listens || configuration.allow_without_agent == 1 => {
+            Verdict::Pass(Counter::OlderConnection)
+        }
+        _ => Verdict::Drop(Counter::DroppedWithoutAgent),
+    }
+}
+
+/// A new connection that belongs to the agent, which may not be there.
+#[must_use]
+#[inline(always)]
+pub fn new_connection(
+    listener: Listener,
+    agent_listens: bool,
+    configuration: &Configuration,
+) -> Verdict {
+    if agent_listens {
+        Verdict::Capture(listener, Counter::CapturedNew)
+    } else if configuration.allow_without_agent == 1 {
+        Verdict::Pass(Counter::WithoutAgentAllowed)
+    } else {
+        Verdict::Drop(Counter::DroppedWithoutAgent)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Why a packet was passed, captured or dropped. Every exit of every program counts one.
+
+/// Declares the counters with the names that metrics and logs show.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A named reason; the value is the index in the map.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            /// Every counter, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name that operators see.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Passed: not IP (ARP and the like).
+    NotIp = "not_ip",
+    /// Passed: not TCP.
+    NotTcp = "not_tcp",
+    /// Passed: the pod isn't enrolled.
+    NotEnrolled = "not_enrolled",
+    /// Passed: neither an enrolled workload nor a service.
+    NotMesh = "not_mesh",
+    /// Passed: the destination port is excluded.
+    ExcludedPort = "excluded_port",
+    /// Passed: the destination network is excluded.
+    ExcludedNetwork = "excluded_network",
+    /// Passed: the connection is older than the enrolment, or was left alone when it began.
+    OlderConnection = "older_connection",
+    /// Passed: the packet was sent by the agent.
+    FromAgent = "from_agent",
+    /// Passed: the packet has a local socket (kubelet probes and other processes of the node).
+    NodeProcess = "node_process",
+    /// Passed: `--unknown-pods=allow`, and the hold is over.
+    UnknownPodAllowed = "unknown_pod_allowed",
+    /// Passed: no agent listens, and `--without-agent=allow`.
+    WithoutAgentAllowed = "without_agent_allowed",
+    /// Passed: not diverted by us.
+    NotDiverted = "not_diverted",
+    /// Captured: handed to a socket of the agent that owns the connection.
+    CapturedSocket = "captured_socket",
+    /// Captured: a new connection, handed to the agent's listener.
+    CapturedNew = "captured_new",
+    /// Captured: the agent lost this connection; its listener answers with a reset.
+    CapturedOrphan = "captured_orphan",
+    /// Captured: turned back towards the agent before it reached the pod.
+    Diverted = "diverted",
+    /// Captured: sent up to the bridge device, where a socket can be assigned.
+    SentToBridge = "sent_to_bridge",
+    /// Dropped: the source address isn't the interface's.
+    DroppedForgedSource = "dropped_forged_source",
+    /// Dropped: a TCP fragment, whose ports can't be seen.
+    DroppedFragment = "dropped_fragment",
+    /// Dropped: headers that can't be parsed.
+    DroppedMalformed = "dropped_malformed",
+    /// Dropped: SYN of a pod that isn't known yet; it will be sent again.
+    DroppedHeld = "dropped_held",
+    /// Dropped: `--unknown-pods=deny`, and the hold is over.
+    DroppedUnknownPod = "dropped_unknown_pod",
+    /// Dropped: no agent listens, and `--without-agent=deny`.
+    DroppedWithoutAgent = "dropped_without_agent",
+    /// Dropped: plaintext for the pod came in by a device that carries no program.
+    DroppedNoHookOnIngress = "dropped_no_hook_on_ingress",
+    /// Dropped: the kernel refused to assign the agent's socket.
+    DroppedAssignFailed = "dropped_assign_failed",
+    /// Dropped: rewriting or marking the packet failed.
+    DroppedRewriteFailed = "dropped_rewrite_failed",
+    /// Not a packet: the table of connections refused an entry.
+    FlowTableFailed = "flow_table_failed",
+}
+
+/// How many counters there are.
+#[expect(clippy::cast_possible_truncation, reason = "some dozens")]
+pub const COUNT: u32 = Counter::ALL.len() as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_dense_and_names_unique() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+            let same = Counter::ALL
+                .iter()
+                .filter(|other| other.name() == counter.name());
+            assert_eq!(same.count(), 1, "{}", counter.name());
+        }
+    }
+}

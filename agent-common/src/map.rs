@@ -1,0 +1,187 @@
+//! Keys and values of the maps. Plain data: no bool, enum or option, no padding that isn't named.
+//!
+//! Ports and everything else are in host byte order unless a field says otherwise.
+
+use core::mem::size_of;
+
+/// Raised with every change of a layout below: an agent refuses maps of another layout.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The node has at most this many devices that carry a program.
+pub const MAX_INTERFACES: u32 = 8_192;
+/// Addresses of this node's pods: two for each interface.
+pub const MAX_SOURCES: u32 = 16_384;
+/// Addresses of enrolled workloads in the whole mesh.
+pub const MAX_WORKLOADS: u32 = 262_144;
+/// VIPs times ports in the whole cluster.
+pub const MAX_SERVICES: u32 = 131_072;
+/// Excluded ports times this node's interfaces.
+pub const MAX_EXCLUDED_PORTS: u32 = 32_768;
+/// Excluded networks times this node's interfaces.
+pub const MAX_EXCLUDED_NETWORKS: u32 = 32_768;
+/// Connections remembered on one node. The oldest unused one is forgotten first.
+pub const MAX_FLOWS: u32 = 131_072;
+
+/// An IPv6 address, or an IPv4 address mapped to one (`::ffff:a.b.c.d`), in network byte order.
+pub type Address = [u8; 16];
+
+/// Interface of a pod, as opposed to another device of the node.
+pub const INTERFACE_POD: u32 = 1;
+/// The agent knows which pod the interface belongs to.
+pub const INTERFACE_KNOWN: u32 = 1 << 1;
+/// The pod is enrolled. Never without [`INTERFACE_KNOWN`].
+pub const INTERFACE_ENROLLED: u32 = 1 << 2;
+/// The interface is a port of a bridge: frames are switched, not routed.
+pub const INTERFACE_BRIDGE_PORT: u32 = 1 << 3;
+/// Packets carry no link header (tunnels, WireGuard).
+pub const INTERFACE_NO_LINK_HEADER: u32 = 1 << 4;
+
+/// What the node's agent says of an interface.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InterfaceValue {
+    /// `INTERFACE_*`.
+    pub flags: u32,
+    /// Counts the enrolments of the interface: a flow of an earlier one means nothing now.
+    pub epoch: u32,
+    /// When the interface was first seen, on the kernel's monotonic clock, in nanoseconds.
+    pub seen_at: u64,
+    /// The bridge's own MAC address, if the interface is a port of one.
+    pub bridge_mac: [u8; 6],
+    /// Zero.
+    pub padding: [u8; 2],
+}
+const _: () = assert!(size_of::<InterfaceValue>() == 24);
+
+/// An address that an interface may send from.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceKey {
+    /// Interface index.
+    pub interface: u32,
+    /// The pod's address.
+    pub address: Address,
+}
+const _: () = assert!(size_of::<SourceKey>() == 20);
+
+/// A TCP port of a service.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub address: Address,
+    /// The service port.
+    pub port: u32,
+}
+const _: () = assert!(size_of::<ServiceKey>() == 20);
+
+/// The pod opens the connection.
+pub const DIRECTION_OUTBOUND: u16 = 0;
+/// The pod receives the connection.
+pub const DIRECTION_INBOUND: u16 = 1;
+
+/// A port that an interface's pod excluded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortKey {
+    /// Interface index.
+    pub interface: u32,
+    /// The destination port of the connection.
+    pub port: u16,
+    /// `DIRECTION_*`.
+    pub direction: u16,
+}
+const _: () = assert!(size_of::<PortKey>() == 8);
+
+/// A destination network that an interface's pod excluded; matched by longest prefix.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkKey {
+    /// Interface index, in network byte order, since a trie compares bit by bit.
+    pub interface: [u8; 4],
+    /// The network's address.
+    pub address: Address,
+}
+const _: () = assert!(size_of::<NetworkKey>() == 20);
+/// Bits of a [`NetworkKey`] before its address.
+pub const NETWORK_KEY_PREFIX: u32 = 32;
+
+/// A connection as the pod on this node sees it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The pod's address.
+    pub pod: Address,
+    /// The other end's.
+    pub peer: Address,
+    /// The pod's port.
+    pub pod_port: u16,
+    /// The other end's.
+    pub peer_port: u16,
+}
+const _: () = assert!(size_of::<FlowKey>() == 36);
+
+/// The agent accepted or opened the connection: without a socket of the agent, none of its
+/// packets may pass.
+pub const FLOW_CAPTURED: u32 = 1;
+/// The connection is older than the enrolment: left alone.
+pub const FLOW_OLDER: u32 = 2;
+
+/// What is remembered of a connection.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowValue {
+    /// `FLOW_*`.
+    pub kind: u32,
+    /// The interface's epoch when it was written.
+    pub epoch: u32,
+}
+const _: () = assert!(size_of::<FlowValue>() == 8);
+
+/// Settings of the programs. Written once by each agent that starts.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Configuration {
+    /// [`LAYOUT_VERSION`] of the agent that wrote it; 0 before any has.
+    pub layout: u32,
+    /// 1: SYNs of pods still unknown after the hold pass. 0: they are dropped.
+    pub allow_unknown_pods: u32,
+    /// 1: mesh traffic passes unprotected while no agent listens. 0: it waits.
+    pub allow_without_agent: u32,
+    /// Zero.
+    pub padding: u32,
+    /// For how long SYNs of an unknown interface are held, in nanoseconds.
+    pub hold: u64,
+}
+const _: () = assert!(size_of::<Configuration>() == 24);
+
+#[cfg(feature = "user")]
+mod user {
+    #![expect(
+        unsafe_code,
+        reason = "aya asks for an unsafe marker on plain-data map types"
+    )]
+    use super::{
+        Configuration, FlowKey, FlowValue, InterfaceValue, NetworkKey, PortKey, ServiceKey,
+        SourceKey,
+    };
+
+    macro_rules! plain_data {
+        ($($name:ty),* $(,)?) => {
+            $(
+                // SAFETY: repr(C), Copy, 'static, no padding (asserted above), every bit pattern valid.
+                unsafe impl aya::Pod for $name {}
+            )*
+        };
+    }
+    plain_data!(
+        Configuration,
+        FlowKey,
+        FlowValue,
+        InterfaceValue,
+        NetworkKey,
+        PortKey,
+        ServiceKey,
+        SourceKey,
+    );
+}

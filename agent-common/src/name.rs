@@ -1,0 +1,49 @@
+//! Names of programs and maps: said once, used by the object and by its loader.
+//!
+//! The statics in agent-ebpf carry the same names, since the object's symbols are made from
+//! them; a test in the loader asserts that every name here is found in the object.
+
+/// TC ingress of the host side of a pod's veth: what the pod sends.
+pub const FROM_POD: &str = "from_pod";
+/// TC egress of the host side of a pod's veth: what the pod is about to receive.
+pub const TO_POD: &str = "to_pod";
+/// TC ingress of every other device of the node: packets that were diverted to the agent.
+pub const FROM_NODE: &str = "from_node";
+
+/// Every program.
+pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
+
+/// [`InterfaceValue`](crate::map::InterfaceValue) by interface index.
+pub const INTERFACES: &str = "INTERFACES";
+/// Which addresses an interface may send from: the set of [`SourceKey`](crate::map::SourceKey).
+pub const SOURCES: &str = "SOURCES";
+/// The enrolled workloads of all nodes, by address.
+pub const WORKLOADS: &str = "WORKLOADS";
+/// The TCP ports of services, by VIP: the set of [`ServiceKey`](crate::map::ServiceKey).
+pub const SERVICES: &str = "SERVICES";
+/// Excluded ports: the set of [`PortKey`](crate::map::PortKey).
+pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
+/// Excluded networks of what pods open: prefixes of [`NetworkKey`](crate::map::NetworkKey).
+pub const EXCLUDED_NETWORKS: &str = "EXCLUDED_NETWORKS";
+/// The agent's listening sockets, by [`Listener`](crate::capture::Listener) and family.
+pub const LISTENERS: &str = "LISTENERS";
+/// Connections that the agent owns or deliberately left alone.
+pub const FLOWS: &str = "FLOWS";
+/// Packets by [`Counter`](crate::counter::Counter).
+pub const COUNTERS: &str = "COUNTERS";
+/// The one [`Configuration`](crate::map::Configuration).
+pub const CONFIGURATION: &str = "CONFIGURATION";
+
+/// Every map that is pinned, so that captures outlive the agent.
+pub const PINNED_MAPS: [&str; 10] = [
+    INTERFACES,
+    SOURCES,
+    WORKLOADS,
+    SERVICES,
+    EXCLUDED_PORTS,
+    EXCLUDED_NETWORKS,
+    LISTENERS,
+    FLOWS,
+    COUNTERS,
+    CONFIGURATION,
+];

@@ -1,0 +1,154 @@
+//! Bringing a packet to the agent, once it's decided that it goes there.
+
+use ambit_common::{
+    capture::{Listener, Owner, Verdict},
+    counter::Counter,
+    map::{FLOW_CAPTURED, FlowKey, FlowValue, INTERFACE_BRIDGE_PORT, InterfaceValue},
+    mark,
+};
+use aya_ebpf::{
+    bindings::BPF_F_INGRESS,
+    helpers::generated::{bpf_redirect, bpf_skb_change_type, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+
+use crate::{
+    maps::{FLOWS, INTERFACES},
+    packet::{self, Packet, Payload, Segment},
+    socket::{self, Assigned},
+    verdict,
+};
+
+/// `PACKET_HOST` of linux/if_packet.h: for this host.
+const PACKET_HOST: u32 = 0;
+
+/// Delivers at ingress to the socket of the agent that owns the connection; `None` if none does.
+#[inline(always)]
+pub fn to_owner(
+    ctx: &TcContext,
+    interface: &InterfaceValue,
+    packet: &Packet,
+    segment: &Segment,
+    flow: &FlowKey,
+) -> Option<Verdict> {
+    if is_bridge_port(interface) {
+        return match socket::owner(ctx, packet, segment, flow, interface.epoch) {
+            Owner::Agent => Some(to_bridge(ctx, interface, Listener::Outbound)),
+            Owner::Nobody => None,
+        };
+    }
+    match socket::assign_owner(ctx, packet, segment, flow, interface.epoch) {
+        Assigned::Done => Some(to_host(ctx, Listener::Outbound, Counter::CapturedSocket)),
+        Assigned::NoSocket => None,
+        Assigned::Failed => Some(Verdict::Drop(Counter::DroppedAssignFailed)),
+    }
+}
+
+/// Delivers at ingress to a listener.
+#[inline(always)]
+pub fn to_listener(
+    ctx: &TcContext,
+    interface: &InterfaceValue,
+    packet: &Packet,
+    listener: Listener,
+    counter: Counter,
+) -> Verdict {
+    if is_bridge_port(interface) {
+        return to_bridge(ctx, interface, listener);
+    }
+    match socket::assign_listener(ctx, listener, packet.is_ipv6) {
+        Assigned::Done => to_host(ctx, listener, counter),
+        Assigned::NoSocket => Verdict::Drop(Counter::DroppedWithoutAgent),
+        Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),
+    }
+}
+
+/// Delivers a packet that a hook of this node has decided to capture and marked.
+#[inline(always)]
+pub fn marked(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) -> Verdict {
+    if is_bridge_port(interface) {
+        return to_bridge(ctx, interface, listener);
+    }
+    let packet = match packet::parse(ctx, interface) {
+        Ok(packet) => packet,
+        Err(_) => return Verdict::Drop(Counter::DroppedMalformed),
+    };
+    let Payload::Tcp(segment) = &packet.payload else {
+        return Verdict::Drop(Counter::DroppedMalformed);
+    };
+    match socket::assign_marked(ctx, &packet, segment) {
+        Assigned::Done => to_host(ctx, listener, Counter::CapturedSocket),
+        Assigned::NoSocket => to_listener(ctx, interface, &packet, listener, Counter::CapturedNew),
+        Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),
+    }
+}
+
+#[inline(always)]
+fn is_bridge_port(interface: &InterfaceValue) -> bool {
+    interface.flags & INTERFACE_BRIDGE_PORT != 0
+}
+
+/// Marks a packet whose socket is assigned, so that routing delivers it on this node.
+#[inline(always)]
+fn to_host(ctx: &TcContext, listener: Listener, counter: Counter) -> Verdict {
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        // A diverted frame still bears the pod's MAC address: without this the stack would
+        // take it for another host's.
+        if (*ctx.skb.skb).pkt_type != PACKET_HOST
+            && bpf_skb_change_type(ctx.skb.skb.cast(), PACKET_HOST) != 0
+        {
+            return Verdict::Drop(Counter::DroppedRewriteFailed);
+        }
+    }
+    ctx.skb.set_mark(mark::for_listener(listener));
+    Verdict::Capture(listener, counter)
+}
+
+/// Sends a frame up to the bridge device by giving it the bridge's own MAC address.
+///
+/// On a bridge port a socket assigned at once would be lost on the way through the bridge; the
+/// mark makes `from_node` on the bridge device assign it.
+#[inline(always)]
+fn to_bridge(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) -> Verdict {
+    let mac = interface.bridge_mac;
+    // SAFETY: writes six bytes at the start of the frame from six bytes on the stack.
+    let code = unsafe { bpf_skb_store_bytes(ctx.skb.skb.cast(), 0, mac.as_ptr().cast(), 6, 0) };
+    if code != 0 {
+        return Verdict::Drop(Counter::DroppedRewriteFailed);
+    }
+    ctx.skb.set_mark(mark::for_listener(listener));
+    Verdict::Capture(listener, Counter::SentToBridge)
+}
+
+/// Turns a packet back at egress: it comes in once more by the device it came from, marked, and
+/// the program there delivers it. That device must carry a program of ours, or the packet would
+/// meet whatever listens on the node.
+#[inline(always)]
+pub fn at_egress(ctx: &TcContext, listener: Listener) -> i32 {
+    // SAFETY: the context is the kernel's.
+    let ingress = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    // SAFETY: the map's values are plain data.
+    if unsafe { INTERFACES.get(ingress) }.is_none() {
+        return verdict::carry_out(ctx, Verdict::Drop(Counter::DroppedNoHookOnIngress));
+    }
+    ctx.skb.set_mark(mark::for_listener(listener));
+    verdict::count(Counter::Diverted);
+    // SAFETY: no pointers; the action it returns is the program's own.
+    unsafe { bpf_redirect(ingress, BPF_F_INGRESS.into()) as i32 }
+}
+
+/// Remembers a connection under the interface's present epoch.
+#[inline(always)]
+pub fn remember(flow: &FlowKey, kind: u32, epoch: u32) {
+    let value = FlowValue { kind, epoch };
+    if FLOWS.insert(flow, value, 0).is_err() {
+        verdict::count(Counter::FlowTableFailed);
+    }
+}
+
+/// Remembers that the agent owns the connection.
+#[inline(always)]
+pub fn remember_captured(flow: &FlowKey, epoch: u32) {
+    remember(flow, FLOW_CAPTURED, epoch);
+}

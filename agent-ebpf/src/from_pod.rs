@@ -1,0 +1,208 @@
+//! TC ingress of the host side of a pod's veth: what the pod sends.
+//!
+//! Who the pod is follows from the interface, never from the packet.
+
+use ambit_common::{
+    capture::{self, Listener, Standing, Verdict},
+    counter::Counter,
+    map::{
+        DIRECTION_OUTBOUND, FLOW_OLDER, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey,
+        PortKey, ServiceKey, SourceKey,
+    },
+    mark,
+};
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns, macros::classifier, maps::lpm_trie::Key, programs::TcContext,
+};
+
+use crate::{
+    deliver,
+    maps::{
+        CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, SERVICES, SOURCES,
+        WORKLOADS,
+    },
+    packet::{self, Packet, Payload, Segment},
+    socket, verdict,
+};
+
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    verdict::carry_out(&ctx, examine(&ctx))
+}
+
+#[inline(always)]
+fn examine(ctx: &TcContext) -> Verdict {
+    // SAFETY: the context is the kernel's.
+    let (index, packet_mark) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).mark) };
+    // The agent writes an interface's entry before it attaches, and removes it after it detached.
+    // SAFETY: the map's values are plain data.
+    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+        return Verdict::Drop(Counter::DroppedUnknownPod);
+    };
+    if let Some(listener) = mark::listener(packet_mark) {
+        // Turned back by `to_pod` of another pod of this node.
+        return deliver::marked(ctx, interface, listener);
+    }
+    let packet = match packet::parse(ctx, interface) {
+        Ok(packet) => packet,
+        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
+        Err(counter) => return Verdict::Drop(counter),
+    };
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedUnknownPod);
+    };
+    // SAFETY: reads the clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match capture::standing(interface, configuration, now) {
+        Standing::Unknown(verdict) => match &packet.payload {
+            Payload::Tcp(segment) if segment.opens() => verdict,
+            Payload::Tcp(_) => Verdict::Pass(Counter::OlderConnection),
+            _ => Verdict::Pass(Counter::NotTcp),
+        },
+        Standing::NotEnrolled => not_enrolled(index, &packet),
+        Standing::Enrolled => enrolled(ctx, index, interface, &packet),
+    }
+}
+
+/// A pod outside the mesh may send what it likes, but not in the name of a pod inside.
+#[inline(always)]
+fn not_enrolled(index: u32, packet: &Packet) -> Verdict {
+    // SAFETY: the map's values are plain data.
+    if unsafe { WORKLOADS.get(&packet.source) }.is_some() && !is_own_source(index, packet) {
+        return Verdict::Drop(Counter::DroppedForgedSource);
+    }
+    Verdict::Pass(Counter::NotEnrolled)
+}
+
+#[inline(always)]
+fn is_own_source(index: u32, packet: &Packet) -> bool {
+    let key = SourceKey {
+        interface: index,
+        address: packet.source,
+    };
+    // SAFETY: the map's values are plain data.
+    unsafe { SOURCES.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Packet) -> Verdict {
+    if !is_own_source(index, packet) && !packet::is_link_scope(&packet.source) {
+        return Verdict::Drop(Counter::DroppedForgedSource);
+    }
+    let segment = match &packet.payload {
+        Payload::Tcp(segment) => segment,
+        Payload::Fragment => return Verdict::Drop(Counter::DroppedFragment),
+        Payload::Other => return Verdict::Pass(Counter::NotTcp),
+    };
+    let flow = packet.flow_of_sender(segment);
+    if let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow) {
+        return verdict;
+    }
+    let verdict = if segment.opens() {
+        opening(index, interface, packet, segment, &flow)
+    } else {
+        going_on(interface, packet, &flow)
+    };
+    match verdict {
+        Verdict::Capture(listener, counter) => {
+            deliver::to_listener(ctx, interface, packet, listener, counter)
+        }
+        other => other,
+    }
+}
+
+/// The pod opens a connection.
+#[inline(always)]
+fn opening(
+    index: u32,
+    interface: &InterfaceValue,
+    packet: &Packet,
+    segment: &Segment,
+    flow: &FlowKey,
+) -> Verdict {
+    let left_alone = if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
+        Some(Counter::ExcludedPort)
+    } else if is_excluded_network(index, packet) {
+        Some(Counter::ExcludedNetwork)
+    } else if !is_mesh(packet) && !is_service(packet, segment) {
+        Some(Counter::NotMesh)
+    } else {
+        None
+    };
+    if let Some(counter) = left_alone {
+        // The same ports may have been a captured connection's before. An entry that isn't
+        // there can't be removed, and needn't be.
+        let _ = FLOWS.remove(flow);
+        return Verdict::Pass(counter);
+    }
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedWithoutAgent);
+    };
+    let agent_listens = socket::has_listener(Listener::Outbound, packet.is_ipv6);
+    let verdict = capture::new_connection(Listener::Outbound, agent_listens, configuration);
+    if let Verdict::Capture(..) = verdict {
+        deliver::remember_captured(flow, interface.epoch);
+    }
+    verdict
+}
+
+/// The pod sends on a connection that no socket of the agent owns.
+#[inline(always)]
+fn going_on(interface: &InterfaceValue, packet: &Packet, flow: &FlowKey) -> Verdict {
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedWithoutAgent);
+    };
+    // SAFETY: the map's values are plain data.
+    let remembered = unsafe { FLOWS.get(flow) };
+    let verdict = capture::unowned(
+        remembered,
+        interface.epoch,
+        is_mesh(packet),
+        socket::has_listener(Listener::Outbound, packet.is_ipv6),
+        configuration,
+        Listener::Outbound,
+    );
+    if verdict == Verdict::Pass(Counter::OlderConnection) && remembered.is_none() {
+        deliver::remember(flow, FLOW_OLDER, interface.epoch);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn is_mesh(packet: &Packet) -> bool {
+    // SAFETY: the map's values are plain data.
+    unsafe { WORKLOADS.get(&packet.destination) }.is_some()
+}
+
+#[inline(always)]
+fn is_service(packet: &Packet, segment: &Segment) -> bool {
+    let key = ServiceKey {
+        address: packet.destination,
+        port: segment.destination_port.into(),
+    };
+    // SAFETY: the map's values are plain data.
+    unsafe { SERVICES.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn is_excluded_network(index: u32, packet: &Packet) -> bool {
+    let key = NetworkKey {
+        interface: index.to_be_bytes(),
+        address: packet.destination,
+    };
+    EXCLUDED_NETWORKS
+        .get(&Key::new(NETWORK_KEY_PREFIX + 128, key))
+        .is_some()
+}
+
+/// Whether the interface's pod excluded a port in that direction.
+#[inline(always)]
+pub fn is_excluded_port(index: u32, port: u16, direction: u16) -> bool {
+    let key = PortKey {
+        interface: index,
+        port,
+        direction,
+    };
+    // SAFETY: the map's values are plain data.
+    unsafe { EXCLUDED_PORTS.get(&key) }.is_some()
+}

@@ -1,0 +1,40 @@
+//! Every map. All are pinned by name: captures outlive the agent that set them up.
+
+use ambit_common::{
+    capture::Listener,
+    counter,
+    map::{
+        Configuration, FlowKey, FlowValue, InterfaceValue, MAX_EXCLUDED_NETWORKS,
+        MAX_EXCLUDED_PORTS, MAX_FLOWS, MAX_INTERFACES, MAX_SERVICES, MAX_SOURCES, MAX_WORKLOADS,
+        NetworkKey, PortKey, ServiceKey, SourceKey,
+    },
+};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap},
+};
+
+/// Maps sized for the largest cluster take memory for what they hold, not for what they could.
+const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+
+#[map]
+pub static INTERFACES: HashMap<u32, InterfaceValue> = HashMap::pinned(MAX_INTERFACES, NO_PREALLOC);
+#[map]
+pub static SOURCES: HashMap<SourceKey, u32> = HashMap::pinned(MAX_SOURCES, NO_PREALLOC);
+#[map]
+pub static WORKLOADS: HashMap<[u8; 16], u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
+#[map]
+pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(MAX_SERVICES, NO_PREALLOC);
+#[map]
+pub static EXCLUDED_PORTS: HashMap<PortKey, u32> = HashMap::pinned(MAX_EXCLUDED_PORTS, NO_PREALLOC);
+#[map]
+pub static EXCLUDED_NETWORKS: LpmTrie<NetworkKey, u32> =
+    LpmTrie::pinned(MAX_EXCLUDED_NETWORKS, NO_PREALLOC);
+#[map]
+pub static LISTENERS: SockMap = SockMap::pinned(Listener::SLOTS, 0);
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(MAX_FLOWS, 0);
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
+#[map]
+pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);

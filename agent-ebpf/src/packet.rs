@@ -1,0 +1,202 @@
+//! Parsing: from a packet to the few facts that decide about it.
+
+use ambit_common::{
+    counter::Counter,
+    map::{Address, FlowKey, INTERFACE_NO_LINK_HEADER, InterfaceValue},
+};
+use aya_ebpf::programs::TcContext;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERNET_HEADER: usize = 14;
+
+const PROTOCOL_TCP: u8 = 6;
+const IPV6_HEADER: usize = 40;
+/// Longest chain of IPv6 extension headers that is followed; RFC 8200 names fewer kinds than
+/// this, each of which should come at most once (destination options twice).
+const MAX_EXTENSION_HEADERS: usize = 6;
+
+const FLAG_SYN: u8 = 0x02;
+const FLAG_ACK: u8 = 0x10;
+
+/// What could be read of a packet.
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    pub is_ipv6: bool,
+    pub payload: Payload,
+}
+
+/// What an IP packet carries.
+pub enum Payload {
+    Tcp(Segment),
+    /// A TCP fragment: its ports are elsewhere.
+    Fragment,
+    Other,
+}
+
+/// The TCP facts.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    pub source_port: u16,
+    pub destination_port: u16,
+    flags: u8,
+}
+
+impl Segment {
+    /// The first packet of a connection: SYN without ACK.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN
+    }
+}
+
+impl Packet {
+    /// The connection as the sending pod sees it.
+    #[inline(always)]
+    pub fn flow_of_sender(&self, segment: &Segment) -> FlowKey {
+        FlowKey {
+            pod: self.source,
+            peer: self.destination,
+            pod_port: segment.source_port,
+            peer_port: segment.destination_port,
+        }
+    }
+
+    /// The connection as the receiving pod sees it.
+    #[inline(always)]
+    pub fn flow_of_receiver(&self, segment: &Segment) -> FlowKey {
+        FlowKey {
+            pod: self.destination,
+            peer: self.source,
+            pod_port: segment.destination_port,
+            peer_port: segment.source_port,
+        }
+    }
+}
+
+/// Reads a packet. `Err` says what to count: [`Counter::NotIp`] or
+/// [`Counter::DroppedMalformed`].
+#[inline(always)]
+pub fn parse(ctx: &TcContext, interface: &InterfaceValue) -> Result<Packet, Counter> {
+    let network = if interface.flags & INTERFACE_NO_LINK_HEADER != 0 {
+        0
+    } else {
+        ETHERNET_HEADER
+    };
+    // SAFETY: the context pointer is the kernel's and valid for the program's run.
+    let protocol = unsafe { (*ctx.skb.skb).protocol } as u16;
+    match u16::from_be(protocol) {
+        ETHERTYPE_IPV4 => parse_ipv4(ctx, network),
+        ETHERTYPE_IPV6 => parse_ipv6(ctx, network),
+        _ => Err(Counter::NotIp),
+    }
+}
+
+#[inline(always)]
+fn parse_ipv4(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
+    let header: [u8; 20] = ctx.load(network).map_err(|_| Counter::DroppedMalformed)?;
+    let mut packet = Packet {
+        source: mapped([header[12], header[13], header[14], header[15]]),
+        destination: mapped([header[16], header[17], header[18], header[19]]),
+        is_ipv6: false,
+        payload: Payload::Other,
+    };
+    if header[9] != PROTOCOL_TCP {
+        return Ok(packet);
+    }
+    // More fragments, or an offset: RFC 791.
+    packet.payload = if header[6] & 0x3f != 0 || header[7] != 0 {
+        Payload::Fragment
+    } else {
+        let length = ((header[0] & 0x0f) as usize) * 4;
+        Payload::Tcp(parse_tcp(ctx, network + length)?)
+    };
+    Ok(packet)
+}
+
+#[inline(always)]
+fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
+    let header: [u8; IPV6_HEADER] = ctx.load(network).map_err(|_| Counter::DroppedMalformed)?;
+    let mut packet = Packet {
+        source: [0; 16],
+        destination: [0; 16],
+        is_ipv6: true,
+        payload: Payload::Other,
+    };
+    packet.source.copy_from_slice(&header[8..24]);
+    packet.destination.copy_from_slice(&header[24..40]);
+
+    let mut next = header[6];
+    let mut offset = network + IPV6_HEADER;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        match next {
+            PROTOCOL_TCP => {
+                packet.payload = Payload::Tcp(parse_tcp(ctx, offset)?);
+                return Ok(packet);
+            }
+            // Hop-by-hop, routing, destination options, authentication, fragment.
+            0 | 43 | 60 | 51 | 44 => {}
+            _ => return Ok(packet),
+        }
+        let extension: [u8; 8] = ctx.load(offset).map_err(|_| Counter::DroppedMalformed)?;
+        if next == 44 {
+            let is_whole = extension[2] == 0 && extension[3] & 0xf9 == 0;
+            if !is_whole {
+                packet.payload = if extension[0] == PROTOCOL_TCP {
+                    Payload::Fragment
+                } else {
+                    Payload::Other
+                };
+                return Ok(packet);
+            }
+        }
+        offset += match next {
+            44 => 8,
+            51 => (extension[1] as usize + 2) * 4,
+            _ => (extension[1] as usize + 1) * 8,
+        };
+        next = extension[0];
+    }
+    Err(Counter::DroppedMalformed)
+}
+
+#[inline(always)]
+fn parse_tcp(ctx: &TcContext, offset: usize) -> Result<Segment, Counter> {
+    let header: [u8; 14] = ctx.load(offset).map_err(|_| Counter::DroppedMalformed)?;
+    Ok(Segment {
+        source_port: u16::from_be_bytes([header[0], header[1]]),
+        destination_port: u16::from_be_bytes([header[2], header[3]]),
+        flags: header[13],
+    })
+}
+
+/// An IPv4 address as an IPv4-mapped IPv6 one.
+#[inline(always)]
+fn mapped(a: [u8; 4]) -> Address {
+    [
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3],
+    ]
+}
+
+/// The IPv4 address within a mapped one, as the four bytes on the wire.
+#[inline(always)]
+pub fn ipv4(address: &Address) -> u32 {
+    u32::from_ne_bytes([address[12], address[13], address[14], address[15]])
+}
+
+/// Addresses that a host may use before or beside its own: unspecified, and IPv6 link-local
+/// (neighbour discovery). They reach no further than the link.
+#[inline(always)]
+pub fn is_link_scope(address: &Address) -> bool {
+    let link_local = address[0] == 0xfe && address[1] & 0xc0 == 0x80;
+    let mut rest = 0;
+    let mut index = 0;
+    while index < 10 {
+        rest |= address[index];
+        index += 1;
+    }
+    let unspecified_ipv6 = rest == 0 && address[10] == 0 && ipv4(address) == 0;
+    let unspecified_ipv4 = rest == 0 && address[10] == 0xff && ipv4(address) == 0;
+    link_local || unspecified_ipv6 || unspecified_ipv4
+}

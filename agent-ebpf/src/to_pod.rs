@@ -1,0 +1,139 @@
+//! TC egress of the host side of a pod's veth: what the pod is about to receive.
+//!
+//! Whatever way a packet took through the node (routed, switched, through kube-proxy's NAT), it
+//! ends here. Plaintext for an enrolled pod is turned back to the agent, which decides.
+
+use ambit_common::{
+    capture::{self, Listener, Owner, Standing, Verdict},
+    counter::Counter,
+    map::{DIRECTION_INBOUND, FLOW_OLDER, FlowKey, InterfaceValue},
+    mark,
+};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+
+use crate::{
+    deliver,
+    from_pod::is_excluded_port,
+    maps::{CONFIGURATION, FLOWS, INTERFACES, WORKLOADS},
+    packet::{self, Packet, Payload, Segment},
+    socket, verdict,
+};
+
+/// Port of HBONE, fixed by Istio ambient.
+const TUNNEL_PORT: u16 = 15008;
+
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    match examine(&ctx) {
+        Verdict::Capture(listener, _) => deliver::at_egress(&ctx, listener),
+        verdict => verdict::carry_out(&ctx, verdict),
+    }
+}
+
+#[inline(always)]
+fn examine(ctx: &TcContext) -> Verdict {
+    // SAFETY: the context is the kernel's.
+    let index = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the map's values are plain data.
+    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+        return Verdict::Drop(Counter::DroppedUnknownPod);
+    };
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedUnknownPod);
+    };
+    // SAFETY: reads the clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let standing = capture::standing(interface, configuration, now);
+    if standing == Standing::NotEnrolled {
+        return Verdict::Pass(Counter::NotEnrolled);
+    }
+    let packet = match packet::parse(ctx, interface) {
+        Ok(packet) => packet,
+        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
+        Err(counter) => return Verdict::Drop(counter),
+    };
+    let segment = match &packet.payload {
+        Payload::Tcp(segment) => segment,
+        Payload::Fragment => return Verdict::Drop(Counter::DroppedFragment),
+        Payload::Other => return Verdict::Pass(Counter::NotTcp),
+    };
+    let flow = packet.flow_of_receiver(segment);
+    if let Some(counter) = sent_by_node(ctx) {
+        if counter == Counter::FromAgent && segment.opens() && standing == Standing::Enrolled {
+            deliver::remember_captured(&flow, interface.epoch);
+        }
+        return Verdict::Pass(counter);
+    }
+    match standing {
+        Standing::Unknown(verdict) if segment.opens() => verdict,
+        Standing::Unknown(_) | Standing::NotEnrolled => Verdict::Pass(Counter::OlderConnection),
+        Standing::Enrolled => plaintext(ctx, index, interface, &packet, segment, &flow),
+    }
+}
+
+/// Kernel evidence that the packet comes from a process of this node, not through it: the agent
+/// by the mark of its sockets, the kubelet and other processes by the socket that the packet
+/// still has. A packet that was forwarded has lost both.
+#[inline(always)]
+fn sent_by_node(ctx: &TcContext) -> Option<Counter> {
+    // SAFETY: the context is the kernel's; the socket is only compared with null.
+    let (packet_mark, socket) =
+        unsafe { ((*ctx.skb.skb).mark, (*ctx.skb.skb).__bindgen_anon_2.sk) };
+    if mark::is_agent(packet_mark) {
+        Some(Counter::FromAgent)
+    } else if !socket.is_null() {
+        Some(Counter::NodeProcess)
+    } else {
+        None
+    }
+}
+
+/// A packet for an enrolled pod that came from outside the agent.
+#[inline(always)]
+fn plaintext(
+    ctx: &TcContext,
+    index: u32,
+    interface: &InterfaceValue,
+    packet: &Packet,
+    segment: &Segment,
+    flow: &FlowKey,
+) -> Verdict {
+    if let Owner::Agent = socket::owner(ctx, packet, segment, flow, interface.epoch) {
+        return Verdict::Capture(Listener::Plaintext, Counter::Diverted);
+    }
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedWithoutAgent);
+    };
+    let listener = if segment.destination_port == TUNNEL_PORT {
+        Listener::Tunnel
+    } else {
+        Listener::Plaintext
+    };
+    let agent_listens = socket::has_listener(listener, packet.is_ipv6);
+    if segment.opens() {
+        if is_excluded_port(index, segment.destination_port, DIRECTION_INBOUND) {
+            // As in `from_pod`: what the same ports were before doesn't matter any more.
+            let _ = FLOWS.remove(flow);
+            return Verdict::Pass(Counter::ExcludedPort);
+        }
+        let verdict = capture::new_connection(listener, agent_listens, configuration);
+        if let Verdict::Capture(..) = verdict {
+            deliver::remember_captured(flow, interface.epoch);
+        }
+        return verdict;
+    }
+    // SAFETY: the map's values are plain data.
+    let (remembered, from_mesh) = unsafe { (FLOWS.get(flow), WORKLOADS.get(&packet.source)) };
+    let verdict = capture::unowned(
+        remembered,
+        interface.epoch,
+        from_mesh.is_some(),
+        agent_listens,
+        configuration,
+        listener,
+    );
+    if verdict == Verdict::Pass(Counter::OlderConnection) && remembered.is_none() {
+        deliver::remember(flow, FLOW_OLDER, interface.epoch);
+    }
+    verdict
+}
