@@ -1,0 +1,241 @@
+//! Capture: the eBPF programs and everything of the node that they need.
+//!
+//! The only module that knows aya and rtnetlink. [`Capture::start`] loads and pins,
+//! [`Capture::serve`] puts the agent's listeners in place, [`Capture::run`] keeps programs and
+//! maps in line with the kernel and the store.
+
+pub mod attach;
+pub mod bind;
+mod devices;
+mod interfaces;
+pub mod loader;
+pub mod maps;
+mod nftables;
+mod publish;
+mod routing;
+pub mod uninstall;
+
+use std::{io, os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
+
+use ambit_common::capture::Listener;
+use futures::StreamExt;
+use rtnetlink::{
+    Handle, MulticastGroup,
+    packet_core::NetlinkMessage,
+    packet_route::RouteNetlinkMessage,
+    sys::{AsyncSocket, SocketAddr},
+};
+use tokio::{sync::broadcast::error::RecvError, task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::discovery::{model::Workload, store::Store};
+use attach::{Attacher, Mechanism};
+use devices::Observation;
+use interfaces::Interfaces;
+use maps::{Counters, Maps};
+
+/// For how long after an event others are awaited, so that a burst costs one look. A pod's
+/// connections wait for a second if their first SYN comes too early, so this must be short.
+const SETTLE: Duration = Duration::from_millis(5);
+/// How often to look again while a pod has no interface yet: addresses in a pod's namespace
+/// change without an event here.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How the capture behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the BPF file system is mounted, or shall be.
+    pub bpffs: PathBuf,
+    /// This node's name, as pods bear it in `spec.nodeName`.
+    pub node: Arc<str>,
+    /// SYNs of pods that stay unknown pass after the hold.
+    pub allow_unknown_pods: bool,
+    /// Mesh traffic passes unprotected while no agent listens.
+    pub allow_without_agent: bool,
+    /// For how long SYNs of unknown pods are held.
+    pub hold: Duration,
+    /// How programs are attached.
+    pub mechanism: Mechanism,
+}
+
+/// Why capturing isn't possible.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The programs could not be loaded.
+    #[error(transparent)]
+    Load(#[from] loader::Error),
+    /// A map refused an entry.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
+    /// No netlink socket.
+    #[error("opening netlink: {0}")]
+    Netlink(#[from] io::Error),
+    /// The kernel refused a rule, a route or a dump.
+    #[error("routing of captured packets: {0} (CAP_NET_ADMIN is needed)")]
+    Routing(#[from] rtnetlink::Error),
+    /// The kernel refused the table.
+    #[error("nftables table for captured packets: {0} (CAP_NET_ADMIN and nf_tables are needed)")]
+    Nftables(#[source] io::Error),
+}
+
+/// Programs that are loaded, and the node's state around them.
+pub struct Capture {
+    settings: Settings,
+    store: Arc<Store>,
+    maps: Maps,
+    interfaces: Interfaces,
+    handle: Handle,
+    /// Drives netlink; ends with this value.
+    netlink: JoinHandle<()>,
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.netlink.abort();
+    }
+}
+
+impl Capture {
+    /// Loads the programs, takes over what an earlier agent pinned, and prepares routing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn start(
+        settings: Settings,
+        store: Arc<Store>,
+    ) -> Result<(Self, Counters), Error> {
+        let loaded = loader::load(&settings)?;
+        // Strict checking makes the kernel honour the namespace that a dump of addresses names.
+        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+        let netlink = tokio::spawn(connection);
+        routing::install(&handle, has_ipv6()).await?;
+        nftables::install().map_err(Error::Nftables)?;
+        let attacher = Attacher::new(
+            loaded.object,
+            loader::link_directory(&settings.bpffs),
+            settings.mechanism,
+        );
+        let interfaces = Interfaces::new(attacher, &loaded.maps);
+        let capture =
+            Self { settings, store, maps: loaded.maps, interfaces, handle, netlink };
+        Ok((capture, loaded.counters))
+    }
+
+    /// Gives a listening socket what is captured for its role from now on.
+    ///
+    /// # Errors
+    /// [`Error::Maps`].
+    pub fn serve(
+        &mut self,
+        role: Listener,
+        is_ipv6: bool,
+        socket: &impl AsRawFd,
+    ) -> Result<(), Error> {
+        Ok(self.maps.set_listener(role, is_ipv6, socket)?)
+    }
+
+    /// Follows the kernel and the store until cancelled. The first look is done when `ready`
+    /// fires.
+    ///
+    /// # Errors
+    /// [`Error`]: what can't be mended by looking again.
+    pub async fn run(
+        mut self,
+        ready: impl FnOnce() + Send,
+        cancellation: CancellationToken,
+    ) -> Result<(), Error> {
+        let mut updates = self.store.subscribe();
+        let mut ready = Some(ready);
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        let (mut connection, _, mut events) = rtnetlink::new_multicast_connection(&groups)?;
+        // A burst of routes must not overflow the socket before it is read.
+        connection.socket_mut().socket_mut().set_rx_buf_sz(EVENT_BUFFER)?;
+        let connection = tokio::spawn(connection);
+        let _aborts = AbortOnDrop(connection);
+
+        publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+        let mut is_unsettled = self.look().await?;
+        if let Some(ready) = ready.take() {
+            ready();
+        }
+        loop {
+            let look = tokio::select! {
+                () = cancellation.cancelled() => return Ok(()),
+                event = events.next() => match event {
+                    Some(event) => concerns_devices(&event),
+                    None => return Err(io::Error::other("the netlink socket closed").into()),
+                },
+                update = updates.recv() => match update {
+                    Ok(update) => {
+                        publish::publish(&mut self.maps, &update)?;
+                        update.workloads.iter().any(|change| {
+                            let here = |pod: &Option<Arc<Workload>>| {
+                                pod.as_ref().is_some_and(|pod| pod.node == self.settings.node)
+                            };
+                            here(&change.before) || here(&change.after)
+                        })
+                    }
+                    Err(RecvError::Lagged(_)) => {
+                        publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+                        true
+                    }
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                () = time::sleep(LOOK_AGAIN), if is_unsettled => true,
+            };
+            if look {
+                time::sleep(SETTLE).await;
+                while let Ok(event) = events.try_recv() {
+                    let _ = event;
+                }
+                is_unsettled = self.look().await?;
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<bool, Error> {
+        let observation: Observation = devices::observe(&self.handle).await?;
+        let snapshot = self.store.snapshot();
+        let pods: Vec<Arc<Workload>> = snapshot.local_workloads(&self.settings.node).collect();
+        self.interfaces.reconcile(&mut self.maps, &observation, &pods)?;
+        Ok(self.interfaces.is_unsettled(&observation, &pods))
+    }
+}
+
+/// Bytes of netlink events that may wait: some thousand.
+const EVENT_BUFFER: usize = 1 << 20;
+
+fn concerns_devices(event: &(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)) -> bool {
+    use rtnetlink::packet_core::NetlinkPayload::InnerMessage;
+    matches!(
+        event.0.payload,
+        InnerMessage(
+            RouteNetlinkMessage::NewLink(_)
+                | RouteNetlinkMessage::DelLink(_)
+                | RouteNetlinkMessage::NewRoute(_)
+                | RouteNetlinkMessage::DelRoute(_)
+                | RouteNetlinkMessage::NewAddress(_)
+                | RouteNetlinkMessage::DelAddress(_)
+        )
+    )
+}
+
+/// Whether the node can speak IPv6 at all.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

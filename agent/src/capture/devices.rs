@@ -1,0 +1,209 @@
+//! The node's devices as the kernel tells them: which are pods', and which addresses claim them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, RouteMessageBuilder,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    },
+};
+
+use super::bind::{Claim, Evidence};
+
+/// A device of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Interface index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// A veth whose other end is in another namespace: that namespace's id here, and the other
+    /// end's index there.
+    pub peer: Option<(i32, u32)>,
+    /// The bridge that the device is a port of.
+    pub bridge: Option<u32>,
+    /// The device's own MAC address, if it has one of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// Whether packets bear an Ethernet header.
+    pub has_link_header: bool,
+    /// Whether it's the loopback device.
+    pub is_loopback: bool,
+}
+
+/// All that was observed at once.
+#[derive(Debug, Default)]
+pub struct Observation {
+    /// Every device, by index.
+    pub devices: BTreeMap<u32, Device>,
+    /// The devices that are pods'.
+    pub pods: BTreeSet<u32>,
+    /// What says which address is behind which of them.
+    pub claims: Vec<Claim>,
+}
+
+/// Looks at everything once: some dumps over netlink.
+///
+/// # Errors
+/// The kernel's refusal of a dump.
+pub async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
+    let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    let devices: BTreeMap<u32, Device> =
+        links.iter().map(|link| (link.header.index, device(link))).collect();
+    let mut routes = Vec::new();
+    for request in [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ] {
+        let family: Vec<RouteMessage> =
+            handle.route().get(request).execute().try_collect().await?;
+        routes.extend(family.iter().filter_map(route));
+    }
+    let addresses: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
+
+    let own: BTreeSet<u32> = routes
+        .iter()
+        .filter(|route| route.has_gateway)
+        .map(|route| route.device)
+        .chain(addresses.iter().filter(|address| is_network(address)).map(|a| a.header.index))
+        .collect();
+    let pods: BTreeSet<u32> = devices
+        .values()
+        .filter(|device| device.peer.is_some() && !own.contains(&device.index))
+        .map(|device| device.index)
+        .collect();
+
+    let mut claims: Vec<Claim> = routes
+        .iter()
+        .filter(|route| pods.contains(&route.device))
+        .filter_map(|route| {
+            let address = route.host?;
+            Some(Claim { interface: route.device, address, evidence: Evidence::HostRoute })
+        })
+        .collect();
+    for device in devices.values().filter(|device| pods.contains(&device.index)) {
+        if let Some((namespace, peer)) = device.peer {
+            let addresses = addresses_in(handle, namespace, peer).await;
+            claims.extend(addresses.into_iter().map(|address| Claim {
+                interface: device.index,
+                address,
+                evidence: Evidence::PodNamespace,
+            }));
+        }
+    }
+    Ok(Observation { devices, pods, claims })
+}
+
+/// Addresses of an interface in another namespace, asked by the id that the namespace has here:
+/// nothing enters the pod. A namespace that has just gone has none.
+async fn addresses_in(handle: &Handle, namespace: i32, index: u32) -> Vec<IpAddr> {
+    let mut request = handle.address().get();
+    request.message_mut().attributes.push(AddressAttribute::TargetNetNsId(namespace));
+    let found: Result<Vec<AddressMessage>, _> = request.execute().try_collect().await;
+    let found = found.unwrap_or_default();
+    found
+        .iter()
+        .filter(|address| address.header.index == index)
+        .filter_map(local_address)
+        .filter(|address| !is_link_local(*address))
+        .collect()
+}
+
+fn device(link: &LinkMessage) -> Device {
+    let mut device = Device {
+        index: link.header.index,
+        name: String::new(),
+        peer: None,
+        bridge: None,
+        mac: None,
+        has_link_header: link.header.link_layer_type == LinkLayerType::Ether,
+        is_loopback: link.header.link_layer_type == LinkLayerType::Loopback,
+    };
+    let (mut is_veth, mut namespace, mut peer) = (false, None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Address(mac) => device.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Controller(index) => device.bridge = Some(*index),
+            LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
+            LinkAttribute::LinkInfo(infos) => {
+                is_veth = infos.iter().any(|info| {
+                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
+                });
+            }
+            _ => {}
+        }
+    }
+    if is_veth {
+        device.peer = namespace.zip(peer);
+    }
+    device
+}
+
+/// What matters of a route.
+struct Route {
+    device: u32,
+    /// The one address it leads to.
+    host: Option<IpAddr>,
+    has_gateway: bool,
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut device, mut destination, mut has_gateway) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Some(IpAddr::V4(*address));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                destination = Some(IpAddr::V6(*address));
+            }
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => has_gateway = true,
+            _ => {}
+        }
+    }
+    let length = message.header.destination_prefix_length;
+    let host = destination.filter(|address| length == host_length(*address));
+    Some(Route { device: device?, host: host.filter(|a| !is_link_local(*a)), has_gateway })
+}
+
+/// An address that stands for a network of its own, as uplinks and bridges have: pods' veths
+/// have none, or a single one that serves as gateway.
+fn is_network(message: &AddressMessage) -> bool {
+    local_address(message).is_some_and(|address| {
+        message.header.prefix_len < host_length(address) && !is_link_local(address)
+    })
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let of = |local| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    of(true).or_else(|| of(false))
+}
+
+fn host_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_loopback(),
+    }
+}

@@ -1,0 +1,180 @@
+//! Loading the programs, with their maps and links pinned so that captures outlive the agent.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ambit_common::map::{Configuration, LAYOUT_VERSION};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use aya_log::EbpfLogger;
+use rustix::{
+    fs::statfs,
+    mount::{MountFlags, mount},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    Settings,
+    maps::{self, Counters, Maps},
+};
+use ambit_common::name;
+
+/// The object that agent/build.rs compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ambit-ebpf"));
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Why the programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The BPF file system isn't there and can't be mounted.
+    #[error("no BPF file system at {path}, and mounting one failed: {source} (mount it, or point --bpffs at one)")]
+    Mount {
+        /// The directory that was asked for.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A directory for the pins can't be made.
+    #[error("cannot create {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The kernel refused the object.
+    #[error("loading the eBPF object: {0} (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)")]
+    Object(#[from] EbpfError),
+    /// The kernel refused a program.
+    #[error("loading eBPF program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The kernel's reason, with the verifier's words.
+        source: ProgramError,
+    },
+    /// A map can't be used.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
+    /// Pinned maps of an agent with other layouts.
+    #[error(
+        "the maps pinned at {path} have layout {found}, this agent needs {LAYOUT_VERSION}: drain \
+         the node and run `ambit uninstall` before this version starts"
+    )]
+    Layout {
+        /// Where they are pinned.
+        path: PathBuf,
+        /// The layout they have.
+        found: u32,
+    },
+}
+
+/// What was loaded.
+pub struct Loaded {
+    /// The object, which holds the programs.
+    pub object: Ebpf,
+    /// Handles for writing.
+    pub maps: Maps,
+    /// Handle for reading the counters.
+    pub counters: Counters,
+}
+
+/// Directory of the pinned maps below the BPF file system.
+#[must_use]
+pub fn map_directory(bpffs: &Path) -> PathBuf {
+    bpffs.join("ambit/maps")
+}
+
+/// Directory of the pinned links below the BPF file system.
+#[must_use]
+pub fn link_directory(bpffs: &Path) -> PathBuf {
+    bpffs.join("ambit/links")
+}
+
+/// Loads the object, with the maps of an earlier agent if there are any.
+///
+/// # Errors
+/// [`Error`], each with the cure where there is one.
+pub fn load(settings: &Settings) -> Result<Loaded, Error> {
+    ensure_bpffs(&settings.bpffs)?;
+    let map_directory = map_directory(&settings.bpffs);
+    for path in [&map_directory, &link_directory(&settings.bpffs)] {
+        fs::create_dir_all(path)
+            .map_err(|source| Error::Directory { path: path.clone(), source })?;
+    }
+    let level = log_level();
+    let mut object = EbpfLoader::new()
+        .default_map_pin_directory(&map_directory)
+        .override_global(aya_log::LEVEL, &level, true)
+        .load(OBJECT)?;
+    let mut maps = Maps::take(&mut object)?;
+    let found = maps.configuration()?.layout;
+    if found != 0 && found != LAYOUT_VERSION {
+        return Err(Error::Layout { path: map_directory, found });
+    }
+    maps.set_configuration(Configuration {
+        layout: LAYOUT_VERSION,
+        allow_unknown_pods: settings.allow_unknown_pods.into(),
+        allow_without_agent: settings.allow_without_agent.into(),
+        padding: 0,
+        hold: u64::try_from(settings.hold.as_nanos()).unwrap_or(u64::MAX),
+    })?;
+    let counters = Counters::take(&mut object)?;
+    start_log(&mut object);
+    for program in name::PROGRAMS {
+        let classifier: Result<&mut SchedClassifier, ProgramError> = object
+            .program_mut(program)
+            .ok_or(ProgramError::NotLoaded)
+            .and_then(TryInto::try_into);
+        classifier
+            .and_then(SchedClassifier::load)
+            .map_err(|source| Error::Program { program, source })?;
+    }
+    Ok(Loaded { object, maps, counters })
+}
+
+fn ensure_bpffs(path: &Path) -> Result<(), Error> {
+    let mount_error = |source: io::Error| Error::Mount { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(mount_error)?;
+    let found = statfs(path).map_err(|error| mount_error(error.into()))?;
+    if u64::try_from(found.f_type).ok() == Some(BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    mount("bpf", path, "bpf", MountFlags::empty(), None)
+        .map_err(|error| mount_error(error.into()))
+}
+
+/// The programs log at debug level, and only if someone listens: the check is a constant to them.
+fn log_level() -> u8 {
+    if tracing::enabled!(target: "ambit_ebpf", tracing::Level::DEBUG) {
+        aya_log::Level::Debug as u8
+    } else {
+        aya_log::Level::Error as u8
+    }
+}
+
+/// Passes what the programs log on to the agent's log.
+fn start_log(object: &mut Ebpf) {
+    let logger = match EbpfLogger::init(object) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!("the eBPF programs' log can't be read: {error}");
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        let Ok(mut logger) = AsyncFd::with_interest(logger, Interest::READABLE) else {
+            return;
+        };
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+}

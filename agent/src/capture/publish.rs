@@ -1,0 +1,80 @@
+//! From the store to the maps of the whole mesh: who is enrolled, and what is a service.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::maps::{self, Maps};
+use crate::discovery::{
+    model::{Service, Workload},
+    store::{Snapshot, Update},
+};
+
+/// Makes the maps say what the snapshot says, whatever they said before.
+///
+/// # Errors
+/// A map that refused an entry.
+pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<(), maps::Error> {
+    let workloads: BTreeSet<IpAddr> =
+        snapshot.workloads().flat_map(|workload| enrolled_addresses(workload)).collect();
+    let services: BTreeSet<SocketAddr> =
+        snapshot.services().flat_map(|service| frontends(service)).collect();
+    for stale in maps.workloads().into_iter().filter(|address| !workloads.contains(address)) {
+        maps.set_workload(stale, false)?;
+    }
+    for stale in maps.services().into_iter().filter(|frontend| !services.contains(frontend)) {
+        maps.set_service(stale, false)?;
+    }
+    for address in workloads {
+        maps.set_workload(address, true)?;
+    }
+    for frontend in services {
+        maps.set_service(frontend, true)?;
+    }
+    Ok(())
+}
+
+/// Carries one update over: only what changed is written.
+///
+/// # Errors
+/// A map that refused an entry.
+pub fn publish(maps: &mut Maps, update: &Update) -> Result<(), maps::Error> {
+    for change in &update.workloads {
+        let addresses = |workload: &Option<_>| -> Vec<IpAddr> {
+            workload.as_deref().map(enrolled_addresses).unwrap_or_default()
+        };
+        let (before, after) = (addresses(&change.before), addresses(&change.after));
+        for address in before.iter().filter(|address| !after.contains(address)) {
+            // Another pod may have taken the address in the meantime.
+            let taken = update.snapshot.workload_by_address(*address);
+            maps.set_workload(*address, taken.is_some_and(|workload| workload.is_enrolled()))?;
+        }
+        for address in after {
+            maps.set_workload(address, true)?;
+        }
+    }
+    for change in &update.services {
+        let list = |service: &Option<_>| -> Vec<SocketAddr> {
+            service.as_deref().map(frontends).unwrap_or_default()
+        };
+        let (before, after) = (list(&change.before), list(&change.after));
+        for frontend in before.iter().filter(|frontend| !after.contains(frontend)) {
+            let taken = update.snapshot.service_by_vip(*frontend).is_some();
+            maps.set_service(*frontend, taken)?;
+        }
+        for frontend in after {
+            maps.set_service(frontend, true)?;
+        }
+    }
+    Ok(())
+}
+
+fn enrolled_addresses(workload: &Workload) -> Vec<IpAddr> {
+    if workload.is_enrolled() { workload.addresses.clone() } else { Vec::new() }
+}
+
+fn frontends(service: &Service) -> Vec<SocketAddr> {
+    let ports = || service.ports.iter().map(|port| port.port);
+    service.vips.iter().flat_map(|vip| ports().map(|port| SocketAddr::new(*vip, port))).collect()
+}

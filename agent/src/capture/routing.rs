@@ -1,0 +1,99 @@
+//! Routing for captured packets: one rule and one route for each family makes packets with a
+//! capture mark local to the node, so that they reach the socket a hook has assigned.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ambit_common::mark;
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, IpVersion, RouteMessageBuilder,
+    packet_route::{
+        route::{RouteMessage, RouteScope, RouteType},
+        rule::{RuleAction, RuleAttribute, RuleMessage},
+    },
+};
+
+/// The routing table that holds the one local route.
+pub const TABLE: u32 = 1538;
+/// Before the tables of CNIs that look at marks of their own, after the kernel's local table.
+const RULE_PRIORITY: u32 = 150;
+const LOOPBACK: u32 = 1;
+
+/// Installs rules and routes, in place of those that an earlier agent left.
+///
+/// A family that the kernel doesn't have is left out.
+///
+/// # Errors
+/// The kernel's refusal.
+pub async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink::Error> {
+    remove(handle).await?;
+    handle.route().add(local_route_v4()).execute().await?;
+    let rule = handle.rule().add().v4().action(RuleAction::ToTable);
+    add_rule(rule.table_id(TABLE).priority(RULE_PRIORITY).fw_mark(mark::CAPTURE)).await?;
+    if ipv6 {
+        handle.route().add(local_route_v6()).execute().await?;
+        let rule = handle.rule().add().v6().action(RuleAction::ToTable);
+        add_rule(rule.table_id(TABLE).priority(RULE_PRIORITY).fw_mark(mark::CAPTURE)).await?;
+    }
+    Ok(())
+}
+
+/// Removes rules and routes. What isn't there is no error.
+///
+/// # Errors
+/// The kernel's refusal.
+pub async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let rules: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
+        for rule in rules.into_iter().filter(is_ours) {
+            handle.rule().del(rule).execute().await?;
+        }
+    }
+    for route in [local_route_v4(), local_route_v6()] {
+        match handle.route().del(route).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if is_absent(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn add_rule<T>(
+    mut request: rtnetlink::RuleAddRequest<T>,
+) -> Result<(), rtnetlink::Error> {
+    request.message_mut().attributes.push(RuleAttribute::FwMask(mark::CAPTURE_MASK));
+    request.execute().await
+}
+
+fn is_ours(rule: &RuleMessage) -> bool {
+    rule.attributes.contains(&RuleAttribute::Table(TABLE))
+        && rule.attributes.contains(&RuleAttribute::FwMark(mark::CAPTURE))
+}
+
+/// No such route, or no such family in this kernel.
+fn is_absent(error: &rtnetlink::packet_core::ErrorMessage) -> bool {
+    let code = error.to_io().raw_os_error();
+    [libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP]
+        .into_iter()
+        .any(|absent| code == Some(absent))
+}
+
+fn local_route_v4() -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+        .output_interface(LOOPBACK)
+        .table_id(TABLE)
+        .kind(RouteType::Local)
+        .scope(RouteScope::Host)
+        .build()
+}
+
+fn local_route_v6() -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+        .output_interface(LOOPBACK)
+        .table_id(TABLE)
+        .kind(RouteType::Local)
+        .scope(RouteScope::Host)
+        .build()
+}

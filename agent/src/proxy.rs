@@ -1,0 +1,252 @@
+//! The data path: captured connections in, connections to pods and other agents out.
+//!
+//! [`outbound`] carries what pods open, [`inbound`] what other agents bring in tunnels,
+//! [`plaintext`] what reaches pods from outside the mesh. [`route`] decides where to, the policy
+//! module whether; [`dial`] and [`copy`] do it; [`follow`] applies what changes meanwhile.
+
+pub mod connections;
+mod connector;
+pub mod copy;
+mod dial;
+mod follow;
+mod inbound;
+mod load;
+mod outbound;
+mod plaintext;
+pub mod route;
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ambit_common::{capture::Listener, mark};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::connector::TunnelConnector;
+use self::{connections::Connections, load::Load};
+use crate::{
+    discovery::{
+        model::Workload,
+        store::{Snapshot, Store},
+    },
+    hbone::{
+        self, Baggage,
+        pool::{Pool, PoolSettings},
+    },
+    identity::{Certificates, tls::ServerCertificates},
+    policy::{self, Connection},
+    telemetry::Metrics,
+};
+
+/// Ports of the listeners.
+const OUTBOUND_PORT: u16 = 15001;
+const PLAINTEXT_PORT: u16 = 15006;
+
+/// Tunnels that other agents may have open to this node at once.
+const MAX_TUNNELS: usize = 8192;
+
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection needs.
+pub struct Proxy {
+    node: Arc<str>,
+    cluster: Arc<str>,
+    store: Arc<Store>,
+    certificates: Certificates,
+    server_certificates: ServerCertificates,
+    pool: Pool<TunnelConnector>,
+    connections: Arc<Connections>,
+    load: Arc<Load>,
+    metrics: Arc<Metrics>,
+    tunnel_settings: hbone::Settings,
+    /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
+    drain: CancellationToken,
+    /// Every connection and tunnel that is being served.
+    tasks: TaskTracker,
+}
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// This node's name.
+    pub node: Arc<str>,
+    /// The cluster's name, for telemetry.
+    pub cluster: Arc<str>,
+    /// What is known.
+    pub store: Arc<Store>,
+    /// Certificates of local workloads.
+    pub certificates: Certificates,
+    /// The open set.
+    pub connections: Arc<Connections>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Proxy {
+    /// Puts a proxy together; it serves nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let connector = TunnelConnector::new(parts.certificates.clone());
+        Arc::new(Self {
+            node: parts.node,
+            cluster: parts.cluster,
+            store: parts.store,
+            server_certificates: ServerCertificates::new(parts.certificates.clone()),
+            certificates: parts.certificates,
+            pool: Pool::new(connector, PoolSettings::default()),
+            connections: parts.connections,
+            load: Arc::default(),
+            metrics: parts.metrics,
+            tunnel_settings: hbone::Settings::default(),
+            drain: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Serves a role's listener until the proxy drains.
+    pub async fn serve(self: Arc<Self>, role: Listener, listener: TcpListener) {
+        match role {
+            Listener::Outbound => self.accept(listener, outbound::serve).await,
+            Listener::Plaintext => self.accept(listener, plaintext::serve).await,
+            Listener::Tunnel => {
+                let slots = Arc::new(Semaphore::new(MAX_TUNNELS));
+                let serve = move |proxy, stream| {
+                    let slots = slots.clone();
+                    async move {
+                        match slots.try_acquire() {
+                            Ok(_slot) => inbound::serve(proxy, stream).await,
+                            Err(_) => tracing::warn!(
+                                "tunnel refused: {MAX_TUNNELS} are open, the most this node takes"
+                            ),
+                        }
+                    }
+                };
+                self.accept(listener, serve).await;
+            }
+        }
+    }
+
+    /// Keeps certificates, tunnels and open connections in line with the store until the proxy
+    /// drains.
+    pub async fn follow(self: Arc<Self>) {
+        follow::follow(&self).await;
+    }
+
+    /// Takes no more connections, tells other agents so, and waits for those that are open, for at
+    /// most `limit`; then they are cut off.
+    pub async fn drain(&self, limit: Duration) {
+        self.drain.cancel();
+        self.tasks.close();
+        let all = async {
+            self.pool.drain().await;
+            self.tasks.wait().await;
+        };
+        if time::timeout(limit, all).await.is_err() {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "cut off after draining for {}s",
+                limit.as_secs()
+            );
+        }
+    }
+
+    async fn accept<F>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        serve: impl Fn(Arc<Self>, TcpStream) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let accepted = tokio::select! {
+                () = self.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Only fails on a connection that is gone already, which reading will tell.
+                    let _ = stream.set_nodelay(true);
+                    self.tasks.spawn(serve(self.clone(), stream));
+                }
+                Err(error) => {
+                    tracing::warn!("accepting a connection: {error}");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The enrolled pod of this node that has an address.
+    fn local_workload(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
+        snapshot
+            .workload_by_address(address)
+            .filter(|workload| *workload.node == *self.node && workload.is_enrolled())
+            .cloned()
+    }
+}
+
+/// The sockets of all roles, for each family that the node has.
+///
+/// # Errors
+/// The kernel's refusal, with the port.
+pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for (role, port, mark) in [
+        // Answers for VIPs, which NAT must not see.
+        (Listener::Outbound, OUTBOUND_PORT, mark::AGENT),
+        // Answers to clients that may have come through NAT, which must see it.
+        (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
+        (Listener::Tunnel, route::TUNNEL_PORT, mark::AGENT_TRACKED),
+    ] {
+        for is_ipv6 in [false, true] {
+            if is_ipv6 && !ipv6 {
+                continue;
+            }
+            let listener = dial::listener(port, is_ipv6, mark).map_err(|error| {
+                io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
+            })?;
+            listeners.push((role, is_ipv6, listener));
+        }
+    }
+    Ok(listeners)
+}
+
+/// What the mesh calls a workload in the `baggage` header.
+fn baggage(workload: &Workload, cluster: &Arc<str>) -> Baggage {
+    let names = &workload.telemetry;
+    Baggage {
+        cluster: Some(cluster.clone()),
+        namespace: Some(workload.name.namespace.clone()),
+        workload_type: Some(names.workload_type.clone()),
+        workload: Some(names.workload.clone()),
+        service: Some(names.canonical_service.clone()),
+        revision: Some(names.canonical_revision.clone()),
+        ..Baggage::default()
+    }
+}
+
+/// Says what policies in dry run would have decided.
+fn log_dry_run(snapshot: &Snapshot, connection: &Connection<'_>) {
+    if let Some(decision) = policy::dry_run(snapshot.policies(), connection) {
+        tracing::info!(
+            source = %connection.source_address,
+            destination = %connection.destination.name,
+            port = connection.destination_address.port(),
+            "{decision}"
+        );
+    }
+}
+
+/// IPv4-mapped addresses as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

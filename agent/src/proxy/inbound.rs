@@ -1,0 +1,269 @@
+//! Port 15008: tunnels from other agents, and the streams in them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::StatusCode;
+use tokio::net::TcpStream;
+
+use super::{
+    Proxy, baggage,
+    connections::{ConnectionGuard, OpenConnection, RegisterError},
+    copy::{CopyError, TcpSide, copy_tunnel},
+    dial, log_dry_run,
+    route::TUNNEL_PORT,
+};
+use crate::{
+    discovery::{model::Workload, store::Snapshot},
+    hbone::{Authority, server::{self, InboundRequest}, stream::StreamError},
+    identity::{Identity, tls::Accepted},
+    policy::{self, Connection, Denied},
+    telemetry::{
+        ConnectionDescription, ConnectionReport, Direction, Outcome, Reporter, ResponseFlags,
+        Transfer,
+    },
+};
+
+/// Ports of the agent itself, which no stream may ask for: it would come back to us.
+const OWN_PORTS: [u16; 3] = [15001, 15006, TUNNEL_PORT];
+
+/// Why a stream was refused, or cut off.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the authority {0} is a name, and no waypoint serves names here")]
+    Name(Authority),
+    #[error("port {0} is the agent's own, not a workload's")]
+    OwnPort(u16),
+    #[error("{0} is no enrolled workload of this node")]
+    NotHere(SocketAddr),
+    #[error("the tunnel was opened to {tunnel}, and {address} is {workload}")]
+    OtherIdentity { tunnel: Identity, address: SocketAddr, workload: Identity },
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error(transparent)]
+    Dial(#[from] dial::Error),
+    #[error("the client's agent gave up: {0}")]
+    Answer(#[from] StreamError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+}
+
+impl Error {
+    /// What the other agent is told.
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
+            Self::Register(_) | Self::Dial(_) | Self::Answer(_) | Self::Copy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    fn flags(&self) -> ResponseFlags {
+        match self {
+            Self::Denied(_) => ResponseFlags::Deny,
+            Self::OtherIdentity { .. } => ResponseFlags::IdentityError,
+            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) => ResponseFlags::Connect,
+            Self::Register(_) | Self::Dial(_) => ResponseFlags::Connect,
+            Self::Answer(_) | Self::Copy(_) => ResponseFlags::None,
+        }
+    }
+}
+
+/// Serves one tunnel from accept to close.
+pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
+        return;
+    };
+    let (peer, local) = (super::canonical(peer), super::canonical(local));
+
+    // Whose certificate: a connection that was captured on its way to a pod is for that pod.
+    let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
+    let expected = captured_for.as_ref().map(|workload| &workload.identity);
+    let Accepted { stream, client, server } =
+        match proxy.server_certificates.accept(stream, expected).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%peer, %local, "tunnel refused: {error}");
+                return;
+            }
+        };
+    tracing::debug!(%peer, %client, %server, "tunnel accepted");
+
+    // From here on client and server are known, each by a certificate.
+    let _open = proxy.metrics.tunnel_opened(Direction::Inbound);
+    let tunnel = Arc::new(Tunnel { proxy: proxy.clone(), client, server, peer });
+    let handler = move |request| stream_in(tunnel.clone(), request);
+    let drain = proxy.drain.clone();
+    if let Err(error) = server::serve(stream, &proxy.tunnel_settings, handler, drain).await {
+        tracing::debug!(%peer, "tunnel ended: {error}");
+    }
+}
+
+/// What holds for every stream of a tunnel.
+struct Tunnel {
+    proxy: Arc<Proxy>,
+    client: Identity,
+    server: Identity,
+    peer: SocketAddr,
+}
+
+async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
+    let snapshot = tunnel.proxy.store.snapshot();
+    let (source_address, source) = tunnel.source(&snapshot, &request);
+    let destination = tunnel.destination(&snapshot, &request.authority);
+    let address = match &request.authority {
+        Authority::Address(address) => *address,
+        Authority::Host { port, .. } => SocketAddr::new(tunnel.peer.ip(), *port),
+    };
+    let transfer = Arc::<Transfer>::default();
+    let report = ConnectionReport::open(
+        &tunnel.proxy.metrics,
+        ConnectionDescription {
+            reporter: Reporter::Destination,
+            source: source.clone(),
+            source_identity: Some(tunnel.client.clone()),
+            source_address,
+            destination: destination.as_ref().ok().cloned(),
+            destination_identity: Some(tunnel.server.clone()),
+            destination_address: address,
+            hbone_address: None,
+            service: None,
+            secured: true,
+        },
+        transfer.clone(),
+    );
+    let stream = Stream { tunnel, snapshot, source, source_address, address, transfer };
+    let result = match destination {
+        Ok(destination) => stream.carry(request, &destination).await,
+        Err(error) => {
+            request.refuse(error.status(), &error.to_string());
+            Err(error)
+        }
+    };
+    match &result {
+        Ok(()) => report.finish(Outcome::Complete),
+        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
+        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
+        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
+    }
+}
+
+impl Tunnel {
+    /// The client's own address. The other agent says it in a header, which is believed only
+    /// where the workload with that address has the identity that the tunnel has proven.
+    fn source(
+        &self,
+        snapshot: &Snapshot,
+        request: &InboundRequest,
+    ) -> (SocketAddr, Option<Arc<Workload>>) {
+        let claimed = request.headers.forwarded.as_ref().map(|forwarded| forwarded.client);
+        for address in claimed.into_iter().chain([self.peer]) {
+            let workload = snapshot.workload_by_address(address.ip());
+            if let Some(workload) = workload.filter(|w| w.identity == self.client) {
+                return (address, Some(workload.clone()));
+            }
+        }
+        (self.peer, None)
+    }
+
+    /// The pod that a stream asks for.
+    fn destination(
+        &self,
+        snapshot: &Snapshot,
+        authority: &Authority,
+    ) -> Result<Arc<Workload>, Error> {
+        let Authority::Address(address) = *authority else {
+            return Err(Error::Name(authority.clone()));
+        };
+        if OWN_PORTS.contains(&address.port()) {
+            return Err(Error::OwnPort(address.port()));
+        }
+        let workload = self
+            .proxy
+            .local_workload(snapshot, address.ip())
+            .ok_or(Error::NotHere(address))?;
+        if workload.identity != self.server {
+            return Err(Error::OtherIdentity {
+                tunnel: self.server.clone(),
+                address,
+                workload: workload.identity.clone(),
+            });
+        }
+        Ok(workload)
+    }
+}
+
+/// One stream whose client and destination are known.
+struct Stream {
+    tunnel: Arc<Tunnel>,
+    snapshot: Arc<Snapshot>,
+    source: Option<Arc<Workload>>,
+    source_address: SocketAddr,
+    address: SocketAddr,
+    transfer: Arc<Transfer>,
+}
+
+impl Stream {
+    async fn carry(
+        &self,
+        request: InboundRequest,
+        destination: &Arc<Workload>,
+    ) -> Result<(), Error> {
+        // Allowed, and entered as open, before anything is dialled.
+        let connection = Connection {
+            source: Some(&self.tunnel.client),
+            source_address: self.source_address.ip(),
+            destination,
+            destination_address: self.address,
+        };
+        let decided = policy::evaluate(self.snapshot.policies(), &connection)
+            .map_err(Error::from)
+            .and_then(|permit| Ok((permit, self.register(destination)?)));
+        let (permit, guard) = match decided {
+            Ok(decided) => decided,
+            Err(error) => {
+                request.refuse(error.status(), &error.to_string());
+                return Err(error);
+            }
+        };
+        log_dry_run(&self.snapshot, &connection);
+
+        // The server sees the client's address only if we know it for the client's.
+        let keep = self.source.as_ref().map(|_| self.source_address.ip());
+        let server = match dial::to_pod(&permit, keep).await {
+            Ok(server) => server,
+            Err(error) => {
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+                return Err(error.into());
+            }
+        };
+        let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;
+        let copied =
+            copy_tunnel(server, TcpSide::Server, stream, &self.transfer, guard.token()).await;
+        match (copied, guard.closed_by()) {
+            (Err(CopyError::Cancelled), Some(reason)) => {
+                Err(RegisterError::Closed(reason.clone()).into())
+            }
+            (copied, _) => Ok(copied?),
+        }
+    }
+
+    fn register(&self, destination: &Arc<Workload>) -> Result<ConnectionGuard, RegisterError> {
+        let connection = OpenConnection {
+            reporter: Reporter::Destination,
+            source_identity: Some(self.tunnel.client.clone()),
+            source: self.source.clone(),
+            source_address: self.source_address,
+            destination: Some(destination.clone()),
+            destination_address: self.address,
+            service: None,
+            transfer: self.transfer.clone(),
+        };
+        self.tunnel.proxy.connections.register(connection, &self.snapshot)
+    }
+}

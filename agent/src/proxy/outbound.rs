@@ -1,0 +1,335 @@
+//! Port 15001: connections that enrolled pods of this node open.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    Proxy,
+    connections::{ConnectionGuard, OpenConnection, RegisterError},
+    connector,
+    copy::{CopyError, TcpSide, copy_tcp, copy_tunnel},
+    dial,
+    load::LoadGuard,
+    route::{self, NoRoute, Request, Route},
+};
+use crate::{
+    discovery::{
+        model::{ObjectName, Workload},
+        store::Snapshot,
+    },
+    hbone::{
+        Authority, Forwarded, HboneStream, RequestHeaders,
+        client::OpenError,
+        pool::{PoolError, PoolKey},
+    },
+    policy::{self, Connection, Denied},
+    telemetry::{ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer},
+};
+
+/// From the client's connection to the answer of the other agent, a new tunnel included.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a client's connection was not carried, or not to its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error(transparent)]
+    Dial(#[from] dial::Error),
+    #[error(transparent)]
+    Tunnel(#[from] PoolError<connector::Error>),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+}
+
+impl Error {
+    fn flags(&self) -> ResponseFlags {
+        match self {
+            Self::NoRoute(_) | Self::Dial(_) | Self::Register(_) => ResponseFlags::Connect,
+            Self::Denied(_) => ResponseFlags::Deny,
+            Self::Tunnel(error) => tunnel_flags(error),
+            Self::Copy(_) => ResponseFlags::None,
+        }
+    }
+}
+
+fn tunnel_flags(error: &PoolError<connector::Error>) -> ResponseFlags {
+    match error {
+        PoolError::Connect(cause) => match &**cause {
+            connector::Error::Certificate(_) => ResponseFlags::IdentityError,
+            connector::Error::Dial(_) => ResponseFlags::Connect,
+            connector::Error::Peer(_) | connector::Error::Handshake(_) => ResponseFlags::TlsFailure,
+        },
+        PoolError::ConnectTimeout(_) => ResponseFlags::NetworkPolicy,
+        PoolError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
+        PoolError::Open(OpenError::Denied(_)) => ResponseFlags::Deny,
+        PoolError::Open(_)
+        | PoolError::Timeout
+        | PoolError::TooManyTunnels(_)
+        | PoolError::Invalidated
+        | PoolError::Draining => ResponseFlags::Connect,
+    }
+}
+
+/// Carries one captured connection from accept to close.
+pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
+    let (Ok(peer), Ok(original)) = (client.peer_addr(), client.local_addr()) else {
+        // Reset between SYN and accept.
+        return;
+    };
+    let (peer, original) = (super::canonical(peer), super::canonical(original));
+
+    // Who: the hook let nothing through but the interface's own addresses, so the address tells
+    // the pod.
+    let snapshot = proxy.store.snapshot();
+    let Some(source) = proxy.local_workload(&snapshot, peer.ip()) else {
+        tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
+        dial::reset(client);
+        return;
+    };
+
+    // Where: from here on the connection is reported, however it ends.
+    let request = route::route(&snapshot, &proxy.node, original, |endpoints| {
+        proxy.load.choose(endpoints)
+    });
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            let description = describe(&source, peer, original, None);
+            refuse(&proxy, client, description, &error.into());
+            return;
+        }
+    };
+    let exchange = Exchange { proxy, snapshot, source, peer, request };
+    let _load = exchange.count_load();
+    match exchange.request.route.clone() {
+        Route::Local(destination) => exchange.local(client, &destination).await,
+        Route::Tunnel { workload, via } => exchange.tunnel(client, &workload, via).await,
+        Route::Plain(_) => exchange.plain(client).await,
+    }
+}
+
+/// One connection, once it's known where it goes.
+struct Exchange {
+    proxy: Arc<Proxy>,
+    snapshot: Arc<Snapshot>,
+    source: Arc<Workload>,
+    peer: SocketAddr,
+    request: Request,
+}
+
+impl Exchange {
+    fn count_load(&self) -> Option<LoadGuard> {
+        self.request.service.as_ref().map(|_| self.proxy.load.count(self.request.address))
+    }
+
+    /// An enrolled pod of this node: both agents are this one, so both reports are.
+    async fn local(self, client: TcpStream, destination: &Arc<Workload>) {
+        let description = describe(&self.source, self.peer, self.request.address, Some(&self.request));
+        let transfer = Arc::<Transfer>::default();
+        let as_source =
+            ConnectionReport::open(&self.proxy.metrics, description.clone(), transfer.clone());
+        let as_destination = ConnectionReport::open(
+            &self.proxy.metrics,
+            ConnectionDescription { reporter: Reporter::Destination, ..description },
+            transfer.clone(),
+        );
+        let result = self.carry_local(client, destination, &transfer).await;
+        finish(as_source, &result);
+        finish(as_destination, &result);
+    }
+
+    async fn carry_local(
+        &self,
+        client: TcpStream,
+        destination: &Arc<Workload>,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(), Error> {
+        let connection = Connection {
+            source: Some(&self.source.identity),
+            source_address: self.peer.ip(),
+            destination,
+            destination_address: self.request.address,
+        };
+        let permit = match policy::evaluate(self.snapshot.policies(), &connection) {
+            Ok(permit) => permit,
+            Err(denied) => {
+                dial::reset(client);
+                return Err(denied.into());
+            }
+        };
+        super::log_dry_run(&self.snapshot, &connection);
+        let guard = self.register(Reporter::Destination, transfer)?;
+        // A packet from a pod to itself would arrive with its own address as source, which the
+        // pod's kernel refuses; the node's stands in.
+        let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
+        let server = match dial::to_pod(&permit, keep).await {
+            Ok(server) => server,
+            Err(error) => {
+                dial::reset(client);
+                return Err(error.into());
+            }
+        };
+        let copied = copy_tcp(client, server, transfer, guard.token()).await;
+        closed_by(&guard, copied)
+    }
+
+    /// An enrolled pod elsewhere: its agent decides.
+    async fn tunnel(self, client: TcpStream, destination: &Arc<Workload>, via: SocketAddr) {
+        let mut description = describe(&self.source, self.peer, via, Some(&self.request));
+        description.hbone_address = Some(self.request.address);
+        let transfer = Arc::<Transfer>::default();
+        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
+        let result = self.carry_tunnel(client, destination, via, &transfer).await;
+        finish(report, &result);
+    }
+
+    async fn carry_tunnel(
+        &self,
+        client: TcpStream,
+        destination: &Arc<Workload>,
+        via: SocketAddr,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(), Error> {
+        let guard = self.register(Reporter::Source, transfer)?;
+        let stream = match self.open_stream(destination, via).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                dial::reset(client);
+                return Err(error.into());
+            }
+        };
+        let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
+        closed_by(&guard, copied)
+    }
+
+    async fn open_stream(
+        &self,
+        destination: &Arc<Workload>,
+        via: SocketAddr,
+    ) -> Result<HboneStream, PoolError<connector::Error>> {
+        let key = PoolKey {
+            source: self.source.identity.clone(),
+            destination: destination.identity.clone(),
+            uid: destination.uid.clone(),
+            address: via,
+        };
+        let service = self.request.service.as_ref();
+        let headers = RequestHeaders {
+            baggage: super::baggage(&self.source, &self.proxy.cluster),
+            forwarded: Some(Forwarded {
+                client: self.peer,
+                host: service.map(|service| service_host(&service.name).into()),
+            }),
+            traceparent: None,
+        };
+        let authority = Authority::Address(self.request.address);
+        self.proxy.pool.open(&key, &authority, &headers, Instant::now() + DEADLINE).await
+    }
+
+    /// Not of the mesh: carried on as it came.
+    async fn plain(self, client: TcpStream) {
+        let mut description =
+            describe(&self.source, self.peer, self.request.address, Some(&self.request));
+        description.secured = false;
+        let transfer = Arc::<Transfer>::default();
+        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
+        let result = self.carry_plain(client, &transfer).await;
+        finish(report, &result);
+    }
+
+    async fn carry_plain(&self, client: TcpStream, transfer: &Arc<Transfer>) -> Result<(), Error> {
+        let guard = self.register(Reporter::Source, transfer)?;
+        let server = match dial::outside(self.request.address, Some(self.peer.ip())).await {
+            Ok(server) => server,
+            Err(error) => {
+                dial::reset(client);
+                return Err(error.into());
+            }
+        };
+        let copied = copy_tcp(client, server, transfer, guard.token()).await;
+        closed_by(&guard, copied)
+    }
+
+    fn register(
+        &self,
+        reporter: Reporter,
+        transfer: &Arc<Transfer>,
+    ) -> Result<ConnectionGuard, RegisterError> {
+        let connection = OpenConnection {
+            reporter,
+            source_identity: Some(self.source.identity.clone()),
+            source: Some(self.source.clone()),
+            source_address: self.peer,
+            destination: self.request.route.workload().cloned(),
+            destination_address: self.request.address,
+            service: self.request.service.as_ref().map(|service| service.name.clone()),
+            transfer: transfer.clone(),
+        };
+        self.proxy.connections.register(connection, &self.snapshot)
+    }
+}
+
+/// A copy that was cancelled says why.
+fn closed_by(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
+    match (copied, guard.closed_by()) {
+        (Err(CopyError::Cancelled), Some(reason)) => {
+            Err(Error::Register(RegisterError::Closed(reason.clone())))
+        }
+        (copied, _) => Ok(copied?),
+    }
+}
+
+fn finish(report: ConnectionReport, result: &Result<(), Error>) {
+    match result {
+        Ok(()) => report.finish(Outcome::Complete),
+        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
+        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
+        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
+    }
+}
+
+fn refuse(
+    proxy: &Proxy,
+    client: TcpStream,
+    description: ConnectionDescription,
+    error: &Error,
+) {
+    dial::reset(client);
+    let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
+    report.finish(Outcome::Failed { flags: error.flags(), error });
+}
+
+fn describe(
+    source: &Arc<Workload>,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    request: Option<&Request>,
+) -> ConnectionDescription {
+    let workload = request.and_then(|request| request.route.workload()).cloned();
+    let destination_identity = workload
+        .as_ref()
+        .filter(|workload| workload.is_enrolled())
+        .map(|workload| workload.identity.clone());
+    ConnectionDescription {
+        reporter: Reporter::Source,
+        source: Some(source.clone()),
+        source_identity: Some(source.identity.clone()),
+        source_address: peer,
+        secured: destination_identity.is_some(),
+        destination: workload,
+        destination_identity,
+        destination_address: destination,
+        hbone_address: None,
+        service: request.and_then(|request| request.service.clone()),
+    }
+}
+
+fn service_host(name: &ObjectName) -> String {
+    format!("{}.{}.svc.cluster.local", name.name, name.namespace)
+}
