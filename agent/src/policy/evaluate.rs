@@ -1,0 +1,249 @@
+//! The decision: policies and a connection in, [`Permit`] or [`Denied`] out.
+//!
+//! The order is Istio's (reference of AuthorizationPolicy, and of PeerAuthentication for the first
+//! step):
+//! 1. Plaintext to a workload that is STRICT: denied.
+//! 2. A rule of a DENY policy matches: denied.
+//! 3. No ALLOW policy is for the workload: allowed.
+//! 4. A rule of an ALLOW policy matches: allowed.
+//! 5. Denied.
+
+pub mod mtls;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use self::{
+    mtls::{EffectiveMtls, MtlsLevel, effective_mtls},
+    rules::{Facts, first_match},
+};
+use super::{
+    model::{Action, AuthorizationPolicy, MtlsMode},
+    set::PolicySet,
+};
+use crate::{
+    discovery::model::{ObjectName, Workload, WorkloadUid},
+    identity::Identity,
+};
+
+/// What is known of a connection when it is decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection<'a> {
+    /// The client, proven by its certificate or by the interface it came in by. `None`: plaintext
+    /// from outside the mesh.
+    pub source: Option<&'a Identity>,
+    /// The client's address, which proves nothing.
+    pub source_address: IpAddr,
+    /// The server.
+    pub destination: &'a Workload,
+    /// The address and port that the client reached it by, behind any service.
+    pub destination_address: SocketAddr,
+}
+
+/// Proof that a connection was allowed. Only [`evaluate`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Permit {
+    rule: Option<RuleName>,
+    workload: WorkloadUid,
+    destination_address: SocketAddr,
+}
+
+impl Permit {
+    /// The ALLOW rule that matched; `None` where no ALLOW policy is for the destination.
+    #[must_use]
+    pub fn rule(&self) -> Option<&RuleName> {
+        self.rule.as_ref()
+    }
+
+    /// The life of the pod that may be dialled.
+    #[must_use]
+    pub fn workload(&self) -> &WorkloadUid {
+        &self.workload
+    }
+
+    /// Where it may be dialled.
+    #[must_use]
+    pub fn destination_address(&self) -> SocketAddr {
+        self.destination_address
+    }
+}
+
+/// A rule, written `namespace/policy rules[0]` as its path in the manifest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleName {
+    /// The policy.
+    pub policy: ObjectName,
+    /// Counts from 0.
+    pub index: usize,
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rules[{}]", self.policy, self.index)
+    }
+}
+
+/// Why a connection was refused, in words for the log and for `ambit explain`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// A DENY rule matched.
+    #[error("denied by AuthorizationPolicy {rule}")]
+    ByPolicy {
+        /// The rule that matched.
+        rule: RuleName,
+    },
+    /// ALLOW policies apply, and none of their rules matches.
+    #[error(
+        "no rule of the ALLOW policies for this workload matches ({}){}",
+        list(policies),
+        passed_over(http_rules)
+    )]
+    NotAllowed {
+        /// The policies that were tried.
+        policies: Arc<[ObjectName]>,
+        /// Those of their rules that could not match here, because they ask about HTTP.
+        http_rules: Arc<[RuleName]>,
+    },
+    /// STRICT, and the client spoke plaintext.
+    #[error(
+        "PeerAuthentication {policy} demands mutual TLS ({level}), and the client spoke plaintext"
+    )]
+    PlaintextRefused {
+        /// The policy that says STRICT.
+        policy: ObjectName,
+        /// Where it says so.
+        level: MtlsLevel,
+    },
+}
+
+/// Decides one connection.
+///
+/// # Errors
+/// [`Denied`], naming the policy and the rule.
+pub fn evaluate(policies: &PolicySet, connection: &Connection<'_>) -> Result<Permit, Denied> {
+    let rule = decide(policies, connection, |policy| !policy.dry_run)?;
+    Ok(Permit {
+        rule,
+        workload: connection.destination.uid.clone(),
+        destination_address: connection.destination_address,
+    })
+}
+
+/// What [`evaluate`] would say if the dry runs were in force. For the log; it permits nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DryRun {
+    /// Allowed, by this rule if an ALLOW policy is for the destination.
+    WouldAllow(Option<RuleName>),
+    /// Denied.
+    WouldDeny(Denied),
+}
+
+impl fmt::Display for DryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WouldAllow(Some(rule)) => write!(f, "dry run: would be allowed by {rule}"),
+            Self::WouldAllow(None) => f.write_str("dry run: would be allowed"),
+            Self::WouldDeny(denied) => write!(f, "dry run: would be refused: {denied}"),
+        }
+    }
+}
+
+/// Decides one connection as if the dry runs were in force. `None` where none is for the
+/// destination, which costs next to nothing.
+#[must_use]
+pub fn dry_run(policies: &PolicySet, connection: &Connection<'_>) -> Option<DryRun> {
+    policies
+        .authorizations_for(connection.destination)
+        .any(|policy| policy.dry_run && policy.action != Action::Audit)
+        .then(|| match decide(policies, connection, |_| true) {
+            Ok(rule) => DryRun::WouldAllow(rule),
+            Err(denied) => DryRun::WouldDeny(denied),
+        })
+}
+
+fn decide(
+    policies: &PolicySet,
+    connection: &Connection<'_>,
+    in_force: impl Fn(&AuthorizationPolicy) -> bool,
+) -> Result<Option<RuleName>, Denied> {
+    refuse_plaintext(policies, connection)?;
+
+    let facts = Facts::of(connection);
+    let with_action = |action| {
+        policies
+            .authorizations_for(connection.destination)
+            .map(AsRef::as_ref)
+            .filter(move |policy: &&AuthorizationPolicy| policy.action == action)
+            .filter(|policy| in_force(policy))
+    };
+
+    let denying = with_action(Action::Deny).find_map(|policy| first_match(policy, &facts));
+    if let Some(rule) = denying {
+        return Err(Denied::ByPolicy { rule });
+    }
+
+    if with_action(Action::Allow).next().is_none() {
+        return Ok(None);
+    }
+    with_action(Action::Allow)
+        .find_map(|policy| first_match(policy, &facts))
+        .map(Some)
+        .ok_or_else(|| Denied::NotAllowed {
+            policies: with_action(Action::Allow)
+                .map(|policy| policy.name.clone())
+                .collect(),
+            http_rules: with_action(Action::Allow).flat_map(http_rules).collect(),
+        })
+}
+
+fn refuse_plaintext(policies: &PolicySet, connection: &Connection<'_>) -> Result<(), Denied> {
+    if connection.source.is_some() {
+        return Ok(());
+    }
+    let port = connection.destination_address.port();
+    match effective_mtls(policies, connection.destination, port) {
+        Some(EffectiveMtls {
+            mode: MtlsMode::Strict,
+            policy,
+            level,
+        }) => Err(Denied::PlaintextRefused { policy, level }),
+        _ => Ok(()),
+    }
+}
+
+fn http_rules(policy: &AuthorizationPolicy) -> impl Iterator<Item = RuleName> {
+    policy
+        .rules
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| !rule.http_fields.is_empty())
+        .map(|(index, _)| RuleName {
+            policy: policy.name.clone(),
+            index,
+        })
+}
+
+fn passed_over(http_rules: &[RuleName]) -> String {
+    if http_rules.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; these ask about HTTP, which only a waypoint can answer: {}",
+        list(http_rules)
+    )
+}
+
+fn list(items: &[impl ToString]) -> String {
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

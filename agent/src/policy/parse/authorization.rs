@@ -1,0 +1,338 @@
+//! The spec of an AuthorizationPolicy.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{
+    condition::When,
+    values::{AccountName, List, Principal, Readable, SelectorField, Text},
+};
+use crate::{
+    discovery::model::ObjectName,
+    policy::model::{
+        Action, AuthorizationPolicy, Condition, Criteria, Operation, Pattern, Rule, ServiceAccount,
+        Source, Target, TargetReference,
+    },
+};
+
+/// A spec in which every value is good by itself and with its neighbours.
+#[derive(Deserialize, Default)]
+#[serde(try_from = "SpecFields")]
+pub(super) struct Spec(SpecFields);
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct SpecFields {
+    selector: Option<SelectorField>,
+    target_ref: Option<ReferenceFields>,
+    #[serde(default)]
+    target_refs: List<ReferenceFields>,
+    action: Option<Text<Action>>,
+    #[serde(default)]
+    rules: Vec<RuleFields>,
+}
+
+impl TryFrom<SpecFields> for Spec {
+    type Error = &'static str;
+
+    fn try_from(fields: SpecFields) -> Result<Self, Self::Error> {
+        let targets = [
+            fields.selector.is_some(),
+            fields.target_ref.is_some(),
+            !fields.target_refs.is_empty(),
+        ];
+        if targets.into_iter().filter(|is_set| *is_set).count() > 1 {
+            return Err(
+                "only one of selector, targetRef and targetRefs can be set: \
+                        split the policy in two",
+            );
+        }
+        Ok(Self(fields))
+    }
+}
+
+impl Spec {
+    pub(super) fn policy(self, name: ObjectName, dry_run: bool) -> AuthorizationPolicy {
+        let fields = self.0;
+        let references: Vec<_> = fields
+            .target_ref
+            .into_iter()
+            .chain(fields.target_refs.0)
+            .map(TargetReference::from)
+            .collect();
+        AuthorizationPolicy {
+            action: fields.action.map_or(Action::Allow, |Text(action)| action),
+            target: if references.is_empty() {
+                Target::Workloads(fields.selector.unwrap_or_default().into())
+            } else {
+                Target::References(references)
+            },
+            rules: fields
+                .rules
+                .into_iter()
+                .map(|rule| rule.rule(&name.namespace))
+                .collect(),
+            name,
+            dry_run,
+        }
+    }
+}
+
+impl Readable for Action {
+    const EXPECTED: &'static str = "an action such as \"DENY\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "CUSTOM" {
+            return Err("CUSTOM asks an external service, which is not supported: \
+                        write ALLOW or DENY"
+                .to_owned());
+        }
+        [Self::Allow, Self::Deny, Self::Audit]
+            .into_iter()
+            .find(|action| action.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is not an action: write ALLOW, DENY or AUDIT"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceFields {
+    #[serde(default)]
+    group: String,
+    kind: Text<String>,
+    name: Text<String>,
+    #[serde(rename = "namespace")]
+    _namespace: Option<Text<NoNamespace>>,
+}
+
+impl From<ReferenceFields> for TargetReference {
+    fn from(fields: ReferenceFields) -> Self {
+        Self {
+            group: fields.group,
+            kind: fields.kind.0,
+            name: fields.name.0,
+        }
+    }
+}
+
+/// The CRD has the field, and allows nothing in it.
+struct NoNamespace;
+
+impl Readable for NoNamespace {
+    const EXPECTED: &'static str = "nothing";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self);
+        }
+        Err(format!(
+            "{text:?}: a policy is only for targets of its own namespace: leave the field out"
+        ))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFields {
+    #[serde(default)]
+    from: List<FromFields>,
+    #[serde(default)]
+    to: List<ToFields>,
+    #[serde(default)]
+    when: List<When>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FromFields {
+    source: CheckedSource,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToFields {
+    operation: CheckedOperation,
+}
+
+impl RuleFields {
+    /// `own` is the policy's namespace.
+    fn rule(self, own: &Arc<str>) -> Rule {
+        let mut rule = Rule::default();
+        for (index, FromFields { source }) in self.from.0.into_iter().enumerate() {
+            let http = source.http_fields();
+            rule.http_fields
+                .extend(http.map(|field| format!("from[{index}].source.{field}")));
+            rule.from.push(source.source(own));
+        }
+        for (index, ToFields { operation }) in self.to.0.into_iter().enumerate() {
+            let http = operation.http_fields();
+            rule.http_fields
+                .extend(http.map(|field| format!("to[{index}].operation.{field}")));
+            rule.to.push(operation.operation());
+        }
+        for (index, when) in self.when.0.into_iter().enumerate() {
+            match when {
+                When::Plain(condition) => rule.when.push(condition),
+                When::ServiceAccount(names) => rule
+                    .when
+                    .push(Condition::SourceServiceAccount(accounts(names, own))),
+                When::Http(key) => rule.http_fields.push(format!("when[{index}].key {key}")),
+            }
+        }
+        rule
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "SourceFields")]
+struct CheckedSource(SourceFields);
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct SourceFields {
+    principals: List<Text<Principal>>,
+    not_principals: List<Text<Principal>>,
+    request_principals: List<Text<String>>,
+    not_request_principals: List<Text<String>>,
+    namespaces: List<Text<Pattern>>,
+    not_namespaces: List<Text<Pattern>>,
+    service_accounts: List<Text<AccountName>>,
+    not_service_accounts: List<Text<AccountName>>,
+    trust_domains: List<Text<Pattern>>,
+    not_trust_domains: List<Text<Pattern>>,
+    ip_blocks: List<Text<IpNet>>,
+    not_ip_blocks: List<Text<IpNet>>,
+    remote_ip_blocks: List<Text<IpNet>>,
+    not_remote_ip_blocks: List<Text<IpNet>>,
+}
+
+impl TryFrom<SourceFields> for CheckedSource {
+    type Error = &'static str;
+
+    fn try_from(fields: SourceFields) -> Result<Self, Self::Error> {
+        let source = Self(fields);
+        let fields = &source.0;
+        let accounts =
+            !(fields.service_accounts.is_empty() && fields.not_service_accounts.is_empty());
+        let names = !(fields.principals.is_empty()
+            && fields.not_principals.is_empty()
+            && fields.namespaces.is_empty()
+            && fields.not_namespaces.is_empty());
+        let rest = !(fields.trust_domains.is_empty()
+            && fields.not_trust_domains.is_empty()
+            && fields.ip_blocks.is_empty()
+            && fields.not_ip_blocks.is_empty()
+            && fields.remote_ip_blocks.is_empty()
+            && fields.not_remote_ip_blocks.is_empty());
+        if accounts && names {
+            return Err(
+                "serviceAccounts can't be combined with principals or namespaces: \
+                        the account says its namespace, so leave the others out",
+            );
+        }
+        if !(accounts || names || rest || source.http_fields().next().is_some()) {
+            return Err("the source is empty and would match everyone: \
+                        name someone, or leave `from` out");
+        }
+        Ok(source)
+    }
+}
+
+impl CheckedSource {
+    fn http_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+        present([
+            ("requestPrincipals", &self.0.request_principals),
+            ("notRequestPrincipals", &self.0.not_request_principals),
+        ])
+    }
+
+    fn source(self, own: &Arc<str>) -> Source {
+        let fields = self.0;
+        Source {
+            principals: criteria(fields.principals, fields.not_principals)
+                .map(|Principal(pattern)| pattern),
+            namespaces: criteria(fields.namespaces, fields.not_namespaces),
+            service_accounts: accounts(
+                criteria(fields.service_accounts, fields.not_service_accounts),
+                own,
+            ),
+            trust_domains: criteria(fields.trust_domains, fields.not_trust_domains),
+            ip_blocks: criteria(fields.ip_blocks, fields.not_ip_blocks),
+            remote_ip_blocks: criteria(fields.remote_ip_blocks, fields.not_remote_ip_blocks),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "OperationFields")]
+struct CheckedOperation(OperationFields);
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct OperationFields {
+    ports: List<Text<u16>>,
+    not_ports: List<Text<u16>>,
+    hosts: List<Text<String>>,
+    not_hosts: List<Text<String>>,
+    methods: List<Text<String>>,
+    not_methods: List<Text<String>>,
+    paths: List<Text<String>>,
+    not_paths: List<Text<String>>,
+}
+
+impl TryFrom<OperationFields> for CheckedOperation {
+    type Error = &'static str;
+
+    fn try_from(fields: OperationFields) -> Result<Self, Self::Error> {
+        let operation = Self(fields);
+        let ports = !(operation.0.ports.is_empty() && operation.0.not_ports.is_empty());
+        if !(ports || operation.http_fields().next().is_some()) {
+            return Err("the operation is empty and would match everything: \
+                        name something, or leave `to` out");
+        }
+        Ok(operation)
+    }
+}
+
+impl CheckedOperation {
+    fn http_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+        present([
+            ("hosts", &self.0.hosts),
+            ("notHosts", &self.0.not_hosts),
+            ("methods", &self.0.methods),
+            ("notMethods", &self.0.not_methods),
+            ("paths", &self.0.paths),
+            ("notPaths", &self.0.not_paths),
+        ])
+    }
+
+    fn operation(self) -> Operation {
+        Operation {
+            ports: criteria(self.0.ports, self.0.not_ports),
+        }
+    }
+}
+
+/// The names of the fields that are there.
+fn present<const N: usize>(
+    fields: [(&'static str, &List<Text<String>>); N],
+) -> impl Iterator<Item = &'static str> + use<N> {
+    let named = fields.map(|(name, list)| (!list.is_empty()).then_some(name));
+    named.into_iter().flatten()
+}
+
+fn criteria<T>(any_of: List<Text<T>>, none_of: List<Text<T>>) -> Criteria<T> {
+    Criteria {
+        any_of: any_of.values(),
+        none_of: none_of.values(),
+    }
+}
+
+fn accounts(names: Criteria<AccountName>, own: &Arc<str>) -> Criteria<ServiceAccount> {
+    names.map(|account| ServiceAccount {
+        namespace: account.namespace.map_or_else(|| own.clone(), Arc::from),
+        name: account.name.into(),
+    })
+}

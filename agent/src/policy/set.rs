@@ -1,0 +1,193 @@
+//! The policies in force, by namespace.
+
+use std::{fmt, sync::Arc};
+
+use imbl::{HashMap, OrdMap};
+
+use super::model::{AuthorizationPolicy, PeerAuthentication, Selector, Target};
+use crate::discovery::model::{ObjectName, Workload};
+
+/// All policies that are in force. Cloning is cheap at any size, and what a look-up costs depends
+/// on the policies of the destination's namespace and of the root namespaces, not on all.
+#[derive(Debug, Clone)]
+pub struct PolicySet {
+    root_namespaces: Arc<[Arc<str>]>,
+    authorizations: ByNamespace<AuthorizationPolicy>,
+    peer_authentications: ByNamespace<PeerAuthentication>,
+}
+
+/// Ordered by name within a namespace, so that the order of arrival can't change a decision.
+type ByNamespace<T> = HashMap<Arc<str>, OrdMap<Arc<str>, Arc<T>>>;
+
+impl PolicySet {
+    /// The root namespaces unless others are asked for. Istio's is one of them so that the
+    /// manifests of an Istio mesh mean the same here.
+    pub const DEFAULT_ROOT_NAMESPACES: [&str; 2] = ["ambit-system", "istio-system"];
+
+    /// An empty set. Policies of a root namespace are for the workloads of every namespace.
+    pub fn new<N: Into<Arc<str>>>(root_namespaces: impl IntoIterator<Item = N>) -> Self {
+        let mut root_namespaces: Vec<Arc<str>> =
+            root_namespaces.into_iter().map(Into::into).collect();
+        root_namespaces.sort_unstable();
+        root_namespaces.dedup();
+        Self {
+            root_namespaces: root_namespaces.into(),
+            authorizations: HashMap::new(),
+            peer_authentications: HashMap::new(),
+        }
+    }
+
+    /// Adds a policy, or replaces the one of that name.
+    pub fn insert_authorization(&mut self, policy: AuthorizationPolicy) {
+        let name = policy.name.clone();
+        insert(&mut self.authorizations, &name, policy);
+    }
+
+    /// Takes a policy out of force, and returns it.
+    pub fn remove_authorization(&mut self, name: &ObjectName) -> Option<Arc<AuthorizationPolicy>> {
+        remove(&mut self.authorizations, name)
+    }
+
+    /// Adds a policy, or replaces the one of that name.
+    pub fn insert_peer_authentication(&mut self, policy: PeerAuthentication) {
+        let name = policy.name.clone();
+        insert(&mut self.peer_authentications, &name, policy);
+    }
+
+    /// Takes a policy out of force, and returns it.
+    pub fn remove_peer_authentication(
+        &mut self,
+        name: &ObjectName,
+    ) -> Option<Arc<PeerAuthentication>> {
+        remove(&mut self.peer_authentications, name)
+    }
+
+    /// Every AuthorizationPolicy, those of one namespace together and by name.
+    pub fn authorizations(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.authorizations.values().flat_map(OrdMap::values)
+    }
+
+    /// Every PeerAuthentication, those of one namespace together and by name.
+    pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
+        self.peer_authentications.values().flat_map(OrdMap::values)
+    }
+
+    /// The AuthorizationPolicies for a workload, dry runs included, always in the same order.
+    pub fn authorizations_for<'a>(
+        &'a self,
+        workload: &'a Workload,
+    ) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
+        self.of_namespaces(&self.authorizations, &workload.name.namespace)
+            .filter(move |policy| match &policy.target {
+                Target::Workloads(selector) => selector.selects(&workload.labels),
+                Target::References(_) => false,
+            })
+    }
+
+    /// The PeerAuthentications for a workload, always in the same order.
+    pub fn peer_authentications_for<'a>(
+        &'a self,
+        workload: &'a Workload,
+    ) -> impl Iterator<Item = &'a Arc<PeerAuthentication>> {
+        self.of_namespaces(&self.peer_authentications, &workload.name.namespace)
+            .filter(move |policy| {
+                self.peer_authentication_scope(policy) != Scope::Nothing
+                    && policy.selector.selects(&workload.labels)
+            })
+    }
+
+    /// How far an AuthorizationPolicy reaches.
+    #[must_use]
+    pub fn authorization_scope(&self, policy: &AuthorizationPolicy) -> Scope {
+        match &policy.target {
+            Target::References(_) => Scope::Waypoints,
+            Target::Workloads(selector) => self.scope(&policy.name, selector),
+        }
+    }
+
+    /// How far a PeerAuthentication reaches: nowhere with a selector in a root namespace, as the
+    /// reference of Istio's PeerAuthentication says ("ignored when deployed in the root
+    /// namespace").
+    #[must_use]
+    pub fn peer_authentication_scope(&self, policy: &PeerAuthentication) -> Scope {
+        match self.scope(&policy.name, &policy.selector) {
+            Scope::Workloads if self.is_root(&policy.name.namespace) => Scope::Nothing,
+            scope => scope,
+        }
+    }
+
+    fn scope(&self, name: &ObjectName, selector: &Selector) -> Scope {
+        match (selector.is_empty(), self.is_root(&name.namespace)) {
+            (false, _) => Scope::Workloads,
+            (true, true) => Scope::Mesh,
+            (true, false) => Scope::Namespace,
+        }
+    }
+
+    fn is_root(&self, namespace: &Arc<str>) -> bool {
+        self.root_namespaces.contains(namespace)
+    }
+
+    fn of_namespaces<'a, T>(
+        &'a self,
+        policies: &'a ByNamespace<T>,
+        namespace: &'a Arc<str>,
+    ) -> impl Iterator<Item = &'a Arc<T>> {
+        let own = (!self.is_root(namespace)).then_some(namespace);
+        self.root_namespaces
+            .iter()
+            .chain(own)
+            .filter_map(|namespace| policies.get(namespace))
+            .flat_map(OrdMap::values)
+    }
+}
+
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_ROOT_NAMESPACES)
+    }
+}
+
+/// How far a policy reaches. The text is shown to operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every workload: of a root namespace, without selector.
+    Mesh,
+    /// Every workload of its namespace.
+    Namespace,
+    /// The workloads that it selects: of its namespace, or of all if that is a root namespace.
+    Workloads,
+    /// What its `targetRefs` name, at L7.
+    Waypoints,
+    /// No workload at all.
+    Nothing,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mesh => "mesh",
+            Self::Namespace => "namespace",
+            Self::Workloads => "workloads",
+            Self::Waypoints => "waypoints",
+            Self::Nothing => "nothing (a root namespace takes no selector)",
+        })
+    }
+}
+
+fn insert<T>(policies: &mut ByNamespace<T>, name: &ObjectName, policy: T) {
+    policies
+        .entry(name.namespace.clone())
+        .or_default()
+        .insert(name.name.clone(), Arc::new(policy));
+}
+
+fn remove<T>(policies: &mut ByNamespace<T>, name: &ObjectName) -> Option<Arc<T>> {
+    let of_namespace = policies.get_mut(&name.namespace)?;
+    let removed = of_namespace.remove(&name.name);
+    // Namespaces come and go for as long as the agent runs.
+    if of_namespace.is_empty() {
+        policies.remove(&name.namespace);
+    }
+    removed
+}
