@@ -12,9 +12,48 @@ use crate::{
     identity::Identity,
 };
 
+pub mod parse;
+
+/// An AuthorizationPolicy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationPolicy {
+    name: ObjectName,
+}
+
+/// A PeerAuthentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    name: ObjectName,
+}
+
 /// All policies that are in force. Cloning is cheap at any size.
 #[derive(Debug, Clone, Default)]
-pub struct PolicySet {}
+pub struct PolicySet {
+    authorization: imbl::HashMap<ObjectName, AuthorizationPolicy>,
+    peer: imbl::HashMap<ObjectName, PeerAuthentication>,
+}
+
+impl PolicySet {
+    /// Adds or replaces one.
+    pub fn insert_authorization(&mut self, policy: AuthorizationPolicy) {
+        self.authorization.insert(policy.name.clone(), policy);
+    }
+
+    /// Removes one.
+    pub fn remove_authorization(&mut self, name: &ObjectName) {
+        self.authorization.remove(name);
+    }
+
+    /// Adds or replaces one.
+    pub fn insert_peer_authentication(&mut self, policy: PeerAuthentication) {
+        self.peer.insert(policy.name.clone(), policy);
+    }
+
+    /// Removes one.
+    pub fn remove_peer_authentication(&mut self, name: &ObjectName) {
+        self.peer.remove(name);
+    }
+}
 
 /// What is known of a connection when it is decided.
 #[derive(Debug, Clone, Copy)]
