@@ -34,7 +34,7 @@ impl fmt::Display for ObjectName {
 }
 
 /// A pod that the mesh knows: running or about to, never one that has ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     /// This life of the pod.
     pub uid: WorkloadUid,
@@ -42,7 +42,7 @@ pub struct Workload {
     pub name: ObjectName,
     /// `status.podIPs`, IPv4-mapped IPv6 addresses as IPv4. Empty until the CNI has answered.
     pub addresses: Vec<IpAddr>,
-    /// `spec.nodeName`.
+    /// `spec.nodeName`; empty until the pod is scheduled.
     pub node: Arc<str>,
     /// `status.hostIPs`: where the node's agent is reached.
     pub node_addresses: Vec<IpAddr>,
@@ -84,6 +84,9 @@ pub enum Enrolment {
 }
 
 /// How an agent on another node reaches a workload.
+///
+/// The node's agent, unless the annotation `ambit.dev/tunnel: pod` on the pod or on its Node says
+/// otherwise, or the node's address isn't known (`status.hostIP` is missing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tunnel {
     /// An Ambit agent runs on its node: node address, port 15008.
@@ -93,7 +96,7 @@ pub enum Tunnel {
 }
 
 /// Traffic that is left alone, from the annotations of pod and namespace together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Exclusions {
     /// Destination ports of connections the pod opens.
     pub outbound_ports: Vec<u16>,
@@ -104,7 +107,7 @@ pub struct Exclusions {
 }
 
 /// The label values of Istio's standard metrics. `unknown` where nothing is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TelemetryNames {
     /// The owner's name (Deployment, not ReplicaSet), or the pod's.
     pub workload: Arc<str>,
@@ -131,7 +134,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// What the Service asks for.
     pub traffic_distribution: TrafficDistribution,
-    /// Ready endpoints of every EndpointSlice of the service, each with its own port.
+    /// Ready endpoints of every EndpointSlice of the service, each with its own port; where none
+    /// is ready, those that still serve while they terminate. Sorted, without duplicates.
     pub endpoints: Arc<[Endpoint]>,
 }
 
@@ -145,7 +149,7 @@ pub struct ServicePort {
 }
 
 /// One address and port behind a service port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The service port's name that this endpoint serves.
     pub port_name: Arc<str>,

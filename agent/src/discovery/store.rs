@@ -1,84 +1,103 @@
 //! The store: indexes over what is known, updated by delta, read without locks or waiting.
 //!
 //! A [`Snapshot`] never changes: a reader takes one and decides a whole connection on it.
+//! One change costs what it touches, however much is known: a pod itself, a namespace its pods, a
+//! service its endpoints.
+
+mod pods;
+mod services;
+mod snapshot;
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex},
 };
 
 use arc_swap::ArcSwap;
-use imbl::{HashMap, HashSet};
+use tokio::sync::broadcast;
 
-use super::model::{ObjectName, Service, Workload, WorkloadUid};
-use crate::policy::PolicySet;
+pub use self::snapshot::Snapshot;
+use self::{pods::PodIndex, services::ServiceIndex};
+use super::{
+    facts::{Kind, Object, ObjectKey},
+    model::{ObjectName, Service, Workload},
+};
 
-/// Everything known at one moment. Cloning costs the same at any size.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    workloads: HashMap<WorkloadUid, Arc<Workload>>,
-    by_address: HashMap<IpAddr, Arc<Workload>>,
-    services: HashMap<ObjectName, Arc<Service>>,
-    by_vip: HashMap<IpAddr, HashSet<ObjectName>>,
-    policies: PolicySet,
-    generation: u64,
+/// How many updates a subscriber may fall behind before it has to resynchronise.
+const UPDATES_KEPT: usize = 256;
+
+/// What a source of truth reports.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The object is new or has changed.
+    Upsert(Object),
+    /// The object is gone.
+    Remove(ObjectKey),
 }
 
-impl Snapshot {
-    /// Counts the changes since the start: two snapshots with the same number are the same.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
+/// What one application of changes did.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// The state that it led to.
+    pub snapshot: Arc<Snapshot>,
+    /// Workloads that came, went or changed: those that went first.
+    pub workloads: Vec<WorkloadChange>,
+    /// Addresses for which [`Snapshot::workload_by_address`] answers otherwise than before.
+    pub addresses: Vec<AddressChange>,
+    /// Services that came, went or changed, endpoints included.
+    pub services: Vec<ServiceChange>,
+    /// Whether any policy did.
+    pub policies_changed: bool,
+}
 
-    /// The workload that has this address now.
-    #[must_use]
-    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        self.by_address.get(&address)
-    }
+/// One workload before and after. Both have the same uid: a pod that begins another life shows as
+/// one that goes and one that comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadChange {
+    /// `None` if it came.
+    pub before: Option<Arc<Workload>>,
+    /// `None` if it went.
+    pub after: Option<Arc<Workload>>,
+}
 
-    /// The workload with this uid.
-    #[must_use]
-    pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
-        self.workloads.get(uid)
-    }
+/// Who has an address, before and after. This is what a map by address has to follow: where two
+/// pods claim one address, the changes of the workloads alone don't tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressChange {
+    /// The address.
+    pub address: IpAddr,
+    /// Who had it.
+    pub before: Option<Arc<Workload>>,
+    /// Who has it now.
+    pub after: Option<Arc<Workload>>,
+}
 
-    /// The service whose VIP and port this is.
-    #[must_use]
-    pub fn service_by_vip(&self, destination: SocketAddr) -> Option<&Arc<Service>> {
-        let names = self.by_vip.get(&destination.ip())?;
-        names
-            .iter()
-            .filter_map(|name| self.services.get(name))
-            .find(|service| {
-                service
-                    .ports
-                    .iter()
-                    .any(|port| port.port == destination.port())
-            })
-    }
-
-    /// Every workload, in no order.
-    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.values()
-    }
-
-    /// Every service, in no order.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values()
-    }
-
-    /// The policies, ready to be evaluated.
-    #[must_use]
-    pub fn policies(&self) -> &PolicySet {
-        &self.policies
-    }
+/// One service before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// `None` if it came.
+    pub before: Option<Arc<Service>>,
+    /// `None` if it went.
+    pub after: Option<Arc<Service>>,
 }
 
 /// Holds the current snapshot. One writer (the source), any number of readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     current: ArcSwap<Snapshot>,
+    inputs: Mutex<Inputs>,
+    updates: broadcast::Sender<Arc<Update>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            current: ArcSwap::default(),
+            inputs: Mutex::default(),
+            updates: broadcast::Sender::new(UPDATES_KEPT),
+        }
+    }
 }
 
 impl Store {
@@ -87,4 +106,182 @@ impl Store {
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
+
+    /// Every update from now on. A subscriber that lags starts afresh from [`Store::snapshot`];
+    /// updates that it then still receives, with a generation not above that one's, are old news.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Update>> {
+        self.updates.subscribe()
+    }
+
+    /// Applies changes in their order and publishes the result, as one snapshot and one update.
+    /// Publishes nothing if nothing came of them.
+    ///
+    /// # Panics
+    /// If an earlier call has.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        // Published under the lock, so that updates arrive in the order of their generations.
+        let mut inputs = self.inputs.lock().expect("an earlier application panicked");
+        let mut next = Snapshot::clone(&self.current.load());
+        let mut touched = Touched::default();
+        for change in changes {
+            inputs.change(change, &mut next, &mut touched);
+        }
+        let (workloads, addresses) = inputs.settle_pods(&mut next, &mut touched);
+        let services = inputs.settle_services(&mut next, &touched);
+        let policies_changed = touched.policies;
+        if workloads.is_empty() && addresses.is_empty() && services.is_empty() && !policies_changed
+        {
+            return;
+        }
+        next.generation += 1;
+        let snapshot = Arc::new(next);
+        self.current.store(Arc::clone(&snapshot));
+        let update = Update {
+            snapshot,
+            workloads,
+            addresses,
+            services,
+            policies_changed,
+        };
+        // Fails when nobody listens, which is nobody's loss.
+        self.updates.send(Arc::new(update)).ok();
+    }
 }
+
+/// What an application has to look at again when all of its changes are in.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Pods, with their workloads before.
+    pods: BTreeMap<ObjectName, Option<Arc<Workload>>>,
+    services: BTreeSet<ObjectName>,
+    policies: bool,
+}
+
+/// The objects as the source gave them, reduced to what joins need.
+#[derive(Debug, Default)]
+struct Inputs {
+    pods: PodIndex,
+    services: ServiceIndex,
+}
+
+impl Inputs {
+    fn change(&mut self, change: Change, next: &mut Snapshot, touched: &mut Touched) {
+        let (pods, services) = (&mut touched.pods, &mut touched.services);
+        match change {
+            Change::Upsert(Object::Namespace(facts)) => self.pods.insert_namespace(facts, pods),
+            Change::Upsert(Object::Node(facts)) => {
+                self.pods
+                    .set_tunnel_to_pods(&facts.name, facts.tunnel_to_pods, pods);
+            }
+            Change::Upsert(Object::Pod(facts)) => self.pods.insert(*facts, pods),
+            Change::Upsert(Object::Service(facts)) => self.services.insert(facts, services),
+            Change::Upsert(Object::EndpointSlice(facts)) => {
+                self.services.insert_slice(facts, services);
+            }
+            Change::Upsert(Object::AuthorizationPolicy(policy)) => {
+                touched.policies = true;
+                next.policies.insert_authorization(policy);
+            }
+            Change::Upsert(Object::PeerAuthentication(policy)) => {
+                touched.policies = true;
+                next.policies.insert_peer_authentication(policy);
+            }
+            Change::Remove(ObjectKey { kind, name }) => match kind {
+                Kind::Namespace => self.pods.remove_namespace(&name.name, pods),
+                Kind::Node => self.pods.set_tunnel_to_pods(&name.name, false, pods),
+                Kind::Pod => self.pods.remove(&name, pods),
+                Kind::Service => self.services.remove(&name, services),
+                Kind::EndpointSlice => self.services.remove_slice(&name, services),
+                Kind::AuthorizationPolicy => {
+                    touched.policies = true;
+                    next.policies.remove_authorization(&name);
+                }
+                Kind::PeerAuthentication => {
+                    touched.policies = true;
+                    next.policies.remove_peer_authentication(&name);
+                }
+            },
+        }
+    }
+
+    /// Brings workloads and addresses of the snapshot up to date with the touched pods.
+    fn settle_pods(
+        &mut self,
+        next: &mut Snapshot,
+        touched: &mut Touched,
+    ) -> (Vec<WorkloadChange>, Vec<AddressChange>) {
+        let (mut gone, mut others) = (Vec::new(), Vec::new());
+        let mut addresses = BTreeSet::new();
+        for (name, before) in &touched.pods {
+            let after = self.pods.workload(name).map(Arc::clone);
+            // Also where the workload is the same: the pod may now be terminating, which settles
+            // whose an address is and who serves.
+            for (workload, is_there) in [(before.as_ref(), false), (after.as_ref(), true)] {
+                let Some(workload) = workload else { continue };
+                self.services
+                    .pod_changed(workload, is_there, &mut touched.services);
+                addresses.extend(workload.addresses.iter().copied());
+            }
+            if *before == after {
+                continue;
+            }
+            match (before.clone(), after) {
+                (Some(before), Some(after)) if before.uid != after.uid => {
+                    gone.push(WorkloadChange {
+                        before: Some(before),
+                        after: None,
+                    });
+                    others.push(WorkloadChange {
+                        before: None,
+                        after: Some(after),
+                    });
+                }
+                (before, None) => gone.push(WorkloadChange {
+                    before,
+                    after: None,
+                }),
+                (before, after) => others.push(WorkloadChange { before, after }),
+            }
+        }
+        // Those that went come first: a uid may have passed to another pod.
+        gone.append(&mut others);
+        for WorkloadChange { before, after } in &gone {
+            next.set_workload(before.as_ref(), after.as_ref());
+        }
+        let mut changes = Vec::new();
+        for address in addresses {
+            let claimants = self.pods.claimants(address);
+            next.set_contested(address, &claimants);
+            let after = claimants
+                .first()
+                .and_then(|name| self.pods.workload(name))
+                .cloned();
+            let before = next.set_address(address, after.clone());
+            if before != after {
+                changes.push(AddressChange {
+                    address,
+                    before,
+                    after,
+                });
+            }
+        }
+        (gone, changes)
+    }
+
+    fn settle_services(&mut self, next: &mut Snapshot, touched: &Touched) -> Vec<ServiceChange> {
+        let mut changes = Vec::new();
+        for name in &touched.services {
+            let after = self.services.assemble(name, &self.pods).map(Arc::new);
+            let before = next.service(name).cloned();
+            if before != after {
+                next.set_service(name, after.clone());
+                changes.push(ServiceChange { before, after });
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;

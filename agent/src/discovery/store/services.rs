@@ -1,0 +1,229 @@
+//! Services joined with their endpoints: from EndpointSlices, else from the pods they select.
+//!
+//! The second is what the control plane's endpoint controller does, for manifests without one.
+//! With a control plane every selecting service soon has slices, and its pods cost nothing here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::pods::{Pod, PodIndex};
+use crate::discovery::{
+    facts::{Candidate, ServiceFacts, SliceFacts, TargetPort},
+    model::{Endpoint, ObjectName, Service, TrafficDistribution, Workload},
+};
+
+type Slices = BTreeMap<ObjectName, Vec<Candidate>>;
+
+/// All services and all slices.
+#[derive(Debug, Default)]
+pub(super) struct ServiceIndex {
+    services: HashMap<ObjectName, Entry>,
+    slices: HashMap<ObjectName, Slices>,
+    service_of_slice: HashMap<ObjectName, ObjectName>,
+    /// The services that follow pods, by namespace and one label of their selectors, `key=value`.
+    followers: HashMap<(Arc<str>, String), BTreeSet<ObjectName>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    facts: ServiceFacts,
+    /// The pods it selects, kept up to date for as long as it follows them.
+    members: Option<BTreeSet<ObjectName>>,
+}
+
+impl ServiceIndex {
+    pub(super) fn insert(&mut self, facts: ServiceFacts, dirty: &mut BTreeSet<ObjectName>) {
+        let name = facts.name.clone();
+        self.unfollow(&name);
+        self.services.insert(
+            name.clone(),
+            Entry {
+                facts,
+                members: None,
+            },
+        );
+        dirty.insert(name);
+    }
+
+    pub(super) fn remove(&mut self, name: &ObjectName, dirty: &mut BTreeSet<ObjectName>) {
+        self.unfollow(name);
+        self.services.remove(name);
+        dirty.insert(name.clone());
+    }
+
+    pub(super) fn insert_slice(&mut self, facts: SliceFacts, dirty: &mut BTreeSet<ObjectName>) {
+        self.remove_slice(&facts.name, dirty);
+        let Some(service) = facts.service else { return };
+        self.service_of_slice
+            .insert(facts.name.clone(), service.clone());
+        self.slices
+            .entry(service.clone())
+            .or_default()
+            .insert(facts.name, facts.endpoints);
+        dirty.insert(service);
+    }
+
+    pub(super) fn remove_slice(&mut self, slice: &ObjectName, dirty: &mut BTreeSet<ObjectName>) {
+        let Some(service) = self.service_of_slice.remove(slice) else {
+            return;
+        };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        dirty.insert(service);
+    }
+
+    /// Notes that a workload is there now, or that it isn't there (any more) as it was.
+    pub(super) fn pod_changed(
+        &mut self,
+        workload: &Workload,
+        is_there: bool,
+        dirty: &mut BTreeSet<ObjectName>,
+    ) {
+        for (key, value) in &*workload.labels {
+            let label = (
+                Arc::clone(&workload.name.namespace),
+                format!("{key}={value}"),
+            );
+            for service in self.followers.get(&label).into_iter().flatten() {
+                let Some(entry) = self.services.get_mut(service) else {
+                    continue;
+                };
+                let Some(members) = &mut entry.members else {
+                    continue;
+                };
+                dirty.insert(service.clone());
+                if is_there && selects(&entry.facts, workload) {
+                    members.insert(workload.name.clone());
+                } else {
+                    members.remove(&workload.name);
+                }
+            }
+        }
+    }
+
+    /// The service with its endpoints as they are now; `None` if there is no such service.
+    pub(super) fn assemble(&mut self, name: &ObjectName, pods: &PodIndex) -> Option<Service> {
+        if self.slices.contains_key(name) {
+            self.unfollow(name);
+        } else {
+            self.follow(name, pods);
+        }
+        let Entry { facts, members } = self.services.get(name)?;
+        let endpoints = match (self.slices.get(name), members) {
+            (Some(slices), _) => serving(facts, slices.values().flatten().cloned()),
+            (None, Some(members)) => {
+                let pods = members.iter().filter_map(|name| pods.get(name));
+                serving(facts, pods.flat_map(|pod| candidates(facts, pod)))
+            }
+            (None, None) => Arc::default(),
+        };
+        Some(Service {
+            name: name.clone(),
+            vips: facts.vips.clone(),
+            ports: facts.ports.iter().map(|(port, _)| port.clone()).collect(),
+            traffic_distribution: facts.traffic_distribution,
+            endpoints,
+        })
+    }
+
+    fn follow(&mut self, name: &ObjectName, pods: &PodIndex) {
+        let Some(entry) = self.services.get_mut(name) else {
+            return;
+        };
+        let (None, Some(label)) = (&entry.members, label(&entry.facts)) else {
+            return;
+        };
+        let selected = pods
+            .in_namespace(&name.namespace)
+            .filter(|pod| selects(&entry.facts, &pod.workload))
+            .map(|pod| pod.workload.name.clone());
+        entry.members = Some(selected.collect());
+        self.followers
+            .entry(label)
+            .or_default()
+            .insert(name.clone());
+    }
+
+    fn unfollow(&mut self, name: &ObjectName) {
+        let Some(entry) = self.services.get_mut(name) else {
+            return;
+        };
+        let (Some(_), Some(label)) = (entry.members.take(), label(&entry.facts)) else {
+            return;
+        };
+        if let Some(followers) = self.followers.get_mut(&label) {
+            followers.remove(name);
+            if followers.is_empty() {
+                self.followers.remove(&label);
+            }
+        }
+    }
+}
+
+/// The label that a follower is found by: any one of its selector does, as all must match.
+fn label(facts: &ServiceFacts) -> Option<(Arc<str>, String)> {
+    let (key, value) = facts.selector.as_ref()?.first_key_value()?;
+    Some((Arc::clone(&facts.name.namespace), format!("{key}={value}")))
+}
+
+fn selects(facts: &ServiceFacts, workload: &Workload) -> bool {
+    let mut wanted = facts.selector.iter().flatten();
+    wanted.all(|(key, value)| workload.labels.get(key) == Some(value))
+}
+
+/// What the endpoint controller would write down for a selected pod. A pod without the named port
+/// doesn't serve that port.
+fn candidates<'a>(facts: &'a ServiceFacts, pod: &'a Pod) -> impl Iterator<Item = Candidate> + 'a {
+    let workload = &pod.workload;
+    let ready = facts.publish_not_ready || (workload.ready && !pod.terminating);
+    let may_serve = ready || workload.ready;
+    let addresses = workload.addresses.iter();
+    let addresses = addresses.filter(move |address| may_serve && facts.families.contain(**address));
+    addresses.flat_map(move |address| {
+        facts.ports.iter().filter_map(move |(port, target)| {
+            let number = match target {
+                TargetPort::Number(number) => *number,
+                TargetPort::Name(name) => pod.ports.iter().find(|port| port.name == *name)?.port,
+            };
+            let endpoint = Endpoint {
+                port_name: Arc::clone(&port.name),
+                address: *address,
+                port: number,
+                node: Some(Arc::clone(&workload.node)).filter(|node| !node.is_empty()),
+            };
+            Some(Candidate { endpoint, ready })
+        })
+    })
+}
+
+/// The endpoints that kube-proxy would use, of the service's TCP ports: the ready ones; for a port
+/// that has none of them, those that still serve while they terminate. With a local policy each
+/// node decides by itself, so the fallback is each node's own.
+fn serving(facts: &ServiceFacts, all: impl Iterator<Item = Candidate>) -> Arc<[Endpoint]> {
+    let local = facts.traffic_distribution == TrafficDistribution::OnlySameNode;
+    let group = |endpoint: &Endpoint| {
+        let node = endpoint.node.clone().filter(|_| local);
+        (Arc::clone(&endpoint.port_name), node)
+    };
+    let ports: HashSet<&str> = facts.ports.iter().map(|(port, _)| &*port.name).collect();
+    let all: Vec<_> = all
+        .filter(|candidate| ports.contains(&*candidate.endpoint.port_name))
+        .collect();
+    let ready: HashSet<_> = all
+        .iter()
+        .filter(|candidate| candidate.ready)
+        .map(|candidate| group(&candidate.endpoint))
+        .collect();
+    let used = all
+        .into_iter()
+        .filter(|candidate| candidate.ready || !ready.contains(&group(&candidate.endpoint)))
+        .map(|candidate| candidate.endpoint);
+    let sorted: BTreeSet<_> = used.collect();
+    sorted.into_iter().collect()
+}

@@ -1,0 +1,178 @@
+//! One state of everything, in persistent maps: a copy shares all but what is changed in it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use imbl::{HashMap, OrdMap};
+
+use crate::{
+    discovery::model::{ObjectName, Service, Workload, WorkloadUid},
+    policy::PolicySet,
+};
+
+/// Everything known at one moment. Cloning costs the same at any size.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    workloads: HashMap<WorkloadUid, Arc<Workload>>,
+    by_address: HashMap<IpAddr, Arc<Workload>>,
+    by_node: HashMap<Arc<str>, OrdMap<WorkloadUid, Arc<Workload>>>,
+    contested: HashMap<IpAddr, Arc<[ObjectName]>>,
+    services: HashMap<ObjectName, Arc<Service>>,
+    by_vip: HashMap<IpAddr, Arc<[ObjectName]>>,
+    pub(super) policies: PolicySet,
+    pub(super) generation: u64,
+}
+
+impl Snapshot {
+    /// Counts the changes since the start: two snapshots with the same number are the same.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The workload that has this address now. Never a hostNetwork pod: the address is its node's.
+    #[must_use]
+    pub fn workload_by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.by_address.get(&address)
+    }
+
+    /// The workload with this uid.
+    #[must_use]
+    pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The service whose VIP and port this is. If there are several, the first by name.
+    #[must_use]
+    pub fn service_by_vip(&self, destination: SocketAddr) -> Option<&Arc<Service>> {
+        let names = self.by_vip.get(&destination.ip())?;
+        let mut services = names.iter().filter_map(|name| self.services.get(name));
+        services.find(|service| {
+            service
+                .ports
+                .iter()
+                .any(|port| port.port == destination.port())
+        })
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Every workload, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The workloads of one node, by uid.
+    pub fn local_workloads(&self, node: &str) -> impl Iterator<Item = &Arc<Workload>> {
+        self.by_node.get(node).into_iter().flat_map(OrdMap::values)
+    }
+
+    /// Every service, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Addresses that several pods claim, with these pods: the first has it.
+    pub fn contested_addresses(&self) -> impl Iterator<Item = (IpAddr, &[ObjectName])> {
+        self.contested
+            .iter()
+            .map(|(address, pods)| (*address, &**pods))
+    }
+
+    /// The policies, ready to be evaluated.
+    #[must_use]
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    pub(super) fn set_workload(
+        &mut self,
+        before: Option<&Arc<Workload>>,
+        after: Option<&Arc<Workload>>,
+    ) {
+        if let Some(before) = before {
+            self.workloads.remove(&before.uid);
+            if let Some(local) = self.by_node.get_mut(&before.node) {
+                local.remove(&before.uid);
+                if local.is_empty() {
+                    self.by_node.remove(&before.node);
+                }
+            }
+        }
+        if let Some(after) = after {
+            self.workloads.insert(after.uid.clone(), Arc::clone(after));
+            let local = self.by_node.entry(Arc::clone(&after.node)).or_default();
+            local.insert(after.uid.clone(), Arc::clone(after));
+        }
+    }
+
+    /// Answers who had the address.
+    pub(super) fn set_address(
+        &mut self,
+        address: IpAddr,
+        holder: Option<Arc<Workload>>,
+    ) -> Option<Arc<Workload>> {
+        match holder {
+            Some(holder) => self.by_address.insert(address, holder),
+            None => self.by_address.remove(&address),
+        }
+    }
+
+    /// Keeps, and reports once, that more than one pod claims the address.
+    pub(super) fn set_contested(&mut self, address: IpAddr, claimants: &[ObjectName]) {
+        let before = self.contested.get(&address);
+        match claimants {
+            [] | [_] => {
+                self.contested.remove(&address);
+            }
+            _ if before.is_some_and(|before| **before == *claimants) => {}
+            [winner, others @ ..] => {
+                let others: Vec<_> = others.iter().map(ToString::to_string).collect();
+                tracing::warn!(
+                    %address,
+                    pod = %winner,
+                    others = others.join(", "),
+                    "several pods claim one address: the newest has it"
+                );
+                self.contested.insert(address, claimants.into());
+            }
+        }
+    }
+
+    pub(super) fn set_service(&mut self, name: &ObjectName, after: Option<Arc<Service>>) {
+        let before = match &after {
+            Some(service) => self.services.insert(name.clone(), Arc::clone(service)),
+            None => self.services.remove(name),
+        };
+        let old = before.as_ref().map_or(&[][..], |service| &service.vips);
+        let new = after.as_ref().map_or(&[][..], |service| &service.vips);
+        for vip in old.iter().filter(|vip| !new.contains(vip)) {
+            self.set_vip(*vip, |names| names.retain(|held| held != name));
+        }
+        for vip in new.iter().filter(|vip| !old.contains(vip)) {
+            self.set_vip(*vip, |names| names.push(name.clone()));
+        }
+    }
+
+    fn set_vip(&mut self, vip: IpAddr, edit: impl FnOnce(&mut Vec<ObjectName>)) {
+        let mut names = self
+            .by_vip
+            .get(&vip)
+            .map(|names| names.to_vec())
+            .unwrap_or_default();
+        edit(&mut names);
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            self.by_vip.remove(&vip);
+        } else {
+            self.by_vip.insert(vip, names.into());
+        }
+    }
+}
