@@ -104,7 +104,7 @@ pub struct Exclusions {
 }
 
 /// The label values of Istio's standard metrics. `unknown` where nothing is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TelemetryNames {
     /// The owner's name (Deployment, not ReplicaSet), or the pod's.
     pub workload: Arc<str>,

@@ -1,0 +1,3 @@
+//! The data path: connections from capture to pod.
+
+pub mod connections;
