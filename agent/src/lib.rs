@@ -3,7 +3,11 @@
 //! Start with `ARCHITECTURE.md`. Each module owns one outside world: `capture` alone knows aya
 //! and rtnetlink, `discovery` alone knows Kubernetes objects, `identity` alone holds keys.
 
+pub mod admin;
 pub mod discovery;
 pub mod hbone;
 pub mod identity;
 pub mod policy;
+pub mod proxy;
+mod sharded;
+pub mod telemetry;

@@ -1,0 +1,217 @@
+//! What each endpoint answers.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming};
+use serde::Serialize;
+use tokio::{net::TcpListener, task};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Limits, Readiness,
+    server::serve,
+    views::{CertificateView, ProblemView, ServiceView, WorkloadView},
+};
+use crate::{
+    discovery::store::Snapshot,
+    proxy::connections::ConnectionView,
+    telemetry::{Metrics, logging::LogControl},
+};
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the admin endpoint shows. Implemented where everything is wired together.
+pub trait AdminSource: Send + Sync + 'static {
+    /// What is known now.
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// The open connections.
+    fn connections(&self) -> Vec<ConnectionView>;
+    /// The certificates in use, without their keys.
+    fn certificates(&self) -> Vec<CertificateView>;
+    /// The objects that can't be used as they are.
+    fn problems(&self) -> Vec<ProblemView>;
+}
+
+/// Why an endpoint can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// It changes the agent and asks for no credentials.
+    #[error("the admin endpoint must listen on loopback, not on {0}")]
+    NotLoopback(SocketAddr),
+    /// The listener is of no use.
+    #[error("the admin endpoint's listener: {0}")]
+    Listener(#[from] io::Error),
+}
+
+/// Serves `/metrics` until cancelled.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    cancellation: CancellationToken,
+) {
+    let handle = move |request: Request<Incoming>| {
+        let metrics = metrics.clone();
+        async move {
+            match (request.method(), request.uri().path()) {
+                (&Method::GET, "/metrics") => metrics_page(metrics).await,
+                (_, "/metrics") => only("GET"),
+                _ => not_found("/metrics"),
+            }
+        }
+    };
+    serve(listener, limits, cancellation, handle).await;
+}
+
+/// Serves `/healthz/ready` until cancelled: 200, or 503 and the conditions that don't hold.
+pub async fn serve_readiness(
+    listener: TcpListener,
+    readiness: Readiness,
+    limits: Limits,
+    cancellation: CancellationToken,
+) {
+    let handle = move |request: Request<Incoming>| {
+        let answer = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/healthz/ready") => match readiness.missing() {
+                missing if missing.is_empty() => text(StatusCode::OK, "ready\n".into()),
+                missing => {
+                    let body = format!("not ready: {}\n", missing.join(", "));
+                    text(StatusCode::SERVICE_UNAVAILABLE, body)
+                }
+            },
+            (_, "/healthz/ready") => only("GET, HEAD"),
+            _ => not_found("/healthz/ready"),
+        };
+        std::future::ready(answer)
+    };
+    serve(listener, limits, cancellation, handle).await;
+}
+
+/// Serves the operator's view until cancelled. Loopback only: whoever reaches it may change the
+/// log level.
+///
+/// # Errors
+/// [`AdminError`]: the listener isn't on loopback.
+pub async fn serve_admin(
+    listener: TcpListener,
+    source: Arc<dyn AdminSource>,
+    log: LogControl,
+    limits: Limits,
+    cancellation: CancellationToken,
+) -> Result<(), AdminError> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(AdminError::NotLoopback(address));
+    }
+    let handle = move |request: Request<Incoming>| {
+        let (source, log) = (source.clone(), log.clone());
+        // Lists grow with the cluster, and are made without waiting for anything.
+        let answer = task::spawn_blocking(move || admin_page(&request, &*source, &log));
+        async { answer.await.unwrap_or_else(|error| fault(&error)) }
+    };
+    serve(listener, limits, cancellation, handle).await;
+    Ok(())
+}
+
+fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogControl) -> Answer {
+    let path = request.uri().path();
+    match (request.method(), path) {
+        (&Method::GET, "/connections") => json(&source.connections()),
+        (&Method::GET, "/workloads") => {
+            let snapshot = source.snapshot();
+            let views = snapshot
+                .workloads()
+                .map(|workload| WorkloadView::of(workload));
+            json(&sorted(views, |view| &view.name))
+        }
+        (&Method::GET, "/services") => {
+            let snapshot = source.snapshot();
+            let views = snapshot.services().map(|service| ServiceView::of(service));
+            json(&sorted(views, |view| &view.name))
+        }
+        (&Method::GET, "/certificates") => json(&source.certificates()),
+        (&Method::GET, "/problems") => json(&source.problems()),
+        (&Method::GET, "/logging") => match log.filter() {
+            Ok(filter) => text(StatusCode::OK, format!("{filter}\n")),
+            Err(error) => fault(&error),
+        },
+        (&Method::PUT, "/logging") => set_level(request.uri().query(), log),
+        (_, "/logging") => only("GET, PUT"),
+        (_, "/connections" | "/workloads" | "/services" | "/certificates" | "/problems") => {
+            only("GET")
+        }
+        _ => not_found(
+            "/connections, /workloads, /services, /certificates, /problems, /logging?level=",
+        ),
+    }
+}
+
+fn set_level(query: Option<&str>, log: &LogControl) -> Answer {
+    // Filters need no escaping in a query: they have neither `&` nor `%` nor spaces.
+    let level = query.and_then(|query| query.strip_prefix("level="));
+    let Some(level) = level else {
+        return text(StatusCode::BAD_REQUEST, "say /logging?level=debug\n".into());
+    };
+    match log.apply(level) {
+        Ok(()) => {
+            tracing::info!(level, "log level changed");
+            text(StatusCode::OK, format!("{level}\n"))
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+async fn metrics_page(metrics: Arc<Metrics>) -> Answer {
+    let page = match task::spawn_blocking(move || metrics.encode()).await {
+        Ok(Ok(page)) => page,
+        Ok(Err(error)) => return fault(&error),
+        Err(error) => return fault(&error),
+    };
+    answer(StatusCode::OK, prometheus::TEXT_FORMAT, page)
+}
+
+fn sorted<T, K: Ord>(items: impl Iterator<Item = T>, key: impl Fn(&T) -> &K) -> Vec<T> {
+    let mut items: Vec<_> = items.collect();
+    items.sort_by(|a, b| key(a).cmp(key(b)));
+    items
+}
+
+fn json<T: Serialize>(value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => answer(StatusCode::OK, "application/json", body),
+        Err(error) => fault(&error),
+    }
+}
+
+fn only(methods: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {methods}\n"));
+    let methods = HeaderValue::from_static(methods);
+    answer.headers_mut().insert(header::ALLOW, methods);
+    answer
+}
+
+fn not_found(paths: &str) -> Answer {
+    text(
+        StatusCode::NOT_FOUND,
+        format!("not found; there is: {paths}\n"),
+    )
+}
+
+fn fault(error: &dyn std::error::Error) -> Answer {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let kind = HeaderValue::from_static(kind);
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}

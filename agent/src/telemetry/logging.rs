@@ -1,0 +1,177 @@
+//! The agent's own log: format, filter, and where lines go.
+//!
+//! Lines go to standard error by way of a bounded queue and a thread of its own: a slow reader of
+//! the container's log never stops a connection. When the queue is full, lines are dropped, and
+//! counted in `ambit_log_lines_dropped_total`.
+
+use std::{fmt, io, str::FromStr};
+
+use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    reload,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// Lines that may wait for the writing thread: about 2 MiB of access log.
+const QUEUED_LINES: usize = 4_096;
+
+/// Bytes written to standard error at once, where lines wait.
+const BATCH: usize = 64 * 1024;
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people: `key=value`.
+    #[default]
+    Text,
+    /// A JSON object a line, fields at its top level.
+    Json,
+}
+
+/// Why logging can't be set up or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Neither a level nor a list of directives.
+    #[error(
+        "{filter:?} is not a log level or filter ({reason}); \
+         use for example `debug` or `info,ambit::access=off`"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Logging was set up before.
+    #[error("the log is set up already: {0}")]
+    Installed(#[from] TryInitError),
+    /// The subscriber that this belongs to is gone.
+    #[error("the log is shut down: {0}")]
+    Gone(#[from] reload::Error),
+}
+
+/// Sets up the log for the process, records of the `log` crate included.
+///
+/// `filter` is `--log-level`: a level, or directives as `RUST_LOG` takes them.
+///
+/// # Errors
+/// [`LogError`]: a filter that can't be parsed, or a log that is set up already.
+pub fn install(format: LogFormat, filter: &str) -> Result<Logging, LogError> {
+    let (writer, guard) = queue(io::BufWriter::with_capacity(BATCH, io::stderr()));
+    let dropped = writer.error_counter();
+    let (subscriber, control) = subscriber(format, filter, writer)?;
+    subscriber.try_init()?;
+    Ok(Logging {
+        control,
+        dropped,
+        _writes_the_rest: guard,
+    })
+}
+
+/// The log of the process. Hold it until the end: dropping it writes what still waits.
+pub struct Logging {
+    control: LogControl,
+    dropped: ErrorCounter,
+    _writes_the_rest: WorkerGuard,
+}
+
+impl Logging {
+    /// A handle that changes the filter.
+    #[must_use]
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+
+    /// Reads how many lines were dropped, for `Metrics::observe_log_drops`.
+    #[must_use]
+    pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let dropped = self.dropped.clone();
+        move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Debug for Logging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logging").finish_non_exhaustive()
+    }
+}
+
+/// Changes the filter while the agent runs.
+#[derive(Debug, Clone)]
+pub struct LogControl {
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl LogControl {
+    /// The filter in force.
+    ///
+    /// # Errors
+    /// [`LogError::Gone`] after shutdown.
+    pub fn filter(&self) -> Result<String, LogError> {
+        Ok(self.handle.with_current(ToString::to_string)?)
+    }
+
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// [`LogError::Filter`] if it can't be parsed; the old one stays.
+    pub fn apply(&self, filter: &str) -> Result<(), LogError> {
+        Ok(self.handle.reload(parse(filter)?)?)
+    }
+}
+
+fn queue(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUED_LINES)
+        .lossy(true)
+        .thread_name("log")
+        .finish(writer)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync + 'static, LogControl), LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let subscriber = Registry::default().with(filter).with(lines);
+    Ok((subscriber, LogControl { handle }))
+}
+
+/// Stricter than [`EnvFilter`] alone, which takes a misspelt level for the name of a module and
+/// then logs nothing at all.
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    let refuse = |reason: String| LogError::Filter {
+        filter: filter.to_owned(),
+        reason,
+    };
+    for directive in filter.split(',').map(str::trim) {
+        let a_bare_word = directive.chars().all(|c| c.is_ascii_alphanumeric());
+        if directive.is_empty() {
+            return Err(refuse("a directive is empty".to_owned()));
+        }
+        if a_bare_word && tracing::level_filters::LevelFilter::from_str(directive).is_err() {
+            return Err(refuse(format!("there is no level {directive:?}")));
+        }
+    }
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

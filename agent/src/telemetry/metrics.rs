@@ -1,0 +1,264 @@
+//! Every metric of an agent, in one registry that it owns.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus::{
+    GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    proto::MetricFamily,
+};
+
+use super::{
+    Direction,
+    collector::{Family, Kind, Observed},
+    denials::{DENIALS, Denials},
+    process,
+    traffic::Traffic,
+};
+use crate::{identity::Identity, policy::Denied};
+
+const CAPTURE: Family = Family {
+    name: "ambit_capture_packets_total",
+    help: "Packets by what the eBPF programs did with them, and why.",
+    kind: Kind::Counter,
+    labels: &["reason"],
+};
+const LOG_DROPS: Family = Family {
+    name: "ambit_log_lines_dropped_total",
+    help: "Log lines, the access log's among them, dropped because standard error was too slow.",
+    kind: Kind::Counter,
+    labels: &[],
+};
+const BUILD: Family = Family {
+    name: "ambit_build_info",
+    help: "Always 1; the label says which agent this is.",
+    kind: Kind::Gauge,
+    labels: &["version"],
+};
+
+/// Settings of [`Metrics`].
+#[derive(Debug, Clone)]
+pub struct MetricsOptions {
+    /// Labels `source_cluster` and `destination_cluster`. Default: `Kubernetes`, as Istio's.
+    pub cluster: Arc<str>,
+    /// The end of services' names. Default: `cluster.local`.
+    pub cluster_domain: Arc<str>,
+    /// Distinct pairs of workloads, services and identities that the `istio_tcp` metrics tell
+    /// apart. Default: 2,000; each takes about 4 KiB of a scrape's page.
+    pub series_limit: usize,
+    /// How long a pair without an open connection is still shown. Default: 1 h. Must be longer
+    /// than the scrape interval by far, or counts are lost.
+    pub series_idle: Duration,
+}
+
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self {
+            cluster: "Kubernetes".into(),
+            cluster_domain: "cluster.local".into(),
+            series_limit: 2_000,
+            series_idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A metric that the registry refused, or a page that couldn't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}; this is a fault of Ambit, not of its configuration: please report it")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// Every metric of an agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub(super) traffic: Arc<Traffic>,
+    denials: Arc<Denials>,
+    certificate_expiry: GaugeVec,
+    renewal_failures: IntCounterVec,
+    connections_open: IntGaugeVec,
+    tunnels_open: IntGaugeVec,
+    manifest_problems: IntGauge,
+    /// One page is written at a time, so that many scrapers cost no more memory than one.
+    scrape: Mutex<()>,
+}
+
+impl Metrics {
+    /// Registers everything that needs no other part of the agent.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if two metrics clash.
+    pub fn new(options: MetricsOptions) -> Result<Arc<Self>, MetricsError> {
+        let traffic = Arc::new(Traffic::new(
+            options.cluster,
+            options.cluster_domain,
+            options.series_limit,
+            options.series_idle,
+        ));
+        let metrics = Self {
+            registry: Registry::new(),
+            traffic: traffic.clone(),
+            denials: Arc::default(),
+            certificate_expiry: GaugeVec::new(
+                Opts::new(
+                    "ambit_certificate_expiry_timestamp_seconds",
+                    "When the certificate in use expires, in seconds since 1970.",
+                ),
+                &["identity"],
+            )?,
+            renewal_failures: IntCounterVec::new(
+                Opts::new(
+                    "ambit_certificate_renewal_failures_total",
+                    "Certificate requests that brought no certificate.",
+                ),
+                &["identity"],
+            )?,
+            connections_open: by_direction(
+                "ambit_connections_open",
+                "Application connections that are open through the agent.",
+            )?,
+            tunnels_open: by_direction("ambit_tunnels_open", "HBONE connections to other agents.")?,
+            manifest_problems: IntGauge::new(
+                "ambit_manifest_problems",
+                "Objects that can't be used as they are; their last good state serves on.",
+            )?,
+            scrape: Mutex::default(),
+        };
+        metrics.register(metrics.certificate_expiry.clone())?;
+        metrics.register(metrics.renewal_failures.clone())?;
+        metrics.register(metrics.connections_open.clone())?;
+        metrics.register(metrics.tunnels_open.clone())?;
+        metrics.register(metrics.manifest_problems.clone())?;
+        metrics.observe(Traffic::FAMILIES, move || traffic.collect(Instant::now()))?;
+        let denials = metrics.denials.clone();
+        metrics.observe(&[&DENIALS], move || vec![denials.collect()])?;
+        metrics.observe(process::FAMILIES, process::collect)?;
+        let build = || vec![BUILD.of([([env!("CARGO_PKG_VERSION")], 1.0)])];
+        metrics.observe(&[&BUILD], build)?;
+        Ok(Arc::new(metrics))
+    }
+
+    /// Reads the eBPF programs' counters by `read` at each scrape: reasons and packets.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_capture(
+        &self,
+        read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&CAPTURE], move || {
+            let samples = read().into_iter();
+            vec![CAPTURE.of(samples.map(|(reason, count)| ([reason], count as f64)))]
+        })
+    }
+
+    /// Reads the number of dropped log lines by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_log_drops(
+        &self,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&LOG_DROPS], move || vec![LOG_DROPS.single(read() as f64)])
+    }
+
+    /// A certificate came into use.
+    pub fn certificate_issued(&self, identity: &Identity, expires: SystemTime) {
+        let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.certificate_expiry
+            .with_label_values(&[identity.to_string()])
+            .set(since_1970.as_secs_f64());
+    }
+
+    /// A certificate was asked for, and none came.
+    pub fn renewal_failed(&self, identity: &Identity) {
+        self.renewal_failures
+            .with_label_values(&[identity.to_string()])
+            .inc();
+    }
+
+    /// The identity's last workload left the node: drops its series.
+    pub fn certificate_forgotten(&self, identity: &Identity) {
+        let labels = [identity.to_string()];
+        // An error says that the series never was, which is as good as gone.
+        let _ = self.certificate_expiry.remove_label_values(&labels);
+        let _ = self.renewal_failures.remove_label_values(&labels);
+    }
+
+    /// A tunnel was opened; drop the value when it is closed.
+    #[must_use]
+    pub fn tunnel_opened(&self, direction: Direction) -> OpenCount {
+        OpenCount::new(&self.tunnels_open, direction)
+    }
+
+    /// How many manifests or objects in them are unusable now.
+    pub fn set_manifest_problems(&self, count: usize) {
+        self.manifest_problems
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The page that `/metrics` serves, in Prometheus's text format 0.0.4.
+    ///
+    /// Takes milliseconds with many series: not for an async worker thread.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if a metric can't be written.
+    pub fn encode(&self) -> Result<String, MetricsError> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    pub(super) fn connection_opened(&self, direction: Direction) -> OpenCount {
+        OpenCount::new(&self.connections_open, direction)
+    }
+
+    pub(super) fn denied(&self, denied: &Denied) {
+        self.denials.count(denied);
+    }
+
+    fn observe(
+        &self,
+        families: &[&Family],
+        read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.register(Observed::new(families, read)?)
+    }
+
+    fn register(&self, collector: impl Collector + 'static) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(collector))?)
+    }
+}
+
+/// A gauge for each direction, both shown from the start.
+fn by_direction(name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), &["direction"])?;
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        gauges.with_label_values(&[direction.as_str()]).set(0);
+    }
+    Ok(gauges)
+}
+
+/// One open thing, counted in a gauge until this is dropped.
+#[derive(Debug)]
+pub struct OpenCount {
+    gauge: IntGauge,
+}
+
+impl OpenCount {
+    fn new(gauges: &IntGaugeVec, direction: Direction) -> Self {
+        let gauge = gauges.with_label_values(&[direction.as_str()]);
+        gauge.inc();
+        Self { gauge }
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The report of one connection, which feeds metrics and access log.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+
+use super::{
+    Metrics, Reporter, ResponseFlags, Transfer, access_log,
+    metrics::OpenCount,
+    traffic::{Opened, Peer, SeriesLabels},
+};
+use crate::{
+    discovery::model::{Service, Workload},
+    identity::Identity,
+    policy::Denied,
+};
+
+/// What is known of a connection when it opens, for metrics and log.
+#[derive(Debug, Clone)]
+pub struct ConnectionDescription {
+    /// Which end's agent this is; the direction follows from it.
+    pub reporter: Reporter,
+    /// The client's workload, `None` if it isn't one of the mesh.
+    pub source: Option<Arc<Workload>>,
+    /// The client, as proven by interface or certificate.
+    pub source_identity: Option<Identity>,
+    /// The client's own address.
+    pub source_address: SocketAddr,
+    /// The server's workload, `None` if it isn't one of the mesh.
+    pub destination: Option<Arc<Workload>>,
+    /// The server, as its certificate proves or as this node knows its own pod.
+    pub destination_identity: Option<Identity>,
+    /// Where the connection goes: the endpoint, behind any service; the other agent's or the
+    /// waypoint's address for a tunnelled one.
+    pub destination_address: SocketAddr,
+    /// What the tunnel was asked to reach, for a tunnelled connection.
+    pub hbone_address: Option<SocketAddr>,
+    /// The service that the client dialled.
+    pub service: Option<Arc<Service>>,
+    /// Whether mutual TLS carries it.
+    pub secured: bool,
+}
+
+/// How a connection ended.
+pub enum Outcome<'a> {
+    /// Both sides closed it.
+    Complete,
+    /// Policy refused it, or ended it later. Counts the policy too.
+    Denied(&'a Denied),
+    /// Anything else.
+    Failed {
+        /// The nearest of Istio's reasons.
+        flags: ResponseFlags,
+        /// In words; written to the log.
+        error: &'a dyn fmt::Display,
+    },
+}
+
+/// Counts and logs one connection. Whichever way it ends, it is counted as closed once and has
+/// one line in the access log: by [`Self::finish`], or by being dropped (a cancelled task, a
+/// panic), with the error `aborted`.
+///
+/// Its bytes appear in metrics at every scrape, not only at the end.
+#[derive(Debug)]
+pub struct ConnectionReport {
+    metrics: Arc<Metrics>,
+    description: ConnectionDescription,
+    transfer: Arc<Transfer>,
+    opened: Opened,
+    started: Instant,
+    written: bool,
+    _open: OpenCount,
+}
+
+impl ConnectionReport {
+    /// Counts a connection as opened.
+    #[must_use]
+    pub fn open(metrics: &Arc<Metrics>, description: ConnectionDescription) -> Self {
+        let transfer = Arc::<Transfer>::default();
+        let ConnectionDescription {
+            reporter,
+            source,
+            source_identity,
+            destination,
+            destination_identity,
+            ..
+        } = &description;
+        let labels = SeriesLabels {
+            reporter: *reporter,
+            source: Peer::new(source.as_ref(), source_identity.as_ref()),
+            destination: Peer::new(destination.as_ref(), destination_identity.as_ref()),
+            service: description.service.as_ref().map(|s| s.name.clone()),
+            secured: description.secured,
+        };
+        Self {
+            metrics: metrics.clone(),
+            opened: metrics.traffic.open(labels, transfer.clone()),
+            started: Instant::now(),
+            written: false,
+            _open: metrics.connection_opened(reporter.direction()),
+            description,
+            transfer,
+        }
+    }
+
+    /// Where the copy loop counts.
+    #[must_use]
+    pub fn transfer(&self) -> &Arc<Transfer> {
+        &self.transfer
+    }
+
+    /// Counts the connection as closed, and logs it.
+    pub fn finish(mut self, outcome: Outcome<'_>) {
+        self.write(&outcome);
+    }
+
+    fn write(&mut self, outcome: &Outcome<'_>) {
+        debug_assert!(!self.written, "a connection is reported once");
+        self.written = true;
+        if let Outcome::Denied(denied) = outcome {
+            self.metrics.denied(denied);
+        }
+        let traffic = &self.metrics.traffic;
+        traffic.close(&self.opened, outcome.flags());
+        access_log::write(&access_log::Line {
+            description: &self.description,
+            traffic,
+            transfer: &self.transfer,
+            duration: self.started.elapsed(),
+            outcome,
+        });
+    }
+}
+
+impl Drop for ConnectionReport {
+    fn drop(&mut self) {
+        if !self.written {
+            self.write(&Outcome::Failed {
+                flags: ResponseFlags::None,
+                error: &"aborted",
+            });
+        }
+    }
+}
+
+impl Outcome<'_> {
+    fn flags(&self) -> ResponseFlags {
+        match self {
+            Self::Complete => ResponseFlags::None,
+            Self::Denied(_) => ResponseFlags::Deny,
+            Self::Failed { flags, .. } => *flags,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
