@@ -4,6 +4,9 @@
 //! and rtnetlink, `discovery` alone knows Kubernetes objects, `identity` alone holds keys.
 
 pub mod admin;
+pub mod app;
+pub mod capture;
+pub mod cli;
 pub mod discovery;
 pub mod hbone;
 pub mod identity;

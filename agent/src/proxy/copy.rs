@@ -1,0 +1,178 @@
+//! Moves the bytes of one connection until both directions have ended.
+//!
+//! To the two ends it must look as if they had each other: a half-close arrives as a half-close, a
+//! reset as a reset, and a reader that stops makes the writer stop. A connection that is idle
+//! holds no buffer.
+
+use std::{
+    io,
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use h2::Reason;
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
+
+use crate::hbone::stream::StreamError;
+
+mod tcp;
+mod tunnel;
+
+pub use tcp::copy_tcp;
+pub use tunnel::{TcpSide, copy_tunnel};
+
+/// The buffer that a connection starts with when it has something to read, in bytes.
+const MIN_BUFFER: usize = 16 * 1024;
+/// The buffer that a connection gets to which keeps filling the smaller ones, in bytes.
+const MAX_BUFFER: usize = 256 * 1024;
+
+/// How many bytes have gone each way so far. May be read while the copy goes on.
+#[derive(Debug, Default)]
+pub struct Transfer {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Transfer {
+    /// Bytes from the client that were handed on towards the server.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Bytes from the server that were handed on towards the client.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+}
+
+/// Why a copy ended before both sides had finished. Both have been reset by then.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// RST from the client.
+    #[error("the client reset the connection")]
+    ClientReset,
+    /// RST from the server.
+    #[error("the server reset the connection")]
+    ServerReset,
+    /// The client's socket failed otherwise.
+    #[error("the connection to the client failed: {0}")]
+    Client(#[source] io::Error),
+    /// The server's socket failed otherwise.
+    #[error("the connection to the server failed: {0}")]
+    Server(#[source] io::Error),
+    /// The agent at the other end reset the stream: its side of the connection was reset.
+    #[error("the other end of the tunnel reset the connection ({0})")]
+    TunnelReset(Reason),
+    /// The tunnel went away under the connection.
+    #[error("the tunnel closed under the connection: {0}")]
+    TunnelClosed(Arc<h2::Error>),
+    /// Revoked by policy, or cut off at the end of a drain.
+    #[error("the connection was closed by the agent")]
+    Cancelled,
+}
+
+impl CopyError {
+    fn client(error: io::Error) -> Self {
+        if is_reset(&error) {
+            Self::ClientReset
+        } else {
+            Self::Client(error)
+        }
+    }
+
+    fn server(error: io::Error) -> Self {
+        if is_reset(&error) {
+            Self::ServerReset
+        } else {
+            Self::Server(error)
+        }
+    }
+}
+
+impl From<StreamError> for CopyError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Reset(reason) => Self::TunnelReset(reason),
+            StreamError::TunnelClosed(cause) => Self::TunnelClosed(cause),
+        }
+    }
+}
+
+/// A write into a connection that was reset is told either way, depending on who was first.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// A TCP connection that is reset when dropped, unless both its directions ended well: an
+/// application must not take a connection that was cut off for one that was complete.
+#[derive(Debug)]
+struct ResetOnDrop {
+    stream: TcpStream,
+    armed: bool,
+}
+
+impl ResetOnDrop {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            armed: true,
+        }
+    }
+
+    fn finished(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            // It fails only on what isn't a socket.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Waits for a connection's failure while nobody reads from it or writes to it.
+async fn failure(stream: &TcpStream) -> io::Error {
+    match stream.ready(Interest::ERROR).await {
+        Ok(_) => match stream.take_error() {
+            Ok(Some(error)) | Err(error) => error,
+            // A read or write of ours has taken it.
+            Ok(None) => io::ErrorKind::ConnectionReset.into(),
+        },
+        Err(error) => error,
+    }
+}
+
+/// Half-close. A connection that is gone by now says so to whoever reads from it.
+fn shut_down(stream: &TcpStream) -> io::Result<()> {
+    match SockRef::from(stream).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        result => result,
+    }
+}
+
+/// The next buffer's size: larger while reads fill it.
+fn next_size(size: usize, read: usize) -> usize {
+    if read < size {
+        size
+    } else {
+        (size * 4).min(MAX_BUFFER)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Between two sockets of this node.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::{net::TcpStream, select, task::coop};
+use tokio_util::sync::CancellationToken;
+
+use super::{CopyError, MIN_BUFFER, ResetOnDrop, Transfer, failure, next_size, shut_down};
+
+/// Copies between a client and a server until both directions have ended, or one side fails, or
+/// `cancellation`: then both are reset.
+///
+/// # Errors
+/// [`CopyError`] says which side failed and how.
+pub async fn copy_tcp(
+    client: TcpStream,
+    server: TcpStream,
+    transfer: &Transfer,
+    cancellation: CancellationToken,
+) -> Result<(), CopyError> {
+    let (mut client, mut server) = (ResetOnDrop::new(client), ResetOnDrop::new(server));
+    let result = select! {
+        biased;
+        () = cancellation.cancelled() => Err(CopyError::Cancelled),
+        result = both_ways(&client.stream, &server.stream, transfer) => result,
+    };
+    if result.is_ok() {
+        client.finished();
+        server.finished();
+    }
+    result
+}
+
+async fn both_ways(
+    client: &TcpStream,
+    server: &TcpStream,
+    transfer: &Transfer,
+) -> Result<(), CopyError> {
+    let sent = one_way(client, server, &transfer.sent);
+    let received = one_way(server, client, &transfer.received);
+    let (sent, received) = (
+        async {
+            sent.await
+                .map_err(|e| e.told(CopyError::client, CopyError::server))
+        },
+        async {
+            received
+                .await
+                .map_err(|e| e.told(CopyError::server, CopyError::client))
+        },
+    );
+    tokio::pin!(sent, received);
+    // The direction that has ended no longer reads its source, which may still fail.
+    select! {
+        result = &mut sent => {
+            result?;
+            select! {
+                result = received => result,
+                error = failure(client) => Err(CopyError::client(error)),
+            }
+        }
+        result = &mut received => {
+            result?;
+            select! {
+                result = sent => result,
+                error = failure(server) => Err(CopyError::server(error)),
+            }
+        }
+    }
+}
+
+enum Failed {
+    Source(io::Error),
+    Sink(io::Error),
+}
+
+impl Failed {
+    fn told(
+        self,
+        source: impl FnOnce(io::Error) -> CopyError,
+        sink: impl FnOnce(io::Error) -> CopyError,
+    ) -> CopyError {
+        match self {
+            Self::Source(error) => source(error),
+            Self::Sink(error) => sink(error),
+        }
+    }
+}
+
+/// Copies until the source has ended, and half-closes the sink.
+async fn one_way(source: &TcpStream, sink: &TcpStream, count: &AtomicU64) -> Result<(), Failed> {
+    loop {
+        source.readable().await.map_err(Failed::Source)?;
+        // The buffer lives only for as long as there is something to read.
+        let mut buffer = vec![0; MIN_BUFFER];
+        loop {
+            coop::consume_budget().await;
+            match source.try_read(&mut buffer) {
+                Ok(0) => return shut_down(sink).map_err(Failed::Sink),
+                Ok(read) => {
+                    write_all(source, sink, &buffer[..read], count).await?;
+                    let size = next_size(buffer.len(), read);
+                    if size > buffer.len() {
+                        buffer = vec![0; size];
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(Failed::Source(error)),
+            }
+        }
+    }
+}
+
+async fn write_all(
+    source: &TcpStream,
+    sink: &TcpStream,
+    mut data: &[u8],
+    count: &AtomicU64,
+) -> Result<(), Failed> {
+    while !data.is_empty() {
+        match sink.try_write(data) {
+            Ok(written) => {
+                count.fetch_add(written as u64, Relaxed);
+                data = &data[written..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Nobody reads the source now; if it is reset, the sink must hear of it even if
+                // it never reads again.
+                select! {
+                    ready = sink.writable() => ready.map_err(Failed::Sink)?,
+                    error = failure(source) => return Err(Failed::Source(error)),
+                }
+            }
+            Err(error) => return Err(Failed::Sink(error)),
+        }
+    }
+    Ok(())
+}

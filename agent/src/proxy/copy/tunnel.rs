@@ -1,0 +1,201 @@
+//! Between a socket of this node and a stream of a tunnel.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    task::Poll,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{net::TcpStream, select, sync::Notify, task::coop};
+use tokio_util::sync::CancellationToken;
+
+use super::{CopyError, MIN_BUFFER, ResetOnDrop, Transfer, failure, next_size, shut_down};
+use crate::hbone::{
+    HboneStream,
+    stream::{ReceiveHalf, SendHalf},
+};
+
+/// Who is at the TCP end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpSide {
+    /// The client: this is the agent of its node.
+    Client,
+    /// The server: this is the agent of its node.
+    Server,
+}
+
+impl TcpSide {
+    fn error(self, error: io::Error) -> CopyError {
+        match self {
+            Self::Client => CopyError::client(error),
+            Self::Server => CopyError::server(error),
+        }
+    }
+}
+
+/// Copies between a socket and a tunnel until both directions have ended, or one side fails, or
+/// `cancellation`: then both are reset.
+///
+/// # Errors
+/// [`CopyError`] says which side failed and how.
+pub async fn copy_tunnel(
+    tcp: TcpStream,
+    side: TcpSide,
+    mut stream: HboneStream,
+    transfer: &Transfer,
+    cancellation: CancellationToken,
+) -> Result<(), CopyError> {
+    let mut tcp = ResetOnDrop::new(tcp);
+    let result = select! {
+        biased;
+        () = cancellation.cancelled() => Err(CopyError::Cancelled),
+        result = both_ways(&tcp.stream, side, &mut stream, transfer) => result,
+    };
+    match result {
+        Ok(()) => tcp.finished(),
+        Err(_) => stream.reset(),
+    }
+    result
+}
+
+async fn both_ways(
+    tcp: &TcpStream,
+    side: TcpSide,
+    stream: &mut HboneStream,
+    transfer: &Transfer,
+) -> Result<(), CopyError> {
+    let (up_count, down_count) = match side {
+        TcpSide::Client => (&transfer.sent, &transfer.received),
+        TcpSide::Server => (&transfer.received, &transfer.sent),
+    };
+    let (send, receive) = stream.halves();
+    let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
+    let mut upload = pin!(upload(tcp, side, send, up_count, &uploaded));
+    let mut download = pin!(download(tcp, side, receive, down_count, &stalled));
+
+    let failed = select! {
+        failed = &mut upload => failed,
+        result = &mut download => {
+            result?;
+            return select! {
+                failed = upload => Err(failed),
+                () = uploaded.notified() => Ok(()),
+            };
+        }
+    };
+    // What the peer sent before its reset still goes on, as far as the socket takes it: without a
+    // tunnel the application could have read it too.
+    if matches!(failed, CopyError::TunnelReset(_)) {
+        let stalled = poll_fn(|_| match stalled.load(Relaxed) {
+            // `download` is polled first and in the same task, so its change is always seen.
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        select! {
+            biased;
+            _ = download => {}
+            () = stalled => {}
+        }
+    }
+    Err(failed)
+}
+
+/// Sends what the socket says. When that has ended, says so to `uploaded` and stays, to hear of a
+/// failure of either side.
+async fn upload(
+    tcp: &TcpStream,
+    side: TcpSide,
+    send: &mut SendHalf,
+    count: &AtomicU64,
+    uploaded: &Notify,
+) -> CopyError {
+    if let Err(error) = upload_all(tcp, side, send, count).await {
+        return error;
+    }
+    uploaded.notify_one();
+    select! {
+        error = failure(tcp) => side.error(error),
+        error = send.reset_by_peer() => error.into(),
+    }
+}
+
+async fn upload_all(
+    tcp: &TcpStream,
+    side: TcpSide,
+    send: &mut SendHalf,
+    count: &AtomicU64,
+) -> Result<(), CopyError> {
+    let mut size = MIN_BUFFER;
+    loop {
+        select! {
+            ready = tcp.readable() => ready.map_err(|error| side.error(error))?,
+            error = send.reset_by_peer() => return Err(error.into()),
+        }
+        // The buffer lives only for as long as there is something to read.
+        let mut buffer = BytesMut::new();
+        loop {
+            coop::consume_budget().await;
+            buffer.reserve(size);
+            match tcp.try_read_buf(&mut buffer) {
+                Ok(0) => return Ok(send.finish()?),
+                Ok(read) => {
+                    let data = take(&mut buffer);
+                    // Nobody reads the socket now, so watch it.
+                    select! {
+                        sent = send.send(data) => sent?,
+                        error = failure(tcp) => return Err(side.error(error)),
+                    }
+                    count.fetch_add(read as u64, Relaxed);
+                    size = next_size(size, read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(side.error(error)),
+            }
+        }
+        size = MIN_BUFFER;
+    }
+}
+
+/// The bytes read, without copying them, unless they are so few that they would keep a large
+/// buffer alive for as long as they wait to be sent.
+fn take(buffer: &mut BytesMut) -> Bytes {
+    if buffer.len() * 4 >= buffer.capacity() {
+        return buffer.split().freeze();
+    }
+    let data = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    data
+}
+
+/// Writes to the socket what the tunnel says, and lets the sender go on by as much.
+async fn download(
+    tcp: &TcpStream,
+    side: TcpSide,
+    receive: &mut ReceiveHalf,
+    count: &AtomicU64,
+    stalled: &AtomicBool,
+) -> Result<(), CopyError> {
+    while let Some(mut data) = receive.data().await? {
+        while !data.is_empty() {
+            coop::consume_budget().await;
+            match tcp.try_write(&data) {
+                Ok(written) => {
+                    count.fetch_add(written as u64, Relaxed);
+                    data.advance(written);
+                    receive.release(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _stall = receive.stall();
+                    stalled.store(true, Relaxed);
+                    tcp.writable().await.map_err(|error| side.error(error))?;
+                    stalled.store(false, Relaxed);
+                }
+                Err(error) => return Err(side.error(error)),
+            }
+        }
+    }
+    shut_down(tcp).map_err(|error| side.error(error))
+}
