@@ -9,25 +9,30 @@ use std::{
 use crate::{Compiler, Error, Kind, Linker, Toolchain};
 
 /// The first compiler that has a linker for it, with the linker whose LLVM is nearest to its own.
-pub(crate) fn pair(compilers: Vec<Compiler>, linkers: &[Linker]) -> Result<Toolchain, Error> {
-    let Some(preferred) = compilers.first().cloned() else {
+pub(crate) fn pair(compilers: &[Compiler], linkers: &[Linker]) -> Result<Toolchain, Error> {
+    if compilers.is_empty() {
         return Err(Error::NoCompiler);
+    }
+    let linker_for = |compiler: &Compiler| {
+        linkers
+            .iter()
+            .filter(|linker| linker.llvm >= compiler.llvm)
+            .min_by_key(|linker| linker.llvm)
+            .cloned()
     };
-    compilers
-        .into_iter()
-        .find_map(|compiler| {
-            let linker = linkers
-                .iter()
-                .filter(|linker| linker.llvm >= compiler.llvm)
-                .min_by_key(|linker| linker.llvm)?
-                .clone();
-            Some(Toolchain { compiler, linker })
+    let pair = compilers.iter().find_map(|compiler| {
+        Some(Toolchain {
+            compiler: compiler.clone(),
+            linker: linker_for(compiler)?,
         })
-        .ok_or_else(|| Error::NoLinker {
-            compiler: preferred.describe(),
-            llvm: preferred.llvm,
-            found: linkers.iter().map(|linker| linker.llvm).max(),
-        })
+    });
+    pair.ok_or_else(|| Error::NoLinker {
+        compilers: compilers
+            .iter()
+            .map(|compiler| (compiler.describe(), compiler.llvm))
+            .collect(),
+        newest: linkers.iter().map(|linker| linker.llvm).max(),
+    })
 }
 
 /// The compilers of this machine that could build the programs, in order of preference.
@@ -132,11 +137,13 @@ mod tests {
         }
     }
 
-    fn no_linker(compiler: &str, llvm: u32, found: Option<u32>) -> Result<(Compiler, u32), Error> {
+    fn no_linker(compilers: &[(&str, u32)], newest: Option<u32>) -> Result<(Compiler, u32), Error> {
+        let compilers = compilers.iter();
         Err(Error::NoLinker {
-            compiler: compiler.to_owned(),
-            llvm,
-            found,
+            compilers: compilers
+                .map(|(name, llvm)| (name.to_string(), *llvm))
+                .collect(),
+            newest,
         })
     }
 
@@ -147,12 +154,12 @@ mod tests {
             (
                 vec![debian(22)],
                 vec![],
-                no_linker("/usr/bin/rustc", 22, None),
+                no_linker(&[("/usr/bin/rustc", 22)], None),
             ),
             (
                 vec![debian(22)],
                 vec![20, 21],
-                no_linker("/usr/bin/rustc", 22, Some(21)),
+                no_linker(&[("/usr/bin/rustc", 22)], Some(21)),
             ),
             (vec![debian(22)], vec![23, 22], Ok((debian(22), 22))),
             (vec![debian(22)], vec![21, 23], Ok((debian(22), 23))),
@@ -170,7 +177,7 @@ mod tests {
             (
                 vec![nightly(23), debian(22)],
                 vec![21],
-                no_linker("rustup nightly", 23, Some(21)),
+                no_linker(&[("rustup nightly", 23), ("/usr/bin/rustc", 22)], Some(21)),
             ),
         ];
         for (compilers, linkers, expected) in table {
@@ -180,7 +187,7 @@ mod tests {
                 compiler,
                 linker: linker(llvm),
             });
-            assert_eq!(pair(compilers, &linkers), expected, "{what}");
+            assert_eq!(pair(&compilers, &linkers), expected, "{what}");
         }
     }
 

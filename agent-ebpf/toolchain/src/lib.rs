@@ -30,17 +30,16 @@ pub enum Error {
     NoCompiler,
     /// No `bpf-linker` that runs and is new enough is on the path or in Cargo's bin directory.
     #[error(
-        "no bpf-linker with LLVM {llvm} or newer, which {compiler} needs ({}): run `cargo xtask \
-         setup`, or install bpf-linker linked to that LLVM",
-        found.map_or_else(|| "none was found".to_owned(), |llvm| format!("found LLVM {llvm}"))
+        "no bpf-linker with an LLVM as new as that of {} ({}): run `cargo xtask setup`, or install \
+         bpf-linker linked to that LLVM",
+        compilers.iter().map(|(name, llvm)| format!("{name}, {llvm}")).collect::<Vec<_>>().join(" or "),
+        newest.map_or_else(|| "none was found".to_owned(), |llvm| format!("the newest found has {llvm}"))
     )]
     NoLinker {
-        /// The compiler that would be used.
-        compiler: String,
-        /// Its LLVM's major version: the least that the linker must have.
-        llvm: u32,
+        /// The compilers that were found, by preference, each with the major version of its LLVM.
+        compilers: Vec<(String, u32)>,
         /// The newest LLVM among the linkers that are there.
-        found: Option<u32>,
+        newest: Option<u32>,
     },
     /// A program could not be started, for the operating system's reason given.
     #[error("cannot run {program}: {reason}")]
@@ -95,7 +94,7 @@ impl Toolchain {
     /// # Errors
     /// [`Error::NoCompiler`] or [`Error::NoLinker`], each with the cure.
     pub fn find() -> Result<Self, Error> {
-        find::pair(find::compilers(), &find::linkers())
+        find::pair(&find::compilers(), &find::linkers())
     }
 
     /// One line for people: which compiler and which linker.
@@ -106,6 +105,12 @@ impl Toolchain {
             self.compiler.describe(),
             self.linker.path.display()
         )
+    }
+
+    /// Whether rustup has the compiler, and not the distribution.
+    #[must_use]
+    pub fn is_rustup(&self) -> bool {
+        self.compiler.kind == Kind::Nightly
     }
 
     /// Whether [`Toolchain::cargo`] can be asked for `clippy`; a build needs none.
