@@ -22,14 +22,22 @@ pub(crate) fn run(title: &str, command: Command) -> Result<()> {
     let spinner = start(title);
     let outcome = captured(command);
     spinner.finish_and_clear();
-    let (status, output) = outcome.with_context(|| title.to_owned())?;
-    if status.success() {
-        eprintln!("  ok   {title} ({} s)", started.elapsed().as_secs());
-        return Ok(());
-    }
-    eprintln!("  FAIL {title}: {status}");
-    io::stderr().write_all(&output)?;
-    bail!("{title}: {status}")
+    let failure = match outcome {
+        Ok((status, _)) if status.success() => {
+            eprintln!("  ok   {title} ({} s)", started.elapsed().as_secs());
+            return Ok(());
+        }
+        Ok((status, output)) => {
+            eprintln!("  FAIL {title}: {status}");
+            io::stderr().write_all(&output)?;
+            status.to_string()
+        }
+        Err(error) => {
+            eprintln!("  FAIL {title}: {error}");
+            error.to_string()
+        }
+    };
+    bail!("{title}: {failure}")
 }
 
 /// Runs `command` with its output going straight to ours.
@@ -102,6 +110,6 @@ mod tests {
         let failed = run("counts sheep", shell("exit 3")).expect_err("exit 3 is a failure");
         assert_eq!(failed.to_string(), "counts sheep: exit status: 3");
         let absent = run("is absent", Command::new("/nonexistent")).expect_err("nothing to run");
-        assert_eq!(absent.to_string(), "is absent");
+        assert!(absent.to_string().starts_with("is absent: "), "{absent}");
     }
 }
