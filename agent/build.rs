@@ -12,17 +12,30 @@ fn main() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("no workspace")?;
-    let source = workspace.join("agent-ebpf");
     for watched in [
         "agent-ebpf/src",
         "agent-ebpf/Cargo.toml",
+        "agent-ebpf/Cargo.lock",
         "agent-common/src",
+        "agent-common/Cargo.toml",
     ] {
         println!(
             "cargo::rerun-if-changed={}",
             workspace.join(watched).display()
         );
     }
+    match Toolchain::find() {
+        Ok(toolchain) => compile(&toolchain, &workspace.join("agent-ebpf")),
+        // Cargo prints this line and fails the build; an error returned from here would come with
+        // the script's whole output around it.
+        Err(error) => {
+            println!("cargo::error={error}");
+            Ok(())
+        }
+    }
+}
+
+fn compile(toolchain: &Toolchain, source: &Path) -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     // Beside the host's artefacts, so that `cargo clean` takes it too and debug and release share it.
     let target = out
@@ -30,7 +43,7 @@ fn main() -> Result<()> {
         .nth(4)
         .context("OUT_DIR is too short")?
         .join("ebpf");
-    let object = Toolchain::find()?.build(&source, &target, "ambit-ebpf")?;
+    let object = toolchain.build(source, &target, "ambit-ebpf")?;
     fs::copy(&object, out.join("ambit-ebpf"))
         .with_context(|| format!("copying {}", object.display()))?;
     Ok(())

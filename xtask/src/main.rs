@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: the commands that developers and CI run.
+//!
+//! It depends on neither the agent nor its eBPF programs, so that `setup` can be built on a
+//! machine that has no compiler for them yet.
+
+use std::{env, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+mod check;
+mod setup;
+mod step;
+mod test;
+
+/// Where the eBPF crate is, from the root of the workspace.
+const EBPF_CRATE: &str = "agent-ebpf";
+
+/// Set-up, tests and checks of Ambit.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Task {
+    /// Find or install what the build, the checks and the tests need.
+    Setup,
+    /// Check formatting, lints, dependencies and documentation.
+    Check,
+    /// Run all tests; the end-to-end tests need root.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask lies in no workspace")?;
+    env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
+    match task {
+        Task::Setup => setup::run(),
+        Task::Check => check::run(),
+        Task::Test(options) => test::run(&options),
+    }
+}

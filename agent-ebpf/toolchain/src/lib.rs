@@ -5,20 +5,22 @@
 //! 2. a distribution's rustc whose sources are in its sysroot (Debian: `rustc-web` and
 //!    `rust-web-src`), told by `RUSTC_BOOTSTRAP` to accept `-Z build-std`.
 //!
-//! Both need `bpf-linker`, linked to an LLVM at least as new as the compiler's own.
+//! Both need `bpf-linker`, linked to an LLVM at least as new as the compiler's own: the compiler
+//! hands it bitcode, which an older LLVM can't be trusted to read.
 
 use std::{
     env,
-    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+mod find;
 
 /// The target that the programs are compiled for: little-endian, as every node Ambit runs on.
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Why the programs could not be built.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Neither kind of compiler was found.
     #[error(
@@ -26,96 +28,137 @@ pub enum Error {
          with rust-src, or Debian's rustc-web and rust-web-src"
     )]
     NoCompiler,
-    /// `bpf-linker` is not on the path nor in Cargo's bin directory.
-    #[error("bpf-linker is missing: run `cargo xtask setup`, or `cargo install bpf-linker`")]
-    NoLinker,
-    /// The compiler ran and failed; it has printed why.
-    #[error("compiling agent-ebpf with {compiler} failed: {status}")]
-    Failed {
-        /// The compiler that was chosen.
-        compiler: String,
-        /// How it ended.
-        status: String,
+    /// No `bpf-linker` that runs and is new enough is on the path or in Cargo's bin directory.
+    #[error(
+        "no bpf-linker with an LLVM as new as that of {} ({}): run `cargo xtask setup`, or install \
+         bpf-linker linked to that LLVM",
+        compilers.iter().map(|(name, llvm)| format!("{name}, {llvm}")).collect::<Vec<_>>().join(" or "),
+        newest.map_or_else(|| "none was found".to_owned(), |llvm| format!("the newest found has {llvm}"))
+    )]
+    NoLinker {
+        /// The compilers that were found, by preference, each with the major version of its LLVM.
+        compilers: Vec<(String, u32)>,
+        /// The newest LLVM among the linkers that are there.
+        newest: Option<u32>,
     },
-    /// A program could not be started.
-    #[error("cannot run {program}: {source}")]
+    /// A program could not be started, for the operating system's reason given.
+    #[error("cannot run {program}: {reason}")]
     Spawn {
         /// The program's path.
         program: String,
-        /// The operating system's reason.
-        source: std::io::Error,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The compiler ran and failed; it has printed why.
+    #[error("compiling agent-ebpf with {toolchain} failed: {status}")]
+    Failed {
+        /// The compiler and the linker that were chosen.
+        toolchain: String,
+        /// How the compiler ended.
+        status: String,
     },
 }
 
 /// A compiler that can build the programs, and the linker that goes with it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolchain {
     compiler: Compiler,
-    linker: PathBuf,
+    linker: Linker,
 }
 
-#[derive(Debug, Clone)]
-enum Compiler {
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Compiler {
+    kind: Kind,
+    /// The major version of its LLVM.
+    llvm: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
     /// `rustup run nightly cargo`.
     Nightly,
-    /// A distribution's `rustc` with its own `cargo` beside it, or the `cargo` on the path.
-    Distribution { rustc: PathBuf, cargo: PathBuf },
+    /// The compiler of this directory, with the cargo beside it or the one that runs us.
+    Distribution { bin: PathBuf },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Linker {
+    path: PathBuf,
+    /// The major version of the LLVM that it is linked to.
+    llvm: u32,
 }
 
 impl Toolchain {
-    /// Looks for a compiler and a linker; quick, installs nothing.
+    /// Looks for a compiler and a linker; takes about 0.1 s and installs nothing.
     ///
     /// # Errors
     /// [`Error::NoCompiler`] or [`Error::NoLinker`], each with the cure.
     pub fn find() -> Result<Self, Error> {
-        let compiler = find_nightly()
-            .or_else(find_distribution)
-            .ok_or(Error::NoCompiler)?;
-        let linker = find_linker().ok_or(Error::NoLinker)?;
-        Ok(Self { compiler, linker })
+        find::pair(&find::compilers(), &find::linkers())
     }
 
     /// One line for people: which compiler and which linker.
     #[must_use]
     pub fn describe(&self) -> String {
-        let compiler = match &self.compiler {
-            Compiler::Nightly => "rustup nightly with rust-src".to_owned(),
-            Compiler::Distribution { rustc, .. } => rustc.display().to_string(),
-        };
-        format!("{compiler}, {}", self.linker.display())
+        format!(
+            "{}, {}",
+            self.compiler.describe(),
+            self.linker.path.display()
+        )
+    }
+
+    /// Whether rustup has the compiler, and not the distribution.
+    #[must_use]
+    pub fn is_rustup(&self) -> bool {
+        self.compiler.kind == Kind::Nightly
+    }
+
+    /// Whether [`Toolchain::cargo`] can be asked for `clippy`; a build needs none.
+    #[must_use]
+    pub fn has_clippy(&self) -> bool {
+        match &self.compiler.kind {
+            Kind::Nightly => Command::new("rustup")
+                .args(["which", "--toolchain", "nightly", "cargo-clippy"])
+                .output()
+                .is_ok_and(|output| output.status.success()),
+            Kind::Distribution { bin } => ["cargo-clippy", "clippy-driver"]
+                .iter()
+                .all(|program| bin.join(program).is_file()),
+        }
     }
 
     /// A cargo command that works on the eBPF crate in `source` with this compiler.
     ///
-    /// `subcommand` is `build`, `clippy` or the like. The environment of a cargo that may be
-    /// running us is taken away, or it would choose the host's compiler and flags.
+    /// `subcommand` is `build`, `check` or `clippy`. The variables by which an outer cargo or the
+    /// caller steers builds for the host are taken away: they would choose another compiler,
+    /// other flags or another target directory.
     #[must_use]
     pub fn cargo(&self, source: &Path, target_dir: &Path, subcommand: &str) -> Command {
-        let mut command = match &self.compiler {
-            Compiler::Nightly => {
+        let mut command = match &self.compiler.kind {
+            Kind::Nightly => {
                 let mut command = Command::new("rustup");
                 command.args(["run", "nightly", "cargo"]);
                 command
             }
-            Compiler::Distribution { rustc, cargo } => {
-                let mut command = Command::new(cargo);
-                command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-                command
+            // Cargo would look for cargo-clippy on the path and find another compiler's.
+            Kind::Distribution { bin } if subcommand == "clippy" => {
+                Command::new(bin.join("cargo-clippy"))
             }
+            Kind::Distribution { bin } => Command::new(cargo_for(bin)),
         };
         for (name, _) in env::vars_os() {
-            if is_inherited_from_cargo(&name) {
+            if steers_host_build(&name.to_string_lossy()) {
                 command.env_remove(name);
             }
         }
-        if let Compiler::Distribution { rustc, .. } = &self.compiler {
-            command.env("RUSTC", rustc);
+        if let Kind::Distribution { bin } = &self.compiler.kind {
+            command
+                .env("CARGO", cargo_for(bin))
+                .env("RUSTC", bin.join("rustc"))
+                .env("RUSTC_BOOTSTRAP", "1");
         }
-        let flags = [
-            "-Clinker=".to_owned() + &self.linker.to_string_lossy(),
-            "-Clink-arg=--btf".to_owned(),
-            "-Cdebuginfo=2".to_owned(),
-        ];
+        let linker = format!("-Clinker={}", self.linker.path.display());
+        let flags = [linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2"];
         command
             .arg(subcommand)
             .args(["--release", "--target", TARGET, "-Zbuild-std=core"])
@@ -133,13 +176,13 @@ impl Toolchain {
         let mut command = self.cargo(source, target_dir, "build");
         // A build script's stdout is read by cargo: everything for people goes to stderr.
         command.stdout(Stdio::null());
-        let status = command.status().map_err(|source| Error::Spawn {
+        let status = command.status().map_err(|error| Error::Spawn {
             program: command.get_program().to_string_lossy().into_owned(),
-            source,
+            reason: error.to_string(),
         })?;
         if !status.success() {
             return Err(Error::Failed {
-                compiler: self.describe(),
+                toolchain: self.describe(),
                 status: status.to_string(),
             });
         }
@@ -147,65 +190,73 @@ impl Toolchain {
     }
 }
 
-/// True for the variables by which an outer cargo would steer the inner one.
-fn is_inherited_from_cargo(name: &OsString) -> bool {
-    let name = name.to_string_lossy();
-    [
-        "RUSTC",
-        "RUSTUP_TOOLCHAIN",
-        "RUSTFLAGS",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-    ]
-    .contains(&name.as_ref())
-        || (name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&&*name))
-}
-
-fn find_nightly() -> Option<Compiler> {
-    let sysroot =
-        printed(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
-    has_sources(&sysroot).then_some(Compiler::Nightly)
-}
-
-fn find_distribution() -> Option<Compiler> {
-    let rustc = PathBuf::from("/usr/bin/rustc");
-    let sysroot = printed(Command::new(&rustc).args(["--print", "sysroot"]))?;
-    if !has_sources(&sysroot) {
-        return None;
+impl Compiler {
+    fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Nightly => "rustup nightly".to_owned(),
+            Kind::Distribution { bin } => bin.join("rustc").display().to_string(),
+        }
     }
-    let beside = PathBuf::from("/usr/bin/cargo");
-    let cargo = if beside.exists() {
-        beside
-    } else {
-        env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
-    };
-    Some(Compiler::Distribution { rustc, cargo })
 }
 
-fn has_sources(sysroot: &str) -> bool {
-    Path::new(sysroot)
-        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-        .exists()
+/// The distribution's own cargo, or else the one that runs us, which is near enough in version.
+fn cargo_for(bin: &Path) -> PathBuf {
+    let beside = bin.join("cargo");
+    if beside.is_file() {
+        return beside;
+    }
+    env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
-fn find_linker() -> Option<PathBuf> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    let on_path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&on_path)
-        .chain(cargo_home.map(|home| home.join("bin")))
-        .map(|directory| directory.join("bpf-linker"))
-        .find(|candidate| candidate.is_file())
+/// True for the variables that decide how the host's crates are built. Cargo's settings for the
+/// network, registries and terminal stay.
+fn steers_host_build(name: &str) -> bool {
+    name == "CARGO"
+        || name == "RUSTUP_TOOLCHAIN"
+        || [
+            "RUSTC",
+            "RUSTDOC",
+            "RUSTFLAGS",
+            "CARGO_BUILD_",
+            "CARGO_CFG_",
+            "CARGO_ENCODED_",
+            "CARGO_FEATURE_",
+            "CARGO_INCREMENTAL",
+            "CARGO_MAKEFLAGS",
+            "CARGO_MANIFEST_",
+            "CARGO_PKG_",
+            "CARGO_PROFILE_",
+            "CARGO_TARGET_",
+            "CLIPPY_",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
-/// What a command printed, trimmed; `None` if it failed or isn't there.
-fn printed(command: &mut Command) -> Option<String> {
-    let output = command
-        .env_remove("RUSTC")
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned())
+#[cfg(test)]
+mod tests {
+    use super::steers_host_build;
+
+    #[test]
+    fn an_outer_cargo_does_not_steer_the_ebpf_build() {
+        for (name, removed) in [
+            ("CARGO", true),
+            ("RUSTC", true),
+            ("RUSTC_WORKSPACE_WRAPPER", true),
+            ("RUSTUP_TOOLCHAIN", true),
+            ("RUSTFLAGS", true),
+            ("CARGO_ENCODED_RUSTFLAGS", true),
+            ("CARGO_TARGET_DIR", true),
+            ("CARGO_CFG_TARGET_ARCH", true),
+            ("CARGO_PROFILE_RELEASE_LTO", true),
+            ("CARGO_HOME", false),
+            ("CARGO_NET_OFFLINE", false),
+            ("CARGO_HTTP_CAINFO", false),
+            ("CARGO_REGISTRIES_CRATES_IO_PROTOCOL", false),
+            ("RUSTUP_HOME", false),
+            ("PATH", false),
+        ] {
+            assert_eq!(steers_host_build(name), removed, "{name}");
+        }
+    }
 }

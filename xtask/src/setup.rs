@@ -1,0 +1,53 @@
+//! `cargo xtask setup`: finds or installs what the build, the checks and the tests need.
+//!
+//! [`facts`] looks at the machine, [`plan`] decides from what was found, [`apply`] installs. As a
+//! step may reveal the next (a compiler's LLVM decides which linker), this goes round until the
+//! plan is empty; a step is tried once.
+
+use anyhow::{Result, bail};
+use ebpf_toolchain::Toolchain;
+
+mod apply;
+mod facts;
+mod needs;
+mod plan;
+
+pub(crate) use facts::is_root;
+
+/// The subcommand: [`ensure`], and a line that says with what the build will work.
+pub(crate) fn run() -> Result<()> {
+    ensure()?;
+    println!(
+        "set up: eBPF compiler and linker: {}",
+        Toolchain::find()?.describe()
+    );
+    Ok(())
+}
+
+/// Installs what is missing; takes well under a second when nothing is.
+///
+/// # Errors
+/// Something is missing and can't be installed: the message says what to install by hand.
+pub(crate) fn ensure() -> Result<()> {
+    let mut tried = Vec::new();
+    loop {
+        let facts = facts::gather(tried);
+        let steps = plan::steps(&facts);
+        if steps.is_empty() {
+            let by_hand = plan::by_hand(&facts);
+            if by_hand.is_empty() {
+                return Ok(());
+            }
+            bail!(
+                "set-up is incomplete. To install by hand:\n  {}",
+                by_hand.join("\n  ")
+            );
+        }
+        tried = facts.tried;
+        for step in steps {
+            // A failure has been shown; whether it matters is seen from the facts of the next round.
+            let _ = apply::run(&step);
+            tried.push(step);
+        }
+    }
+}

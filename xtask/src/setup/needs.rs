@@ -1,0 +1,126 @@
+//! The tables of what is needed, and where each comes from.
+
+/// A command that must be there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// The executable's name.
+    pub(super) command: &'static str,
+    /// Where it comes from.
+    pub(super) source: Source,
+    /// What it is needed for, for the list of things to install by hand.
+    pub(super) why: &'static str,
+}
+
+/// Where a command comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A Debian package, and the system service that it would start at boot, if any.
+    Debian {
+        package: &'static str,
+        service: Option<&'static str>,
+    },
+    /// A crate of the same name, in a version known to build with the workspace's compiler.
+    Crate { version: &'static str },
+    /// A component of the rustup toolchain that builds the workspace.
+    Component { name: &'static str },
+}
+
+/// Everything but the eBPF compiler and linker.
+pub(super) const NEEDS: &[Need] = &[
+    debian("ip", "iproute2", "the lab's namespaces, links and routes"),
+    debian("nft", "nftables", "checks of the agent's rules"),
+    debian("iptables", "iptables", "kube-proxy's rules in the lab"),
+    debian("tcpdump", "tcpdump", "captures between the lab's nodes"),
+    debian("sysctl", "procps", "settings of the lab's nodes"),
+    daemon(
+        "nginx",
+        "nginx-light",
+        "nginx",
+        "a real HTTP server in a pod",
+    ),
+    debian("curl", "curl", "a real HTTP client in a pod"),
+    debian(
+        "openssl",
+        "openssl",
+        "odd certificates, and a look at the agent's",
+    ),
+    debian("wrk", "wrk", "HTTP load"),
+    debian("h2load", "nghttp2-client", "HTTP/2 load"),
+    daemon("iperf3", "iperf3", "iperf3", "bulk load"),
+    daemon(
+        "redis-server",
+        "redis-server",
+        "redis-server",
+        "a real server whose clients keep connections",
+    ),
+    daemon(
+        "haproxy",
+        "haproxy",
+        "haproxy",
+        "a user-space proxy to compare with",
+    ),
+    Need {
+        command: "cargo-nextest",
+        source: Source::Crate { version: "0.9.143" },
+        why: "running the tests",
+    },
+    Need {
+        command: "cargo-deny",
+        source: Source::Crate { version: "0.20.2" },
+        why: "checking the dependencies",
+    },
+    Need {
+        command: "cargo-fmt",
+        source: Source::Component { name: "rustfmt" },
+        why: "checking the format",
+    },
+    Need {
+        command: "cargo-clippy",
+        source: Source::Component { name: "clippy" },
+        why: "checking the lints",
+    },
+];
+
+/// A compiler with the sources of `core`, and its clippy, as Debian packages.
+pub(super) const COMPILER_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "rust-web-clippy"];
+
+/// The release of bpf-linker that is installed where none is.
+pub(super) const BPF_LINKER_VERSION: &str = "0.13.0";
+
+/// The Debian packages against which bpf-linker is linked.
+pub(super) fn llvm_packages(llvm: u32) -> Vec<String> {
+    vec![
+        format!("llvm-{llvm}-dev"),
+        format!("libpolly-{llvm}-dev"),
+        "libzstd-dev".to_owned(),
+        "zlib1g-dev".to_owned(),
+    ]
+}
+
+/// Where Debian's packages put an LLVM.
+pub(super) fn llvm_prefix(llvm: u32) -> String {
+    format!("/usr/lib/llvm-{llvm}")
+}
+
+const fn debian(command: &'static str, package: &'static str, why: &'static str) -> Need {
+    let service = None;
+    Need {
+        command,
+        source: Source::Debian { package, service },
+        why,
+    }
+}
+
+const fn daemon(
+    command: &'static str,
+    package: &'static str,
+    service: &'static str,
+    why: &'static str,
+) -> Need {
+    let service = Some(service);
+    Need {
+        command,
+        source: Source::Debian { package, service },
+        why,
+    }
+}
