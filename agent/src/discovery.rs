@@ -3,6 +3,7 @@
 //! A source ([`directory`], or a watch of the Kubernetes API) hands objects to [`reduce`], which
 //! checks them and keeps what the mesh needs; the [`store`] joins them and publishes the result.
 
+pub mod directory;
 pub mod facts;
 pub mod manifest;
 pub mod model;

@@ -1,0 +1,210 @@
+//! A directory of Kubernetes manifests as source of truth, watched for change.
+//!
+//! Takes `*.yaml`, `*.yml` and `*.json` of the directory itself, hidden files left out. What can't
+//! be read doesn't replace what could be: an object, a file or the whole directory that breaks or
+//! vanishes leaves its last good state serving. Only a deletion that is seen as one deletes.
+
+mod loader;
+mod watch;
+
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::task::{self, JoinError};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    loader::{Loader, Scope},
+    watch::Watch,
+};
+use super::{facts::ObjectKey, manifest, store::Store};
+
+/// How long events are gathered before the files are read, so that a burst is one update.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How often a directory that is gone is looked for. Its parents may be gone too, so that there
+/// may be nothing left to watch.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be listed.
+    #[error("the manifest directory {path} can't be read: {source}")]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It can't be watched.
+    #[error(
+        "the manifest directory {path} can't be watched: {source} \
+         (is fs.inotify.max_user_watches or max_user_instances used up?)"
+    )]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: notify::Error,
+    },
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+/// Something wrong in the directory that has not been put right. Shown as `<file>: <what>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, or the directory itself.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub kind: ProblemKind,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProblemKind {
+    /// The file can't be read; its last good state serves.
+    #[error("can't be read: {reason}")]
+    Unreadable {
+        /// Why not.
+        reason: String,
+    },
+    /// The directory can't be followed; all that was in it serves.
+    #[error("{reason}; its last state serves")]
+    NotFollowed {
+        /// Why not.
+        reason: String,
+    },
+    /// The file, or an object in it, is wrong; the last good state of that serves.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// The object is also in another place, which serves.
+    #[error("{object} is already defined in {first}, which keeps serving; remove one of the two")]
+    Duplicate {
+        /// The object.
+        object: ObjectKey,
+        /// The file that serves; it may be the same file.
+        first: String,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.kind)
+    }
+}
+
+/// The current problems, for status: cheap to clone, always up to date.
+#[derive(Debug, Clone, Default)]
+pub struct Problems(Arc<ArcSwap<Vec<Problem>>>);
+
+impl Problems {
+    /// What is wrong now, by file.
+    #[must_use]
+    pub fn list(&self) -> Arc<Vec<Problem>> {
+        self.0.load_full()
+    }
+
+    /// Replaces the list, and logs what is new in it and what is no longer.
+    fn replace(&self, now: Vec<Problem>) {
+        let before = self.0.load();
+        if **before == now {
+            return;
+        }
+        for problem in now.iter().filter(|problem| !before.contains(problem)) {
+            tracing::error!(file = %problem.file.display(), "{}", problem.kind);
+        }
+        for problem in before.iter().filter(|problem| !now.contains(problem)) {
+            tracing::info!(file = %problem.file.display(), "no longer: {}", problem.kind);
+        }
+        self.0.store(Arc::new(now));
+    }
+}
+
+/// A directory that has been loaded, and is followed once it [runs](Directory::run).
+#[derive(Debug)]
+pub struct Directory {
+    loader: Loader,
+    watch: Watch,
+}
+
+impl Directory {
+    /// Loads everything into the store. From here on no change is missed.
+    ///
+    /// # Errors
+    /// If the directory can't be listed or watched. Bad files are [`Problems`], not errors.
+    pub async fn open(
+        path: impl Into<PathBuf>,
+        trust_domain: impl Into<Arc<str>>,
+        store: Arc<Store>,
+    ) -> Result<Self, Error> {
+        let (path, trust_domain) = (path.into(), trust_domain.into());
+        let open = move || {
+            let unreadable = |source| Error::Read {
+                path: path.clone(),
+                source,
+            };
+            let path = std::path::absolute(&path).map_err(unreadable)?;
+            let mut watch = Watch::new(&path)?;
+            watch.attach()?;
+            let mut loader = Loader::new(path, trust_domain, store);
+            loader.load(Scope::Everything)?;
+            Ok(Self { loader, watch })
+        };
+        task::spawn_blocking(open).await.unwrap_or_else(|error| {
+            resume(error);
+            Err(Error::ShuttingDown)
+        })
+    }
+
+    /// A handle on what is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Problems {
+        self.loader.problems.clone()
+    }
+
+    /// Follows the directory until told to stop.
+    pub async fn run(mut self, cancellation: CancellationToken) {
+        let signal = self.watch.signal();
+        loop {
+            tokio::select! {
+                () = cancellation.cancelled() => return,
+                () = signal.raised() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if !self.watch.is_attached() => {}
+            }
+            tokio::time::sleep(GATHER).await;
+            let follow = move || {
+                self.follow();
+                self
+            };
+            self = match task::spawn_blocking(follow).await {
+                Ok(directory) => directory,
+                Err(error) => return resume(error),
+            };
+        }
+    }
+
+    fn follow(&mut self) {
+        let mut scope = self.watch.signal().take();
+        let loaded = self.watch.attach().and_then(|attached_anew| {
+            if attached_anew {
+                scope = Scope::Everything;
+            }
+            self.loader.load(scope)
+        });
+        if let Err(error) = loaded {
+            self.loader.keep_all(&error);
+        }
+    }
+}
+
+fn resume(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[cfg(test)]
+mod tests;
