@@ -1,3 +1,15 @@
 //! The one binary: every role and every operator command of Ambit.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match ambit::cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ambit: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -11,7 +11,7 @@ use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError, PinError, PinnedLink},
+        links::{FdLink, LinkError, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
@@ -75,7 +75,7 @@ pub enum Error {
         /// The device's name.
         device: String,
         /// The reason.
-        source: PinError,
+        source: io::Error,
     },
     /// The clsact qdisc can't be made.
     #[error("adding a clsact qdisc to {device}: {source}")]
@@ -169,7 +169,11 @@ impl Attacher {
         let link = FdLink::try_from(link)
             .map_err(|error: LinkError| failed(ProgramError::from(tc_error(&error))))?;
         link.pin(&pin)
-            .map_err(|source| Error::Pin { program, device: device.to_owned(), source })?;
+            .map_err(|error| Error::Pin {
+            program,
+            device: device.to_owned(),
+            source: io::Error::other(error),
+        })?;
         Ok(())
     }
 

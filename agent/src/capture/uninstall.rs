@@ -18,7 +18,7 @@ pub enum Error {
     #[error("removing rules and routes: {0}")]
     Routing(#[from] rtnetlink::Error),
     /// The nftables table.
-    #[error("removing nftables table inet {}: {0}", nftables::TABLE)]
+    #[error("removing the nftables table: {0}")]
     Nftables(#[source] io::Error),
     /// Pins.
     #[error("removing {path}: {source}")]

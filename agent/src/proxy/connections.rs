@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 
 pub use self::verdict::{CloseReason, End};
 use crate::{
@@ -227,12 +227,13 @@ pub struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    /// Completes when the connection must end; [`Self::closed_by`] says why.
-    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
-        self.entry.cancellation.cancelled()
+    /// Cancelled when the connection must end; [`Self::closed_by`] says why.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.entry.cancellation.clone()
     }
 
-    /// Why the connection must end, once [`Self::cancelled`] has completed.
+    /// Why the connection must end, once [`Self::token`] is cancelled.
     #[must_use]
     pub fn closed_by(&self) -> Option<&CloseReason> {
         self.entry.closed_by.get()

@@ -72,9 +72,14 @@ pub struct ConnectionReport {
 
 impl ConnectionReport {
     /// Counts a connection as opened.
+    ///
+    /// `transfer` is where the copy loop counts; two reports of one connection share it.
     #[must_use]
-    pub fn open(metrics: &Arc<Metrics>, description: ConnectionDescription) -> Self {
-        let transfer = Arc::<Transfer>::default();
+    pub fn open(
+        metrics: &Arc<Metrics>,
+        description: ConnectionDescription,
+        transfer: Arc<Transfer>,
+    ) -> Self {
         let ConnectionDescription {
             reporter,
             source,
@@ -99,12 +104,6 @@ impl ConnectionReport {
             description,
             transfer,
         }
-    }
-
-    /// Where the copy loop counts.
-    #[must_use]
-    pub fn transfer(&self) -> &Arc<Transfer> {
-        &self.transfer
     }
 
     /// Counts the connection as closed, and logs it.

@@ -1,0 +1,218 @@
+//! `ambit node`: the agent of a node.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::told_to_stop;
+use crate::{
+    admin::{
+        AdminSource, CertificateView, Limits, ProblemView, Readiness, serve_admin, serve_metrics,
+        serve_readiness,
+    },
+    capture::{self, Capture},
+    discovery::{
+        directory::{Directory, Problems},
+        store::{Snapshot, Store},
+    },
+    identity::{
+        Certificates,
+        ca_client::{self, CaClient},
+        certificates::CertificateState,
+    },
+    proxy::{
+        self, Parts, Proxy,
+        connections::{ConnectionView, Connections},
+    },
+    telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+};
+
+/// What the role is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// This node's name.
+    pub node: Arc<str>,
+    /// Manifests.
+    pub directory: PathBuf,
+    /// The cluster's name in telemetry.
+    pub cluster: Arc<str>,
+    /// Trust domain of all identities.
+    pub trust_domain: Arc<str>,
+    /// The certificate authority.
+    pub authority: ca_client::Settings,
+    /// The capture.
+    pub capture: capture::Settings,
+    /// Most open connections.
+    pub max_connections: usize,
+    /// How long they may go on after SIGTERM.
+    pub drain: Duration,
+    /// The operator's endpoint.
+    pub admin_address: SocketAddr,
+    /// `/metrics`.
+    pub metrics_address: SocketAddr,
+    /// `/healthz/ready`.
+    pub ready_address: SocketAddr,
+}
+
+/// Runs until told to stop, then drains. What is captured stays captured: a successor takes over,
+/// or the kernel does as `--without-agent` says.
+///
+/// # Errors
+/// What kept it from starting, or ended it.
+pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
+    let stop = CancellationToken::new();
+    let readiness = Readiness::default();
+    let captured = readiness.condition("capture");
+    let metrics = Metrics::new(MetricsOptions {
+        cluster: settings.cluster.clone(),
+        ..MetricsOptions::default()
+    })?;
+    metrics.observe_log_drops(logging.dropped_lines())?;
+
+    // What is known: complete before anything is captured, so that nothing known looks unknown.
+    let store = Arc::new(Store::default());
+    let directory =
+        Directory::open(&settings.directory, settings.trust_domain.clone(), store.clone()).await?;
+    let problems = directory.problems();
+
+    let certificates = Certificates::new(Arc::new(CaClient::new(settings.authority)));
+    let connections =
+        Arc::new(Connections::new(settings.node.clone(), settings.max_connections));
+    let proxy = Proxy::new(Parts {
+        node: settings.node.clone(),
+        cluster: settings.cluster.clone(),
+        store: store.clone(),
+        certificates: certificates.clone(),
+        connections: connections.clone(),
+        metrics: metrics.clone(),
+    });
+
+    // Endpoints of the agent's own before those for traffic: a port that is taken shows early.
+    let admin = bind(settings.admin_address, "--admin-address").await?;
+    let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
+    let ready = bind(settings.ready_address, "--ready-address").await?;
+    let source = Arc::new(Operator {
+        store: store.clone(),
+        connections,
+        certificates: certificates.clone(),
+        problems: problems.clone(),
+    });
+
+    let (mut capture, counters) = Capture::start(settings.capture, store.clone()).await?;
+    metrics.observe_capture(move || counters.read())?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(directory.run(stop.clone()));
+    tasks.spawn(proxy.clone().follow());
+    tasks.spawn(watch(certificates, problems, metrics.clone(), stop.clone()));
+    for (role, is_ipv6, listener) in proxy::listeners(capture::has_ipv6())? {
+        // From here on what is captured comes to us.
+        capture.serve(role, is_ipv6, &listener)?;
+        tasks.spawn(proxy.clone().serve(role, listener));
+    }
+    let limits = Limits::default();
+    tasks.spawn(serve_metrics(metrics_listener, metrics, limits, stop.clone()));
+    tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
+    let log = logging.control();
+    let admin_stop = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = serve_admin(admin, source, log, limits, admin_stop).await {
+            tracing::error!("{error}");
+        }
+    });
+
+    let node = settings.node.clone();
+    let on_ready = move || {
+        captured.set(true);
+        tracing::info!(%node, "ready");
+    };
+    let mut capturing = tokio::spawn(capture.run(on_ready, stop.clone()));
+    let ended = tokio::select! {
+        told = told_to_stop() => told.context("waiting for signals").map(|()| None),
+        // Without it new pods would go unnoticed: better that a supervisor starts another agent.
+        ended = &mut capturing => Ok(Some(ended)),
+    };
+    proxy.drain(settings.drain).await;
+    stop.cancel();
+    match ended? {
+        Some(result) => result?.context("the capture ended")?,
+        None => capturing.await?.context("the capture ended")?,
+    }
+    tasks.shutdown().await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; {option} chooses another"))
+}
+
+/// Carries the state of certificates and manifests over to the metrics.
+async fn watch(
+    certificates: Certificates,
+    problems: Problems,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    /// A scrape is seldom more often than this.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        metrics.set_manifest_problems(problems.list().len());
+        metrics.set_certificates(&certificates.states());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// What the admin endpoint shows.
+struct Operator {
+    store: Arc<Store>,
+    connections: Arc<Connections>,
+    certificates: Certificates,
+    problems: Problems,
+}
+
+impl AdminSource for Operator {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.store.snapshot()
+    }
+
+    fn connections(&self) -> Vec<ConnectionView> {
+        self.connections.list()
+    }
+
+    fn certificates(&self) -> Vec<CertificateView> {
+        self.certificates.states().iter().map(certificate_view).collect()
+    }
+
+    fn problems(&self) -> Vec<ProblemView> {
+        let problems = self.problems.list();
+        problems
+            .iter()
+            .map(|problem| ProblemView {
+                source: problem.file.display().to_string(),
+                object: None,
+                field: None,
+                message: problem.kind.to_string(),
+            })
+            .collect()
+    }
+}
+
+fn certificate_view(state: &CertificateState) -> CertificateView {
+    let certificate = state.certificate.as_ref();
+    let time = |time| Timestamp::try_from(time).ok().map(|time| time.to_string());
+    CertificateView {
+        identity: state.identity.to_string(),
+        serial: certificate.map(|certificate| certificate.serial().to_owned()),
+        not_before: certificate.and_then(|certificate| time(certificate.not_before())),
+        not_after: certificate.and_then(|certificate| time(certificate.not_after())),
+        error: state.error.as_ref().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,69 @@
+//! `ambit control`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::duration;
+use crate::{
+    app,
+    identity::{authority, ca_service},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Directory of Kubernetes manifests, which say what runs on which node; watched for change.
+    #[arg(long, env = "AMBIT_DIRECTORY", default_value = "/etc/ambit/manifests")]
+    directory: PathBuf,
+    /// Where the root and its key are kept, and the trust bundle for agents is written.
+    #[arg(long, env = "AMBIT_STATE_DIRECTORY", default_value = "/var/lib/ambit/control")]
+    state_directory: PathBuf,
+    /// Tokens of the nodes: lines of `token,node`, or `sha256:<digest>,node`.
+    #[arg(long, env = "AMBIT_NODE_TOKENS", default_value = "/etc/ambit/node-tokens")]
+    node_tokens: PathBuf,
+    /// Where agents call.
+    #[arg(long, env = "AMBIT_LISTEN", default_value = "0.0.0.0:15012")]
+    listen: SocketAddr,
+    /// DNS names and addresses by which agents call; in the authority's own certificate.
+    #[arg(
+        long,
+        env = "AMBIT_SERVER_NAMES",
+        value_delimiter = ',',
+        default_value = "ambit-control.ambit-system.svc,localhost"
+    )]
+    server_names: Vec<String>,
+    /// Trust domain of all identities.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Longest life of a workload's certificate.
+    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]
+    certificate_ttl: Duration,
+    /// Life of a root.
+    #[arg(long, env = "AMBIT_ROOT_TTL", default_value = "87600h", value_parser = duration)]
+    root_ttl: Duration,
+    /// How long a new root is trusted before it signs.
+    #[arg(long, env = "AMBIT_ROOT_OVERLAP", default_value = "48h", value_parser = duration)]
+    root_overlap: Duration,
+    /// A root with less life than this is replaced.
+    #[arg(long, env = "AMBIT_ROTATE_BEFORE", default_value = "8760h", value_parser = duration)]
+    rotate_before: Duration,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<()> {
+    let settings = app::control::Settings {
+        directory: arguments.directory,
+        state_directory: arguments.state_directory,
+        node_tokens: arguments.node_tokens,
+        listen: arguments.listen,
+        service: ca_service::Settings { server_names: arguments.server_names },
+        authority: authority::Settings {
+            trust_domain: arguments.trust_domain,
+            certificate_ttl: arguments.certificate_ttl,
+            root_ttl: arguments.root_ttl,
+            root_overlap: arguments.root_overlap,
+            rotate_before: arguments.rotate_before,
+        },
+    };
+    app::control::run(settings).await
+}

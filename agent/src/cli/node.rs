@@ -1,0 +1,111 @@
+//! `ambit node`.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use super::duration;
+use crate::{
+    app,
+    capture::{self, attach::Mechanism},
+    identity::ca_client,
+    telemetry::logging::Logging,
+};
+
+/// What happens to connections that nobody can decide about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Fallback {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// This node's name, as pods bear it in spec.nodeName.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: String,
+    /// Directory of Kubernetes manifests to serve; watched for change.
+    #[arg(long, env = "AMBIT_DIRECTORY", default_value = "/etc/ambit/manifests")]
+    directory: PathBuf,
+    /// The cluster's name in telemetry.
+    #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
+    cluster: String,
+    /// Trust domain of all identities.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// The certificate authority, as host:port.
+    #[arg(long, env = "AMBIT_CA_ADDRESS", default_value = "ambit-control.ambit-system.svc:15012")]
+    ca_address: String,
+    /// Roots (PEM) that the authority's own certificate must lead to.
+    #[arg(long, env = "AMBIT_CA_ROOT", default_value = "/var/run/ambit/trust-bundle.pem")]
+    ca_root: PathBuf,
+    /// The node's token for the authority.
+    #[arg(long, env = "AMBIT_CA_TOKEN", default_value = "/var/run/secrets/tokens/ambit-token")]
+    ca_token: PathBuf,
+    /// Life of certificates to ask for; the authority may give less.
+    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]
+    certificate_ttl: Duration,
+    /// The BPF file system that programs and maps are pinned in; mounted if it isn't.
+    #[arg(long, env = "AMBIT_BPFFS", default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// How programs are attached to devices.
+    #[arg(long, env = "AMBIT_ATTACH", value_enum, default_value = "auto")]
+    attach: Mechanism,
+    /// Mesh traffic while no agent runs: deny makes it wait, allow lets new connections pass
+    /// unprotected.
+    #[arg(long, env = "AMBIT_WITHOUT_AGENT", value_enum, default_value = "deny")]
+    without_agent: Fallback,
+    /// Connections of a pod that stays unknown for longer than --hold.
+    #[arg(long, env = "AMBIT_UNKNOWN_PODS", value_enum, default_value = "deny")]
+    unknown_pods: Fallback,
+    /// For how long connections of a pod that isn't known yet are held.
+    #[arg(long, env = "AMBIT_HOLD", default_value = "5s", value_parser = duration)]
+    hold: Duration,
+    /// Open connections that this node carries at most.
+    #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = 100_000)]
+    max_connections: usize,
+    /// How long open connections may go on after SIGTERM.
+    #[arg(long, env = "AMBIT_DRAIN", default_value = "30s", value_parser = duration)]
+    drain: Duration,
+    /// The operator's endpoint; loopback only.
+    #[arg(long, env = "AMBIT_ADMIN_ADDRESS", default_value = "127.0.0.1:15000")]
+    admin_address: SocketAddr,
+    /// `/metrics`.
+    #[arg(long, env = "AMBIT_METRICS_ADDRESS", default_value = "0.0.0.0:15020")]
+    metrics_address: SocketAddr,
+    /// `/healthz/ready`.
+    #[arg(long, env = "AMBIT_READY_ADDRESS", default_value = "0.0.0.0:15021")]
+    ready_address: SocketAddr,
+}
+
+pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
+    let node: Arc<str> = arguments.node_name.into();
+    let settings = app::node::Settings {
+        capture: capture::Settings {
+            bpffs: arguments.bpffs,
+            node: node.clone(),
+            allow_unknown_pods: arguments.unknown_pods == Fallback::Allow,
+            allow_without_agent: arguments.without_agent == Fallback::Allow,
+            hold: arguments.hold,
+            mechanism: arguments.attach,
+        },
+        authority: ca_client::Settings {
+            address: arguments.ca_address,
+            server_name: None,
+            root_file: arguments.ca_root,
+            token_file: arguments.ca_token,
+            validity: arguments.certificate_ttl,
+        },
+        node,
+        directory: arguments.directory,
+        cluster: arguments.cluster.into(),
+        trust_domain: arguments.trust_domain.into(),
+        max_connections: arguments.max_connections,
+        drain: arguments.drain,
+        admin_address: arguments.admin_address,
+        metrics_address: arguments.metrics_address,
+        ready_address: arguments.ready_address,
+    };
+    app::node::run(settings, logging).await
+}
