@@ -232,6 +232,12 @@ impl ConnectionGuard {
         self.entry.cancellation.cancelled()
     }
 
+    /// The same, for a copy loop to hold.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.entry.cancellation.clone()
+    }
+
     /// Why the connection must end, once [`Self::cancelled`] has completed.
     #[must_use]
     pub fn closed_by(&self) -> Option<&CloseReason> {

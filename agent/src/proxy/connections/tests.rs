@@ -194,7 +194,7 @@ async fn a_closed_connection_is_told_why_and_only_it() {
         matches!(reason.outcome(), Outcome::Denied(denied) if *denied == denied_by("lock-down"))
     );
     assert_eq!(guards[1].closed_by(), None);
-    assert!(!guards[1].entry.cancellation.is_cancelled());
+    assert!(!guards[1].cancellation().is_cancelled());
 }
 
 #[test]
