@@ -11,3 +11,6 @@ pub use self::{
     server::Limits,
     views::{CertificateView, EndpointView, ProblemView, ServiceView, WorkloadView},
 };
+
+#[cfg(test)]
+mod tests;

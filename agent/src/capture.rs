@@ -159,7 +159,7 @@ impl Capture {
         let connection = tokio::spawn(connection);
         let _aborts = AbortOnDrop(connection);
 
-        publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+        let mut published = publish::publish_all(&mut self.maps, &self.store.snapshot())?;
         let mut is_unsettled = self.look().await?;
         if let Some(ready) = ready.take() {
             ready();
@@ -172,6 +172,8 @@ impl Capture {
                     None => return Err(io::Error::other("the netlink socket closed").into()),
                 },
                 update = updates.recv() => match update {
+                    // Older than the snapshot that was published whole: it's in there.
+                    Ok(update) if update.snapshot.generation() <= published => false,
                     Ok(update) => {
                         publish::publish(&mut self.maps, &update)?;
                         update.workloads.iter().any(|change| {
@@ -182,7 +184,7 @@ impl Capture {
                         })
                     }
                     Err(RecvError::Lagged(_)) => {
-                        publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+                        published = publish::publish_all(&mut self.maps, &self.store.snapshot())?;
                         true
                     }
                     Err(RecvError::Closed) => return Ok(()),
@@ -191,9 +193,7 @@ impl Capture {
             };
             if look {
                 time::sleep(SETTLE).await;
-                while let Ok(event) = events.try_recv() {
-                    let _ = event;
-                }
+                while events.try_recv().is_ok() {}
                 is_unsettled = self.look().await?;
             }
         }
@@ -202,7 +202,7 @@ impl Capture {
     async fn look(&mut self) -> Result<bool, Error> {
         let observation: Observation = devices::observe(&self.handle).await?;
         let snapshot = self.store.snapshot();
-        let pods: Vec<Arc<Workload>> = snapshot.local_workloads(&self.settings.node).collect();
+        let pods: Vec<Arc<Workload>> = snapshot.local_workloads(&self.settings.node).cloned().collect();
         self.interfaces.reconcile(&mut self.maps, &observation, &pods)?;
         Ok(self.interfaces.is_unsettled(&observation, &pods))
     }

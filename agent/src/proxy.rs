@@ -159,6 +159,12 @@ impl Proxy {
         }
     }
 
+    /// Tunnels that this agent has open to others.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.pool.tunnels()
+    }
+
     async fn accept<F>(
         self: Arc<Self>,
         listener: TcpListener,

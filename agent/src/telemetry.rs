@@ -6,6 +6,8 @@
 pub mod access_log;
 mod collector;
 mod denials;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod labels;
 pub mod logging;
 pub mod metrics;

@@ -77,6 +77,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let directory =
         Directory::open(&settings.directory, settings.trust_domain.clone(), store.clone()).await?;
     let problems = directory.problems();
+    let counted = problems.clone();
+    metrics.observe_problems(move || counted.list().len())?;
 
     let certificates = Certificates::new(Arc::new(CaClient::new(settings.authority)));
     let connections =
@@ -90,6 +92,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         metrics: metrics.clone(),
     });
 
+    let counted = proxy.clone();
+    metrics.observe_tunnels(move || counted.tunnels())?;
+
     // Endpoints of the agent's own before those for traffic: a port that is taken shows early.
     let admin = bind(settings.admin_address, "--admin-address").await?;
     let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
@@ -98,8 +103,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         store: store.clone(),
         connections,
         certificates: certificates.clone(),
-        problems: problems.clone(),
+        problems,
     });
+    metrics.observe_certificates(move || certificates.states())?;
 
     let (mut capture, counters) = Capture::start(settings.capture, store.clone()).await?;
     metrics.observe_capture(move || counters.read())?;
@@ -107,7 +113,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
-    tasks.spawn(watch(certificates, problems, metrics.clone(), stop.clone()));
     for (role, is_ipv6, listener) in proxy::listeners(capture::has_ipv6())? {
         // From here on what is captured comes to us.
         capture.serve(role, is_ipv6, &listener)?;
@@ -149,25 +154,6 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}; {option} chooses another"))
-}
-
-/// Carries the state of certificates and manifests over to the metrics.
-async fn watch(
-    certificates: Certificates,
-    problems: Problems,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    /// A scrape is seldom more often than this.
-    const INTERVAL: Duration = Duration::from_secs(1);
-    loop {
-        metrics.set_manifest_problems(problems.list().len());
-        metrics.set_certificates(&certificates.states());
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
-    }
 }
 
 /// What the admin endpoint shows.

@@ -94,12 +94,6 @@ impl Interfaces {
         unbound && observation.pods.iter().any(|index| !self.bindings.contains_key(index))
     }
 
-    /// The interface of a pod.
-    #[must_use]
-    pub fn interface_of(&self, uid: &WorkloadUid) -> Option<u32> {
-        self.bindings.iter().find(|(_, bound)| *bound == uid).map(|(index, _)| *index)
-    }
-
     fn write(
         &mut self,
         maps: &mut Maps,

@@ -169,7 +169,10 @@ fn start_log(object: &mut Ebpf) {
         }
     };
     tokio::spawn(async move {
-        let Ok(mut logger) = AsyncFd::with_interest(logger, Interest::READABLE) else {
+        #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor's life")]
+        // SAFETY: the logger owns the ring buffer's descriptor and keeps it open until dropped.
+        let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let Ok(mut logger) = logger else {
             return;
         };
         while let Ok(mut ready) = logger.readable_mut().await {

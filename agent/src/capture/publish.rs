@@ -11,11 +11,11 @@ use crate::discovery::{
     store::{Snapshot, Update},
 };
 
-/// Makes the maps say what the snapshot says, whatever they said before.
+/// Makes the maps say what the snapshot says, whatever they said before. Returns its generation.
 ///
 /// # Errors
 /// A map that refused an entry.
-pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<(), maps::Error> {
+pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<u64, maps::Error> {
     let workloads: BTreeSet<IpAddr> =
         snapshot.workloads().flat_map(|workload| enrolled_addresses(workload)).collect();
     let services: BTreeSet<SocketAddr> =
@@ -32,7 +32,7 @@ pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<(), maps::Err
     for frontend in services {
         maps.set_service(frontend, true)?;
     }
-    Ok(())
+    Ok(snapshot.generation())
 }
 
 /// Carries one update over: only what changed is written.
@@ -41,30 +41,17 @@ pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<(), maps::Err
 /// A map that refused an entry.
 pub fn publish(maps: &mut Maps, update: &Update) -> Result<(), maps::Error> {
     for change in &update.workloads {
-        let addresses = |workload: &Option<_>| -> Vec<IpAddr> {
-            workload.as_deref().map(enrolled_addresses).unwrap_or_default()
-        };
-        let (before, after) = (addresses(&change.before), addresses(&change.after));
-        for address in before.iter().filter(|address| !after.contains(address)) {
-            // Another pod may have taken the address in the meantime.
-            let taken = update.snapshot.workload_by_address(*address);
-            maps.set_workload(*address, taken.is_some_and(|workload| workload.is_enrolled()))?;
-        }
-        for address in after {
-            maps.set_workload(address, true)?;
+        let either = change.before.iter().chain(&change.after);
+        for address in either.flat_map(|workload| &workload.addresses) {
+            // Another pod may hold the address now, or still.
+            let holder = update.snapshot.workload_by_address(*address);
+            maps.set_workload(*address, holder.is_some_and(|workload| workload.is_enrolled()))?;
         }
     }
     for change in &update.services {
-        let list = |service: &Option<_>| -> Vec<SocketAddr> {
-            service.as_deref().map(frontends).unwrap_or_default()
-        };
-        let (before, after) = (list(&change.before), list(&change.after));
-        for frontend in before.iter().filter(|frontend| !after.contains(frontend)) {
-            let taken = update.snapshot.service_by_vip(*frontend).is_some();
-            maps.set_service(*frontend, taken)?;
-        }
-        for frontend in after {
-            maps.set_service(frontend, true)?;
+        let either = change.before.iter().chain(&change.after);
+        for frontend in either.flat_map(|service| frontends(service)) {
+            maps.set_service(frontend, update.snapshot.service_by_vip(frontend).is_some())?;
         }
     }
     Ok(())

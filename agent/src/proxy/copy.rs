@@ -7,10 +7,7 @@
 use std::{
     io,
     net::Shutdown,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,27 +27,6 @@ pub use tunnel::{TcpSide, copy_tunnel};
 const MIN_BUFFER: usize = 16 * 1024;
 /// The buffer that a connection gets to which keeps filling the smaller ones, in bytes.
 const MAX_BUFFER: usize = 256 * 1024;
-
-/// How many bytes have gone each way so far. May be read while the copy goes on.
-#[derive(Debug, Default)]
-pub struct Transfer {
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Transfer {
-    /// Bytes from the client that were handed on towards the server.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
-    }
-
-    /// Bytes from the server that were handed on towards the client.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-}
 
 /// Why a copy ended before both sides had finished. Both have been reset by then.
 #[derive(Debug, thiserror::Error)]

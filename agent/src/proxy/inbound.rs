@@ -18,8 +18,7 @@ use crate::{
     identity::{Identity, tls::Accepted},
     policy::{self, Connection, Denied},
     telemetry::{
-        ConnectionDescription, ConnectionReport, Direction, Outcome, Reporter, ResponseFlags,
-        Transfer,
+        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
     },
 };
 
@@ -95,7 +94,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 
     // From here on client and server are known, each by a certificate.
-    let _open = proxy.metrics.tunnel_opened(Direction::Inbound);
+    let _open = proxy.metrics.inbound_tunnel_opened();
     let tunnel = Arc::new(Tunnel { proxy: proxy.clone(), client, server, peer });
     let handler = move |request| stream_in(tunnel.clone(), request);
     let drain = proxy.drain.clone();
@@ -161,7 +160,9 @@ impl Tunnel {
         snapshot: &Snapshot,
         request: &InboundRequest,
     ) -> (SocketAddr, Option<Arc<Workload>>) {
-        let claimed = request.headers.forwarded.as_ref().map(|forwarded| forwarded.client);
+        let claimed = request.headers.forwarded.as_ref().map(|forwarded| {
+            SocketAddr::new(forwarded.address, forwarded.port.unwrap_or_default())
+        });
         for address in claimed.into_iter().chain([self.peer]) {
             let workload = snapshot.workload_by_address(address.ip());
             if let Some(workload) = workload.filter(|w| w.identity == self.client) {

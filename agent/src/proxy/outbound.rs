@@ -223,7 +223,8 @@ impl Exchange {
         let headers = RequestHeaders {
             baggage: super::baggage(&self.source, &self.proxy.cluster),
             forwarded: Some(Forwarded {
-                client: self.peer,
+                address: self.peer.ip(),
+                port: Some(self.peer.port()),
                 host: service.map(|service| service_host(&service.name).into()),
             }),
             traceparent: None,

@@ -33,13 +33,13 @@ pub(super) struct Denials {
 impl Denials {
     pub(super) fn count(&self, denied: &Denied) {
         let (rule, policy) = match denied {
-            Denied::ByPolicy { policy } => ("deny", policy.to_string()),
+            Denied::ByPolicy { rule } => ("deny", rule.policy.to_string()),
             // Where several allow, none of them is the one that refused.
-            Denied::NotAllowed { policies } => match policies.as_ref() {
+            Denied::NotAllowed { policies, .. } => match policies.as_ref() {
                 [policy] => ("not_allowed", policy.to_string()),
                 _ => ("not_allowed", "several".to_owned()),
             },
-            Denied::PlaintextRefused { policy } => ("plaintext", policy.to_string()),
+            Denied::PlaintextRefused { policy, .. } => ("plaintext", policy.to_string()),
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = (rule, policy);
@@ -61,22 +61,15 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::model::ObjectName;
-
-    fn by_policy(name: &str) -> Denied {
-        let (namespace, name) = ("shop".into(), name.into());
-        Denied::ByPolicy {
-            policy: ObjectName { namespace, name },
-        }
-    }
+    use crate::telemetry::fixtures::denied_by;
 
     #[test]
     fn policies_beyond_the_limit_count_as_other() {
         let denials = Denials::default();
         for number in 0..LIMIT + 5 {
-            denials.count(&by_policy(&format!("policy-{number}")));
+            denials.count(&denied_by(&format!("policy-{number}")));
         }
-        denials.count(&by_policy("policy-0"));
+        denials.count(&denied_by("policy-0"));
         let family = denials.collect();
         let value_of = |policy: &str| {
             let of = |m: &&prometheus::proto::Metric| m.get_label()[1].value() == policy;

@@ -6,7 +6,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use tracing::Subscriber;
+use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -87,7 +87,6 @@ impl Logging {
     }
 
     /// Reads how many lines were dropped, for `Metrics::observe_log_drops`.
-    #[must_use]
     pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let dropped = self.dropped.clone();
         move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX)
@@ -132,7 +131,7 @@ fn queue(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) 
         .finish(writer)
 }
 
-fn subscriber<W>(
+pub(crate) fn subscriber<W>(
     format: LogFormat,
     filter: &str,
     writer: W,
@@ -159,17 +158,18 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
         filter: filter.to_owned(),
         reason,
     };
-    for directive in filter.split(',').map(str::trim) {
-        let a_bare_word = directive.chars().all(|c| c.is_ascii_alphanumeric());
+    let directives: Vec<_> = filter.split(',').map(str::trim).collect();
+    for directive in &directives {
         if directive.is_empty() {
             return Err(refuse("a directive is empty".to_owned()));
         }
-        if a_bare_word && tracing::level_filters::LevelFilter::from_str(directive).is_err() {
+        let a_bare_word = directive.chars().all(|c| c.is_ascii_alphanumeric());
+        if a_bare_word && LevelFilter::from_str(directive).is_err() {
             return Err(refuse(format!("there is no level {directive:?}")));
         }
     }
     EnvFilter::builder()
-        .parse(filter)
+        .parse(directives.join(","))
         .map_err(|error| refuse(error.to_string()))
 }
 

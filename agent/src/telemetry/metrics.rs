@@ -2,11 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use prometheus::{
-    GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 
@@ -17,7 +17,7 @@ use super::{
     process,
     traffic::Traffic,
 };
-use crate::{identity::Identity, policy::Denied};
+use crate::{identity::certificates::CertificateState, policy::Denied};
 
 const CAPTURE: Family = Family {
     name: "ambit_capture_packets_total",
@@ -29,6 +29,30 @@ const LOG_DROPS: Family = Family {
     name: "ambit_log_lines_dropped_total",
     help: "Log lines, the access log's among them, dropped because standard error was too slow.",
     kind: Kind::Counter,
+    labels: &[],
+};
+const CERTIFICATE_EXPIRY: Family = Family {
+    name: "ambit_certificate_expiry_timestamp_seconds",
+    help: "When the certificate in use expires, in seconds since 1970.",
+    kind: Kind::Gauge,
+    labels: &["identity"],
+};
+const RENEWAL_FAILURES: Family = Family {
+    name: "ambit_certificate_renewal_failures_total",
+    help: "Certificate requests that brought no certificate.",
+    kind: Kind::Counter,
+    labels: &["identity"],
+};
+const PROBLEMS: Family = Family {
+    name: "ambit_manifest_problems",
+    help: "Objects that can't be used as they are; their last good state serves on.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
+const OUTBOUND_TUNNELS: Family = Family {
+    name: "ambit_outbound_tunnels_open",
+    help: "HBONE connections that this agent opened to others.",
+    kind: Kind::Gauge,
     labels: &[],
 };
 const BUILD: Family = Family {
@@ -75,11 +99,8 @@ pub struct Metrics {
     registry: Registry,
     pub(super) traffic: Arc<Traffic>,
     denials: Arc<Denials>,
-    certificate_expiry: GaugeVec,
-    renewal_failures: IntCounterVec,
     connections_open: IntGaugeVec,
-    tunnels_open: IntGaugeVec,
-    manifest_problems: IntGauge,
+    tunnels_open: IntGauge,
     /// One page is written at a time, so that many scrapers cost no more memory than one.
     scrape: Mutex<()>,
 }
@@ -100,36 +121,18 @@ impl Metrics {
             registry: Registry::new(),
             traffic: traffic.clone(),
             denials: Arc::default(),
-            certificate_expiry: GaugeVec::new(
-                Opts::new(
-                    "ambit_certificate_expiry_timestamp_seconds",
-                    "When the certificate in use expires, in seconds since 1970.",
-                ),
-                &["identity"],
-            )?,
-            renewal_failures: IntCounterVec::new(
-                Opts::new(
-                    "ambit_certificate_renewal_failures_total",
-                    "Certificate requests that brought no certificate.",
-                ),
-                &["identity"],
-            )?,
             connections_open: by_direction(
                 "ambit_connections_open",
                 "Application connections that are open through the agent.",
             )?,
-            tunnels_open: by_direction("ambit_tunnels_open", "HBONE connections to other agents.")?,
-            manifest_problems: IntGauge::new(
-                "ambit_manifest_problems",
-                "Objects that can't be used as they are; their last good state serves on.",
+            tunnels_open: IntGauge::new(
+                "ambit_inbound_tunnels_open",
+                "HBONE connections that other agents opened to this one.",
             )?,
             scrape: Mutex::default(),
         };
-        metrics.register(metrics.certificate_expiry.clone())?;
-        metrics.register(metrics.renewal_failures.clone())?;
         metrics.register(metrics.connections_open.clone())?;
         metrics.register(metrics.tunnels_open.clone())?;
-        metrics.register(metrics.manifest_problems.clone())?;
         metrics.observe(Traffic::FAMILIES, move || traffic.collect(Instant::now()))?;
         let denials = metrics.denials.clone();
         metrics.observe(&[&DENIALS], move || vec![denials.collect()])?;
@@ -164,39 +167,54 @@ impl Metrics {
         self.observe(&[&LOG_DROPS], move || vec![LOG_DROPS.single(read() as f64)])
     }
 
-    /// A certificate came into use.
-    pub fn certificate_issued(&self, identity: &Identity, expires: SystemTime) {
-        let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.certificate_expiry
-            .with_label_values(&[identity.to_string()])
-            .set(since_1970.as_secs_f64());
+    /// Reads the state of certificates by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_certificates(
+        &self,
+        read: impl Fn() -> Vec<CertificateState> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&CERTIFICATE_EXPIRY, &RENEWAL_FAILURES], move || {
+            let states = read();
+            let expiry = states.iter().filter_map(|state| {
+                let expires = state.certificate.as_ref()?.not_after();
+                let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+                Some(([state.identity.to_string()], since_1970.as_secs_f64()))
+            });
+            let failures = states
+                .iter()
+                .map(|state| ([state.identity.to_string()], state.failures as f64));
+            vec![CERTIFICATE_EXPIRY.of(expiry), RENEWAL_FAILURES.of(failures)]
+        })
     }
 
-    /// A certificate was asked for, and none came.
-    pub fn renewal_failed(&self, identity: &Identity) {
-        self.renewal_failures
-            .with_label_values(&[identity.to_string()])
-            .inc();
-    }
-
-    /// The identity's last workload left the node: drops its series.
-    pub fn certificate_forgotten(&self, identity: &Identity) {
-        let labels = [identity.to_string()];
-        // An error says that the series never was, which is as good as gone.
-        let _ = self.certificate_expiry.remove_label_values(&labels);
-        let _ = self.renewal_failures.remove_label_values(&labels);
-    }
-
-    /// A tunnel was opened; drop the value when it is closed.
+    /// Another agent opened a tunnel; drop the value when it is closed.
     #[must_use]
-    pub fn tunnel_opened(&self, direction: Direction) -> OpenCount {
-        OpenCount::new(&self.tunnels_open, direction)
+    pub fn inbound_tunnel_opened(&self) -> OpenCount {
+        OpenCount::new(self.tunnels_open.clone())
     }
 
-    /// How many manifests or objects in them are unusable now.
-    pub fn set_manifest_problems(&self, count: usize) {
-        self.manifest_problems
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Reads how many objects are unusable by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_problems(
+        &self,
+        read: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&PROBLEMS], move || vec![PROBLEMS.single(read() as f64)])
+    }
+
+    /// Reads how many tunnels to other agents are open by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_tunnels(
+        &self,
+        read: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&OUTBOUND_TUNNELS], move || vec![OUTBOUND_TUNNELS.single(read() as f64)])
     }
 
     /// The page that `/metrics` serves, in Prometheus's text format 0.0.4.
@@ -211,7 +229,7 @@ impl Metrics {
     }
 
     pub(super) fn connection_opened(&self, direction: Direction) -> OpenCount {
-        OpenCount::new(&self.connections_open, direction)
+        OpenCount::new(self.connections_open.with_label_values(&[direction.as_str()]))
     }
 
     pub(super) fn denied(&self, denied: &Denied) {
@@ -247,8 +265,7 @@ pub struct OpenCount {
 }
 
 impl OpenCount {
-    fn new(gauges: &IntGaugeVec, direction: Direction) -> Self {
-        let gauge = gauges.with_label_values(&[direction.as_str()]);
+    fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self { gauge }
     }

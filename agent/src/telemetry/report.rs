@@ -106,6 +106,12 @@ impl ConnectionReport {
         }
     }
 
+    /// Where the copy loop counts.
+    #[cfg(test)]
+    pub(crate) fn transfer(&self) -> &Arc<Transfer> {
+        &self.transfer
+    }
+
     /// Counts the connection as closed, and logs it.
     pub fn finish(mut self, outcome: Outcome<'_>) {
         self.write(&outcome);

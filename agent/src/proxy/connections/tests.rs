@@ -1,1 +1,255 @@
+use std::net::IpAddr;
 
+use super::{
+    verdict::{Present, check},
+    *,
+};
+use crate::{
+    discovery::model::WorkloadUid,
+    policy::{Connection, Denied},
+    telemetry::{
+        Outcome, ResponseFlags,
+        fixtures::{denied_by, object, workload},
+    },
+};
+
+const NODE: &str = "node-b";
+
+fn connection() -> OpenConnection {
+    let source = workload("web", "client", "node-a");
+    OpenConnection {
+        reporter: Reporter::Destination,
+        source_identity: Some(source.identity.clone()),
+        source: Some(source),
+        source_address: ([10, 0, 0, 1], 40_000).into(),
+        destination: Some(workload("shop", "server", NODE)),
+        destination_address: ([10, 0, 1, 1], 8080).into(),
+        service: Some(object("shop", "front")),
+        transfer: Arc::default(),
+    }
+}
+
+/// A connection that no workload of the mesh is known to take part in, so that any snapshot will
+/// do.
+fn unrelated() -> OpenConnection {
+    OpenConnection {
+        source: None,
+        destination: None,
+        ..connection()
+    }
+}
+
+fn connections(limit: usize) -> Arc<Connections> {
+    Arc::new(Connections::new(NODE.into(), limit))
+}
+
+/// The same pod under another service account.
+fn with_account(workload: &Arc<Workload>, account: &str) -> Arc<Workload> {
+    let identity = Identity::new("cluster.local", workload.identity.namespace(), account);
+    Arc::new(Workload {
+        identity,
+        ..Workload::clone(workload)
+    })
+}
+
+#[test]
+fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
+    let open = connection();
+    let source = open.source.clone().unwrap();
+    let destination = open.destination.clone().unwrap();
+    let elsewhere = workload("shop", "server", "node-c");
+    let both = [source.clone(), destination.clone()];
+    let gone = |end, name: &str| CloseReason::Gone {
+        end,
+        workload: object(if name == "client-0" { "web" } else { "shop" }, name),
+    };
+    let changed = |end, before: &Arc<Workload>, now: &Arc<Workload>| CloseReason::IdentityChanged {
+        end,
+        workload: before.name.clone(),
+        now: now.identity.clone(),
+    };
+    let denied = || Err(denied_by("lock-down"));
+    let new_source = with_account(&source, "other");
+    let new_destination = with_account(&destination, "other");
+
+    type Verdict = Result<(), Denied>;
+    let case = |name: &str,
+                connection: &OpenConnection,
+                known: &[Arc<Workload>],
+                policy: Verdict,
+                expected: Option<CloseReason>| {
+        let present = Present {
+            workload: |uid: &WorkloadUid| known.iter().find(|workload| workload.uid == *uid),
+            evaluate: |_: &Connection<'_>| policy.clone(),
+        };
+        assert_eq!(check(&present, NODE, connection).err(), expected, "{name}");
+    };
+    case("nothing changed", &open, &both, Ok(()), None);
+    case(
+        "policy denies",
+        &open,
+        &both,
+        denied(),
+        Some(CloseReason::Denied(denied_by("lock-down"))),
+    );
+    case(
+        "the client's pod ended",
+        &open,
+        &both[1..],
+        Ok(()),
+        Some(gone(End::Source, "client-0")),
+    );
+    case(
+        "the server's pod ended",
+        &open,
+        &both[..1],
+        Ok(()),
+        Some(gone(End::Destination, "server-0")),
+    );
+    case(
+        "the client has another service account",
+        &open,
+        &[new_source.clone(), destination.clone()],
+        Ok(()),
+        Some(changed(End::Source, &source, &new_source)),
+    );
+    case(
+        "the server has another service account",
+        &open,
+        &[source.clone(), new_destination.clone()],
+        Ok(()),
+        Some(changed(End::Destination, &destination, &new_destination)),
+    );
+    let outbound = OpenConnection {
+        reporter: Reporter::Source,
+        destination: Some(elsewhere.clone()),
+        ..open.clone()
+    };
+    case(
+        "policy is the other node's business",
+        &outbound,
+        &[source.clone(), elsewhere],
+        denied(),
+        None,
+    );
+    let same_node = OpenConnection {
+        reporter: Reporter::Source,
+        ..open.clone()
+    };
+    case(
+        "one agent has both ends",
+        &same_node,
+        &both,
+        denied(),
+        Some(CloseReason::Denied(denied_by("lock-down"))),
+    );
+    case(
+        "to a server outside the mesh",
+        &unrelated(),
+        &[],
+        denied(),
+        None,
+    );
+}
+
+#[test]
+fn policy_is_asked_about_the_connection_as_it_is() {
+    let mut open = connection();
+    open.source = None;
+    let known = open.destination.clone().unwrap();
+    let present = Present {
+        workload: |_: &WorkloadUid| Some(&known),
+        evaluate: |asked: &Connection<'_>| {
+            assert_eq!(asked.source, open.source_identity.as_ref());
+            assert_eq!(asked.source_address, IpAddr::from([10, 0, 0, 1]));
+            assert_eq!(asked.destination, &*known);
+            assert_eq!(asked.destination_address, open.destination_address);
+            Err(denied_by("asked"))
+        },
+    };
+    assert!(check(&present, NODE, &open).is_err());
+}
+
+#[tokio::test]
+async fn a_closed_connection_is_told_why_and_only_it() {
+    let connections = connections(10);
+    let snapshot = Snapshot::default();
+    let mut guards = Vec::new();
+    for port in [8080, 9090] {
+        let mut connection = connection();
+        connection.destination_address.set_port(port);
+        guards.push(connections.register(connection, &snapshot).unwrap());
+    }
+    let denies_8080 = |connection: &OpenConnection| {
+        let port = connection.destination_address.port();
+        (port == 8080).then(|| CloseReason::Denied(denied_by("lock-down")))
+    };
+    assert_eq!(connections.close_where(denies_8080), 1);
+    assert_eq!(connections.close_where(denies_8080), 0, "closed before");
+
+    guards[0].cancelled().await;
+    let reason = guards[0].closed_by().unwrap();
+    assert_eq!(*reason, CloseReason::Denied(denied_by("lock-down")));
+    assert!(
+        matches!(reason.outcome(), Outcome::Denied(denied) if *denied == denied_by("lock-down"))
+    );
+    assert_eq!(guards[1].closed_by(), None);
+    assert!(!guards[1].cancellation().is_cancelled());
+}
+
+#[test]
+fn reevaluation_closes_connections_of_workloads_that_are_gone() {
+    let connections = connections(10);
+    let snapshot = Arc::<Snapshot>::default();
+    let of_the_mesh = connections.register(connection(), &snapshot).unwrap();
+    let other = connections.register(unrelated(), &snapshot).unwrap();
+    assert_eq!(connections.reevaluate(&snapshot), 1);
+    let reason = of_the_mesh.closed_by().unwrap();
+    assert_eq!(
+        reason.to_string(),
+        "the client's workload web/client-0 is gone"
+    );
+    let flags = match reason.outcome() {
+        Outcome::Failed { flags, .. } => Some(flags),
+        Outcome::Complete | Outcome::Denied(_) => None,
+    };
+    assert_eq!(flags, Some(ResponseFlags::None));
+    assert_eq!(other.closed_by(), None);
+}
+
+#[test]
+fn a_connection_is_listed_until_its_guard_is_dropped() {
+    let connections = connections(10);
+    let snapshot = Snapshot::default();
+    let open = connection();
+    open.transfer.add_sent(300);
+    let guard = connections.register(open, &snapshot).unwrap();
+    let second = connections.register(unrelated(), &snapshot).unwrap();
+
+    let listed = connections.list();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[0].source.as_deref(), Some("web/client-0"));
+    assert_eq!(listed[0].service.as_deref(), Some("shop/front"));
+    assert_eq!(listed[0].bytes_sent, 300);
+    assert_eq!(listed[1].source, None);
+    let text = serde_json::to_string(&listed[0]).unwrap();
+    let read: ConnectionView = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+
+    drop(guard);
+    assert_eq!(connections.list().len(), 1);
+    drop(second);
+    assert!(connections.is_empty());
+}
+
+#[test]
+fn a_full_set_refuses_with_the_cure_until_one_leaves() {
+    let connections = connections(1);
+    let snapshot = Snapshot::default();
+    let first = connections.register(unrelated(), &snapshot).unwrap();
+    let error = connections.register(unrelated(), &snapshot).unwrap_err();
+    assert_eq!(error, RegisterError::Full { limit: 1 });
+    assert!(error.to_string().contains("--max-connections"), "{error}");
+    drop(first);
+    assert!(connections.register(unrelated(), &snapshot).is_ok());
+}

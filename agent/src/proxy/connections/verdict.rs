@@ -9,7 +9,7 @@ use crate::{
         store::Snapshot,
     },
     identity::Identity,
-    policy::{self, Connection, Denied, Permit},
+    policy::{self, Connection, Denied},
     telemetry::{Outcome, ResponseFlags},
 };
 
@@ -46,15 +46,13 @@ pub enum CloseReason {
         workload: ObjectName,
     },
     /// The pod runs as another service account than the connection was authorised for.
-    #[error("the {end}'s workload {workload} has the identity {now} now; it was {before}")]
+    #[error("the {end}'s workload {workload} is {now} now, who wasn't authorised")]
     IdentityChanged {
         /// Whose.
         end: End,
         /// The pod.
         workload: ObjectName,
-        /// When the connection was decided.
-        before: Identity,
-        /// Now.
+        /// Who it is now.
         now: Identity,
     },
 }
@@ -88,7 +86,10 @@ pub(super) fn check_in(
 ) -> Result<(), CloseReason> {
     let present = Present {
         workload: |uid: &WorkloadUid| snapshot.workload(uid),
-        evaluate: |connection: &Connection<'_>| policy::evaluate(snapshot.policies(), connection),
+        evaluate: |connection: &Connection<'_>| {
+            // The permit is for dialling, which is long done.
+            policy::evaluate(snapshot.policies(), connection).map(drop)
+        },
     };
     check(&present, node, connection)
 }
@@ -103,7 +104,7 @@ pub(super) fn check<'a, W, P>(
 ) -> Result<(), CloseReason>
 where
     W: Fn(&WorkloadUid) -> Option<&'a Arc<Workload>>,
-    P: Fn(&Connection<'_>) -> Result<Permit, Denied>,
+    P: Fn(&Connection<'_>) -> Result<(), Denied>,
 {
     let still_there = |end, before: &Arc<Workload>| match (present.workload)(&before.uid) {
         None => Err(CloseReason::Gone {
@@ -113,7 +114,6 @@ where
         Some(now) if now.identity != before.identity => Err(CloseReason::IdentityChanged {
             end,
             workload: before.name.clone(),
-            before: before.identity.clone(),
             now: now.identity.clone(),
         }),
         Some(now) => Ok(now),
@@ -133,6 +133,6 @@ where
         source_address: connection.source_address.ip(),
         destination,
         destination_address: connection.destination_address,
-    })?;
-    Ok(())
+    })
+    .map_err(CloseReason::Denied)
 }

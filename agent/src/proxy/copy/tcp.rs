@@ -8,7 +8,9 @@ use std::{
 use tokio::{net::TcpStream, select, task::coop};
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, MIN_BUFFER, ResetOnDrop, Transfer, failure, next_size, shut_down};
+use crate::telemetry::Transfer;
+
+use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
 
 /// Copies between a client and a server until both directions have ended, or one side fails, or
 /// `cancellation`: then both are reset.
@@ -39,8 +41,8 @@ async fn both_ways(
     server: &TcpStream,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
-    let sent = one_way(client, server, &transfer.sent);
-    let received = one_way(server, client, &transfer.received);
+    let sent = one_way(client, server, &transfer.received);
+    let received = one_way(server, client, &transfer.sent);
     let (sent, received) = (
         async {
             sent.await

@@ -12,10 +12,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{net::TcpStream, select, sync::Notify, task::coop};
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, MIN_BUFFER, ResetOnDrop, Transfer, failure, next_size, shut_down};
-use crate::hbone::{
-    HboneStream,
-    stream::{ReceiveHalf, SendHalf},
+use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
+use crate::{
+    hbone::{
+        HboneStream,
+        stream::{ReceiveHalf, SendHalf},
+    },
+    telemetry::Transfer,
 };
 
 /// Who is at the TCP end of a tunnel.
@@ -68,8 +71,8 @@ async fn both_ways(
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
     let (up_count, down_count) = match side {
-        TcpSide::Client => (&transfer.sent, &transfer.received),
-        TcpSide::Server => (&transfer.received, &transfer.sent),
+        TcpSide::Client => (&transfer.received, &transfer.sent),
+        TcpSide::Server => (&transfer.sent, &transfer.received),
     };
     let (send, receive) = stream.halves();
     let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
