@@ -2,20 +2,28 @@
 
 mod pcap;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-pub use pcap::{LinkType, Packet, Transport, parse_pcap};
+pub use pcap::{Packet, Transport, parse_pcap};
 
 use crate::{Child, Error, Place, Result, wait};
 
 /// How long tcpdump may take to listen, or to write what it has captured.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The kernel's buffer for tcpdump, in KiB: with segmentation offload, about 500 packets.
+const BUFFER: &str = "32768";
+
 /// A running tcpdump.
 #[derive(Debug)]
 pub struct Capture {
     tcpdump: Child,
     file: PathBuf,
+    /// How many of tcpdump's reports have been read.
+    reports: usize,
 }
 
 impl Capture {
@@ -39,8 +47,8 @@ impl Capture {
                 "-Z",
                 "root",
                 "-n",
-                "-s",
-                "0",
+                "-B",
+                BUFFER,
                 "-i",
                 interface,
                 "-w",
@@ -49,12 +57,16 @@ impl Capture {
             .arg(filter);
         let mut tcpdump = command.spawn()?;
         tcpdump.await_stderr(DEADLINE, |line| line.contains("listening on"))?;
-        Ok(Capture { tcpdump, file })
+        Ok(Capture {
+            tcpdump,
+            file,
+            reports: 0,
+        })
     }
 
     /// The file that is written.
     #[must_use]
-    pub fn file(&self) -> &std::path::Path {
+    pub fn file(&self) -> &Path {
         &self.file
     }
 
@@ -65,8 +77,16 @@ impl Capture {
     pub fn stop(mut self) -> Result<Vec<Packet>> {
         self.drain()?;
         self.tcpdump.stop()?.success()?;
-        let bytes = std::fs::read(&self.file).map_err(Error::path("read", &self.file))?;
-        parse_pcap(&bytes)
+        read(&self.file)
+    }
+
+    /// Returns every IP packet that has come to the interface until now, and goes on.
+    ///
+    /// # Errors
+    /// If packets were lost, or tcpdump's file can't be read.
+    pub fn packets(&mut self) -> Result<Vec<Packet>> {
+        self.drain()?;
+        read(&self.file)
     }
 
     /// Waits until tcpdump has written all that the kernel has kept for it: a signal to stop
@@ -79,23 +99,35 @@ impl Capture {
             all.map(|line| (*line).into()).collect()
         };
         let stderr = self.tcpdump.stderr_path().to_owned();
-        let mut seen = 0;
-        wait::poll("tcpdump writing all packets", DEADLINE, || {
+        let lost = wait::poll("tcpdump writing all packets", DEADLINE, || {
             self.tcpdump
                 .signal(libc::SIGUSR1)
                 .map_err(|error| error.to_string())?;
+            let seen = self.reports;
             let newer = |lines: &[&str]| reports(lines).get(seen).cloned();
             let report = self.tcpdump.await_lines(&stderr, DEADLINE, newer);
             let report = report.map_err(|error| error.to_string())?;
-            seen += 1;
+            self.reports += 1;
             let numbers: Vec<u64> = report
                 .split(' ')
                 .filter_map(|word| word.parse().ok())
                 .collect();
             match numbers.as_slice() {
-                [captured, received, 0, ..] if captured == received => Ok(()),
+                [captured, received, 0, ..] if captured < received => Err(report),
+                [_, _, lost, ..] => Ok(*lost),
                 _ => Err(report),
             }
-        })
+        })?;
+        match lost {
+            0 => Ok(()),
+            lost => Err(Error::Malformed {
+                what: "a capture".into(),
+                cause: format!("{lost} packets were lost; a filter would spare tcpdump some"),
+            }),
+        }
     }
+}
+
+fn read(file: &Path) -> Result<Vec<Packet>> {
+    parse_pcap(&std::fs::read(file).map_err(Error::path("read", file))?)
 }

@@ -1,12 +1,12 @@
 //! What can go wrong in a lab, in the words of whoever runs the test.
 
-use std::{io, path::Path, process::ExitStatus, time::Duration};
+use std::{fmt, io, path::Path, process::ExitStatus, time::Duration};
 
 /// The result of anything a lab does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A lab couldn't do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The process isn't root.
     #[error(
@@ -86,6 +86,13 @@ pub enum Error {
     /// The machine lacks something a feature needs.
     #[error("{0}")]
     Unsupported(String),
+}
+
+// A test that returns an error is shown its Debug form: it is to read as well as the other.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

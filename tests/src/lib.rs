@@ -30,8 +30,7 @@ mod cgroup;
 mod error;
 mod ip;
 mod kube_proxy;
-#[path = "lab.rs"]
-mod laboratory;
+mod lab;
 mod manifests;
 mod node;
 mod peer;
@@ -43,9 +42,9 @@ mod sys;
 mod wait;
 mod watchdog;
 
-pub use capture::{Capture, LinkType, Packet, Transport, parse_pcap};
+pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use error::{Error, Result};
-pub use laboratory::{Builder, Lab};
+pub use lab::{Builder, Lab};
 pub use manifests::{Manifests, NamespaceManifest, Service};
 pub use node::Node;
 pub use peer::{PeerServer, peer_program};

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Error, Place, Pod, PodNetwork, PodSpec, Result, ScheduledPod, Service, cgroup, ip, kube_proxy,
-    laboratory::Shared,
+    lab::Shared,
     plan::{BRIDGE, NODE_INTERFACE, ROUTED_GATEWAY_V4},
     sys,
 };

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::PathBuf, sync::Arc};
 
-use crate::{Capture, Child, Command, Output, Result, ip, laboratory::Shared};
+use crate::{Capture, Child, Command, Output, Result, ip, lab::Shared};
 
 /// A network namespace with a cgroup: what nodes and pods have in common.
 #[derive(Debug, Clone)]

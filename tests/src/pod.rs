@@ -1,6 +1,7 @@
 //! A pod: a network namespace, a veth pair to its node, a cgroup and a manifest.
 
 mod spec;
+mod wiring;
 
 use std::{
     fs,
@@ -14,10 +15,9 @@ pub use spec::PodSpec;
 
 use crate::{
     Error, Node, Place, PodNetwork, Result, cgroup, ip,
-    laboratory::check_name,
+    lab::check_name,
     manifests,
-    node::address,
-    plan::{self, BRIDGE, ROUTED_GATEWAY_V4, host_length},
+    plan::{self, BRIDGE},
 };
 
 /// The pod's own interface.
@@ -287,74 +287,6 @@ impl ScheduledPod {
 
     fn manifest_file(&self) -> String {
         format!("pod-{}-{}.yaml", self.spec.namespace, self.name)
-    }
-
-    fn node_commands(&self) -> Vec<String> {
-        let host = &self.host_interface;
-        let mut commands = Vec::new();
-        if self.node.shared.network == PodNetwork::Bridged {
-            commands.push(format!("link set {host} master {BRIDGE}"));
-            // Without it a pod can't reach itself through a service.
-            commands.push(format!("link set {host} type bridge_slave hairpin on"));
-        }
-        commands.push(format!("link set {host} up"));
-        if self.node.shared.network == PodNetwork::Routed {
-            for gateway in self.node.gateways() {
-                commands.push(if gateway == ROUTED_GATEWAY_V4 {
-                    format!("address add {gateway}/32 dev {host} scope link")
-                } else {
-                    address(&format!("{gateway}/64"), host, gateway)
-                });
-            }
-            for pod in &self.addresses {
-                // What the node itself sends to the pod comes from the node's address.
-                let source = self
-                    .node
-                    .addresses()
-                    .iter()
-                    .find(|a| a.is_ipv4() == pod.is_ipv4());
-                let source = source
-                    .map(|address| format!(" src {address}"))
-                    .unwrap_or_default();
-                commands.push(format!(
-                    "route add {pod}/{} dev {host}{source}",
-                    host_length(*pod)
-                ));
-            }
-        }
-        commands
-    }
-
-    fn pod_commands(&self) -> Vec<String> {
-        let mut commands = vec!["link set lo up".into()];
-        for own in &self.addresses {
-            let length = match (self.node.shared.network, own) {
-                (PodNetwork::Routed, own) => host_length(*own),
-                (PodNetwork::Bridged, IpAddr::V4(_)) => 24,
-                (PodNetwork::Bridged, IpAddr::V6(_)) => 64,
-            };
-            commands.push(address(&format!("{own}/{length}"), INTERFACE, *own));
-        }
-        commands.push(format!("link set {INTERFACE} up"));
-        for gateway in self.node.gateways() {
-            if self
-                .addresses
-                .iter()
-                .any(|own| own.is_ipv4() == gateway.is_ipv4())
-            {
-                // onlink: a routed pod's network is itself alone.
-                let all = if gateway.is_ipv4() {
-                    "0.0.0.0/0"
-                } else {
-                    "::/0"
-                };
-                commands.push(format!(
-                    "route add {all} via {gateway} dev {INTERFACE} onlink"
-                ));
-            }
-        }
-        commands.push(format!("link show dev {INTERFACE}"));
-        commands
     }
 }
 

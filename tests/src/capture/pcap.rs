@@ -53,9 +53,8 @@ pub enum Transport {
 }
 
 /// How the packets of a file begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkType {
-    /// Ethernet.
+#[derive(Clone, Copy)]
+enum LinkType {
     Ethernet,
     /// Linux's cooked header, of the interface `any`.
     Cooked,

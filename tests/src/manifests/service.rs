@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::yaml;
-use crate::{Pod, Result, laboratory::Shared};
+use crate::{Pod, Result, lab::Shared};
 
 /// A Service and its EndpointSlices. Describe it, then [`Service::apply`] it; a changed one is
 /// applied again and keeps its addresses.
