@@ -58,6 +58,10 @@ fn peers_report_resets_half_closes_hashes_and_idle_ends() -> Result<()> {
         if told["sent_sha256"].is_string() {
             assert_eq!(told["sent_sha256"], reports[0]["received_sha256"]);
             assert_eq!(told["received_sha256"], reports[0]["sent_sha256"]);
+            assert_ne!(
+                told["sent_sha256"], told["received_sha256"],
+                "two directions"
+            );
         }
     }
 

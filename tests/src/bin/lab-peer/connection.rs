@@ -82,7 +82,8 @@ pub(crate) fn receive(mut stream: &TcpStream, mut after_read: impl FnMut(usize))
 
 /// Sends bytes that no two places of the stream share, and ends the direction.
 fn send_and_close(mut stream: &TcpStream, bytes: u64) -> Value {
-    let pattern = pattern();
+    // Another one in each direction, so that bytes that come back to their sender are noticed.
+    let pattern = pattern(stream.local_addr().map_or(0, |address| address.port()));
     let (mut sent, mut hash) = (0, Sha256::new());
     let (start, mut longest) = (Instant::now(), Duration::ZERO);
     let mut error = None;
@@ -141,8 +142,8 @@ pub(crate) fn merged(mut first: Value, second: Value) -> Value {
 }
 
 /// Bytes of one period and a chunk, from a small generator (xorshift64, Marsaglia 2003).
-fn pattern() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+fn pattern(seed: u16) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15 ^ u64::from(seed);
     let mut pattern = Vec::with_capacity(PERIOD + CHUNK + 8);
     while pattern.len() < PERIOD {
         state ^= state << 13;
@@ -168,7 +169,8 @@ mod tests {
 
     #[test]
     fn the_pattern_repeats_after_its_period_only() {
-        let pattern = pattern();
+        let (pattern, other) = (pattern(80), pattern(40_000));
+        assert_ne!(pattern[..64], other[..64]);
         assert_eq!(pattern[..100], pattern[PERIOD..PERIOD + 100]);
         assert!((1..CHUNK).all(|shift| pattern[..64] != pattern[shift..shift + 64]));
     }
