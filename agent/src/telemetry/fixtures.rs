@@ -11,7 +11,7 @@ use crate::{
         WorkloadUid,
     },
     identity::Identity,
-    policy::Denied,
+    policy::{Denied, RuleName},
 };
 
 pub(crate) fn object(namespace: &str, name: &str) -> ObjectName {
