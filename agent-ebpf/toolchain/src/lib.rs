@@ -30,10 +30,9 @@ pub enum Error {
     NoCompiler,
     /// No `bpf-linker` that runs and is new enough is on the path or in Cargo's bin directory.
     #[error(
-        "no bpf-linker with an LLVM as new as that of {} ({}): run `cargo xtask setup`, or install \
-         bpf-linker linked to that LLVM",
-        compilers.iter().map(|(name, llvm)| format!("{name}, {llvm}")).collect::<Vec<_>>().join(" or "),
-        newest.map_or_else(|| "none was found".to_owned(), |llvm| format!("the newest found has {llvm}"))
+        "no bpf-linker for {} ({}): run `cargo xtask setup`, or install one linked to that LLVM",
+        needed_by(compilers),
+        newest.map_or_else(|| "none was found".to_owned(), |llvm| format!("the newest found has LLVM {llvm}"))
     )]
     NoLinker {
         /// The compilers that were found, by preference, each with the major version of its LLVM.
@@ -197,6 +196,15 @@ impl Compiler {
             Kind::Distribution { bin } => bin.join("rustc").display().to_string(),
         }
     }
+}
+
+/// "rustup nightly (LLVM 23) or /usr/bin/rustc (LLVM 22)".
+fn needed_by(compilers: &[(String, u32)]) -> String {
+    let names = compilers.iter();
+    names
+        .map(|(name, llvm)| format!("{name} (LLVM {llvm})"))
+        .collect::<Vec<_>>()
+        .join(" or ")
 }
 
 /// The distribution's own cargo, or else the one that runs us, which is near enough in version.
