@@ -19,21 +19,19 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(60);
 /// # Errors
 /// If it isn't there.
 pub fn peer_program() -> Result<PathBuf> {
+    program("lab-peer", "ambit-tests")
+}
+
+/// A program that cargo has built beside the running one.
+pub(crate) fn program(name: &str, package: &str) -> Result<PathBuf> {
     let own = env::current_exe().map_err(Error::io("find the running program"))?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("lab-peer"));
-    found
-        .into_iter()
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Error::Unsupported(format!(
-                "there is no lab-peer beside {}: run `cargo build -p ambit-tests --bin lab-peer`",
-                own.display()
-            ))
-        })
+    let mut found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    found.find(|path| path.is_file()).ok_or_else(|| {
+        Error::Unsupported(format!(
+            "there is no {name} beside {}: run `cargo build -p {package} --bin {name}`",
+            own.display()
+        ))
+    })
 }
 
 /// A `lab-peer` that listens. It is killed when this is dropped.

@@ -1,0 +1,289 @@
+//! Ambit in a lab: one control, and an agent on each node.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{Child, Error, Lab, Node, Place, Result, peer, wait};
+
+/// How long a role may take to be ready.
+const READY: Duration = Duration::from_secs(20);
+/// Where an agent shows its state, in its node's namespace.
+const ADMIN: &str = "http://127.0.0.1:15000";
+
+/// Where the `ambit` program is: beside the running program, or above the directory of test
+/// programs.
+///
+/// # Errors
+/// If it isn't there.
+pub fn ambit_program() -> Result<PathBuf> {
+    peer::program("ambit", "ambit")
+}
+
+/// How a mesh is set up. All else is as a user would have it.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    certificate_ttl: String,
+    control_arguments: Vec<String>,
+    agent_arguments: Vec<String>,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            certificate_ttl: "10m".into(),
+            control_arguments: Vec::new(),
+            agent_arguments: Vec::new(),
+        }
+    }
+}
+
+impl Mesh {
+    /// Life of workloads' certificates, as `--certificate-ttl` takes it. Default `10m`.
+    #[must_use]
+    pub fn certificate_ttl(mut self, ttl: &str) -> Self {
+        self.certificate_ttl = ttl.into();
+        self
+    }
+
+    /// Further arguments of `ambit control`.
+    #[must_use]
+    pub fn control_arguments(mut self, arguments: &[&str]) -> Self {
+        self.control_arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Further arguments of each `ambit node`.
+    #[must_use]
+    pub fn agent_arguments(mut self, arguments: &[&str]) -> Self {
+        self.agent_arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Starts control on the first node and an agent on each, and waits until all are ready.
+    ///
+    /// # Errors
+    /// If one of them isn't.
+    pub fn start(self, lab: &Lab) -> Result<RunningMesh<'_>> {
+        let state = lab.directory().join("control");
+        let tokens = lab.directory().join("node-tokens");
+        let mut lines = String::new();
+        for node in lab.nodes() {
+            let token = format!("token-of-{}", node.name());
+            lines += &format!("{token},{}\n", node.name());
+            write_secret(&lab.directory().join(format!("token-{}", node.name())), &token)?;
+        }
+        write_secret(&tokens, &lines)?;
+
+        let first = &lab.nodes()[0];
+        let ca_address = SocketAddr::new(first.address(), 15012);
+        let mut mesh = RunningMesh {
+            lab,
+            settings: self,
+            state,
+            tokens,
+            ca_address,
+            control: None,
+            agents: BTreeMap::new(),
+        };
+        mesh.start_control()?;
+        for node in lab.nodes() {
+            mesh.start_agent(node)?;
+        }
+        Ok(mesh)
+    }
+}
+
+/// A mesh that runs. Its processes end with it.
+#[derive(Debug)]
+pub struct RunningMesh<'a> {
+    lab: &'a Lab,
+    settings: Mesh,
+    state: PathBuf,
+    tokens: PathBuf,
+    ca_address: SocketAddr,
+    control: Option<Child>,
+    agents: BTreeMap<String, Child>,
+}
+
+impl RunningMesh<'_> {
+    /// Where control keeps its root, and the trust bundle is.
+    #[must_use]
+    pub fn state_directory(&self) -> &Path {
+        &self.state
+    }
+
+    /// The certificate authority's address.
+    #[must_use]
+    pub fn ca_address(&self) -> SocketAddr {
+        self.ca_address
+    }
+
+    /// The agent of a node.
+    ///
+    /// # Panics
+    /// If it was stopped.
+    pub fn agent(&mut self, node: &str) -> &mut Child {
+        self.agents.get_mut(node).unwrap_or_else(|| panic!("no agent runs on {node}"))
+    }
+
+    /// Starts control, on the state of an earlier one if there was one.
+    ///
+    /// # Errors
+    /// If it isn't ready in time.
+    pub fn start_control(&mut self) -> Result<()> {
+        let first = &self.lab.nodes()[0];
+        let mut command = first
+            .command(ambit_program()?)
+            .arg("control")
+            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args(["--state-directory".as_ref(), self.state.as_os_str()])
+            .args(["--node-tokens".as_ref(), self.tokens.as_os_str()])
+            .args(["--listen", &self.ca_address.to_string()])
+            .args(["--server-names", &self.ca_address.ip().to_string()])
+            .args(["--certificate-ttl", &self.settings.certificate_ttl]);
+        command = command.args(&self.settings.control_arguments);
+        let mut control = command.spawn()?;
+        control.await_stderr(READY, |line| line.contains("certificate authority ready"))?;
+        self.control = Some(control);
+        Ok(())
+    }
+
+    /// Stops control by `kill -9`.
+    pub fn kill_control(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.kill();
+        }
+    }
+
+    /// Starts the agent of a node, and waits until it's ready.
+    ///
+    /// # Errors
+    /// If it isn't ready in time.
+    pub fn start_agent(&mut self, node: &Node) -> Result<()> {
+        let token = self.lab.directory().join(format!("token-{}", node.name()));
+        let bundle = self.state.join("trust-bundle.pem");
+        let mut command = node
+            .command(ambit_program()?)
+            .args(["node", "--node-name", node.name()])
+            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args(["--ca-address", &self.ca_address.to_string()])
+            .args(["--ca-root".as_ref(), bundle.as_os_str()])
+            .args(["--ca-token".as_ref(), token.as_os_str()])
+            .args(["--bpffs".as_ref(), node.bpf_directory().as_os_str()])
+            .args(["--drain", "1s"]);
+        command = command.args(&self.settings.agent_arguments);
+        let mut agent = command.spawn()?;
+        wait::poll(&format!("the agent of {} to be ready", node.name()), READY, || {
+            if !agent.is_running() {
+                return Ok(Err(agent.stderr()));
+            }
+            let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
+            match told.map(|told| told.succeeded()) {
+                Ok(true) => Ok(Ok(())),
+                _ => Err(agent.stderr()),
+            }
+        })?
+        .map_err(|stderr| Error::Malformed {
+            what: format!("the agent of {}", node.name()),
+            cause: format!("it ended: {stderr}"),
+        })?;
+        self.agents.insert(node.name().into(), agent);
+        Ok(())
+    }
+
+    /// Stops the agent of a node by `kill -9`: it can't clean up.
+    pub fn kill_agent(&mut self, node: &str) {
+        if let Some(agent) = self.agents.remove(node) {
+            agent.kill();
+        }
+    }
+
+    /// Stops the agent of a node in order, by SIGTERM.
+    ///
+    /// # Errors
+    /// If it doesn't end.
+    pub fn stop_agent(&mut self, node: &str) -> Result<()> {
+        if let Some(agent) = self.agents.remove(node) {
+            agent.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Stops every agent and removes what they left on the nodes.
+    ///
+    /// # Errors
+    /// If a part of it can't be removed.
+    pub fn uninstall(mut self) -> Result<()> {
+        for node in self.lab.nodes() {
+            self.stop_agent(node.name())?;
+            node.run(
+                ambit_program()?,
+                ["uninstall".as_ref(), "--bpffs".as_ref(), node.bpf_directory().as_os_str()],
+            )?
+            .success()?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// What the node's agent shows on its admin port, as JSON.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub fn admin(&self, path: &str) -> Result<Value> {
+        self.run("curl", ["-sf", &format!("{ADMIN}{path}")])?.json()
+    }
+
+    /// The value of one sample of the agent's metrics: the sum over all whose labels include
+    /// those given. 0 if there is none.
+    ///
+    /// # Errors
+    /// If the agent doesn't answer.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let page = self.run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?.success()?;
+        let wanted: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        Ok(page
+            .lines()
+            .filter(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    && wanted.iter().all(|label| line.contains(label.as_str()))
+            })
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// Packets that the node's programs counted for a reason.
+    ///
+    /// # Errors
+    /// If the agent doesn't answer.
+    pub fn packets(&self, reason: &str) -> Result<f64> {
+        self.metric("ambit_capture_packets_total", &[("reason", reason)])
+    }
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let doing = |what: &str| format!("{what} {}", path.display());
+    fs::write(path, text).map_err(Error::io(doing("write")))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(Error::io(doing("protect")))
+}
+
+impl Place {
+    /// Fetches a URL by curl; the body, and an error if there was no 2xx answer.
+    ///
+    /// # Errors
+    /// If curl says so.
+    pub fn fetch(&self, url: &str) -> Result<String> {
+        self.run("curl", ["-sS", "--fail", "--max-time", "15", url])?.success()
+    }
+}
