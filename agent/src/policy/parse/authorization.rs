@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     condition::When,
-    values::{AccountName, Fields, List, Principal, Readable, SelectorField, Text},
+    values::{AccountName, Fields, List, Principal, Readable, SelectorField, Text, not_null},
 };
 use crate::{
     discovery::model::ObjectName,
@@ -25,10 +25,13 @@ pub(super) struct Spec(SpecFields);
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct SpecFields {
+    #[serde(default, deserialize_with = "not_null")]
     selector: Option<Fields<SelectorField>>,
+    #[serde(default, deserialize_with = "not_null")]
     target_ref: Option<Fields<ReferenceFields>>,
     #[serde(default)]
     target_refs: List<Fields<ReferenceFields>>,
+    #[serde(default, deserialize_with = "not_null")]
     action: Option<Text<Action>>,
     #[serde(default)]
     rules: Vec<Fields<RuleFields>>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::values::{Fields, SelectorField, Text};
+use super::values::{Fields, SelectorField, Text, not_null};
 use crate::{
     discovery::model::ObjectName,
     policy::model::{MtlsMode, PeerAuthentication, Selector},
@@ -34,6 +34,7 @@ struct SpecFields {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct MtlsFields {
+    #[serde(default, deserialize_with = "not_null")]
     mode: Option<Text<MtlsMode>>,
 }
 

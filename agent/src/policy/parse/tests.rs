@@ -169,7 +169,7 @@ fn a_wrong_spec_is_refused_by_path() {
             "spec.action: \"Deny\" is not an action: write ALLOW, DENY or AUDIT",
         ),
         (
-            "{action: null, rule: []}",
+            "{rule: []}",
             "unknown field `rule`, expected one of `selector`",
         ),
         ("{provider: {name: x}}", "unknown field `provider`"),
@@ -178,6 +178,9 @@ fn a_wrong_spec_is_refused_by_path() {
             "{rules: {}}",
             "spec.rules: invalid type: map, expected a sequence",
         ),
+        ("{action: }", "spec.action: invalid type: null"),
+        ("{selector: }", "spec.selector: invalid type: null"),
+        ("{targetRef: }", "spec.targetRef: invalid type: null"),
         ("{rules: null}", "spec.rules: invalid type: null"),
         ("{rules: [null]}", "spec.rules[0]: invalid type: null"),
         (
@@ -300,6 +303,7 @@ fn a_wrong_peer_authentication_is_refused_by_path() {
             "{mtls: STRICT}",
             "spec.mtls: invalid type: string \"STRICT\"",
         ),
+        ("{mtls: {mode: }}", "spec.mtls.mode: invalid type: null"),
         ("{mtls: {mod: STRICT}}", "unknown field `mod`"),
         ("{mTLS: {mode: STRICT}}", "unknown field `mTLS`"),
         (

@@ -71,6 +71,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
     }
 }
 
+/// A field that may be absent and may not be null: `action:` with nothing behind it is a slip, and
+/// would mean ALLOW.
+pub(super) fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A list that must have something in it if it is there at all.
 #[derive(Debug)]
 pub(super) struct List<T>(pub(super) Vec<T>);
