@@ -325,7 +325,8 @@ fn what_is_not_a_readable_file_is_a_problem_and_deletes_nothing() {
     let store = Arc::new(Store::default());
     let mut loader = Loader::new(path.clone(), "d".into(), Arc::clone(&store));
     loader.load(Scope::Everything).unwrap();
-    let cases: [(&str, fn(&Path)); 2] = [
+    type Make = fn(&Path);
+    let cases: [(&str, Make); 2] = [
         ("it is not a file", |file| fs::create_dir(file).unwrap()),
         ("stream did not contain valid UTF-8", |file| {
             fs::write(file, [0xff]).unwrap()
