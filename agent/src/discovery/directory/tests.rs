@@ -83,23 +83,38 @@ impl Followed {
 
     /// Awaits updates until the pods are these.
     async fn until(&mut self, expected: &[&str]) {
-        while self.pods() != expected {
-            match self.updates.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => panic!("the store is gone"),
-            }
-        }
+        self.until_pods(|pods| pods == expected).await;
     }
 
     /// Adds a pod and awaits it: whatever happened before has then been dealt with.
     async fn settle(&mut self) {
+        let is_there = |pods: &[String]| pods.contains(&"zz 10.9.9.9".to_owned());
         self.replace("zz-settle.yaml", &pod("zz", "10.9.9.9"));
-        while !self.pods().contains(&"zz 10.9.9.9".to_owned()) {
-            self.updates.recv().await.unwrap();
-        }
+        self.until_pods(is_there).await;
         fs::remove_file(self.path.join("zz-settle.yaml")).unwrap();
-        while self.pods().contains(&"zz 10.9.9.9".to_owned()) {
-            self.updates.recv().await.unwrap();
+        self.until_pods(|pods| !is_there(pods)).await;
+    }
+
+    /// Gives up after so long that something must be wrong.
+    async fn until_pods(&mut self, reached: impl Fn(&[String]) -> bool) {
+        let (store, updates) = (&self.store, &mut self.updates);
+        let wait = async {
+            while !reached(&pods(&store.snapshot())) {
+                match updates.recv().await {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => panic!("the store is gone"),
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(30), wait)
+            .await
+            .is_err()
+        {
+            panic!(
+                "the pods are still {:?}; problems: {:?}",
+                self.pods(),
+                self.problems()
+            );
         }
     }
 }
