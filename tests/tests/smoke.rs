@@ -24,7 +24,8 @@ fn enrolled_pods_talk_and_the_wire_shows_only_tls() -> Result<()> {
         let far = lab.node("b").pod("far", PodSpec::in_namespace("shop"))?;
         let _mesh = Mesh::default().start(&lab)?;
         for server in [&near, &far] {
-            let mut echo = server.peer_server(["echo-server", "--listen", "[::]:8080", "--dual-stack"])?;
+            let mut echo =
+                server.peer_server(["echo-server", "--listen", "[::]:8080", "--dual-stack"])?;
             let mut wire = lab.wire_capture()?;
             let told = client.peer(["echo-client", "--connect", &server.at(8080).to_string()]);
             eprintln!("{told:?} {:?}", wire.packets()?.len());

@@ -12,7 +12,7 @@ use ambit_common::mark;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 /// The table's name, in the `inet` family.
-pub const TABLE: &str = "ambit";
+pub(super) const TABLE: &str = "ambit";
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -41,7 +41,7 @@ const META_MARK: u32 = 3;
 ///
 /// # Errors
 /// What the kernel refused; nothing is changed then.
-pub fn install() -> io::Result<()> {
+pub(super) fn install() -> io::Result<()> {
     let mut batch = Batch::new();
     // Add, delete, add: whatever was there before, the batch leaves exactly this.
     batch.table(NEW_TABLE, FLAG_CREATE);
@@ -58,7 +58,7 @@ pub fn install() -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn remove() -> io::Result<()> {
+pub(super) fn remove() -> io::Result<()> {
     let mut batch = Batch::new();
     batch.table(NEW_TABLE, FLAG_CREATE);
     batch.table(DELETE_TABLE, 0);
@@ -73,7 +73,10 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        let mut batch = Self { bytes: Vec::with_capacity(1024), sequence: 0 };
+        let mut batch = Self {
+            bytes: Vec::with_capacity(1024),
+            sequence: 0,
+        };
         batch.message(BATCH_BEGIN, 0, FAMILY_UNSPECIFIED, &[]);
         batch
     }
@@ -84,8 +87,19 @@ impl Batch {
 
     fn chain(&mut self, name: &str, hook: u32) {
         let hook = [number(1, hook), number(2, PRIORITY_RAW.cast_unsigned())].concat();
-        let body = [text(1, TABLE), text(3, name), nested(4, &hook), text(7, "filter")].concat();
-        self.message(NEW_CHAIN, FLAG_CREATE | FLAG_ACKNOWLEDGE, FAMILY_INET, &body);
+        let body = [
+            text(1, TABLE),
+            text(3, name),
+            nested(4, &hook),
+            text(7, "filter"),
+        ]
+        .concat();
+        self.message(
+            NEW_CHAIN,
+            FLAG_CREATE | FLAG_ACKNOWLEDGE,
+            FAMILY_INET,
+            &body,
+        );
     }
 
     /// `meta mark & mask == value notrack`.
@@ -116,7 +130,11 @@ impl Batch {
         const HEADERS: usize = 20;
         let length = u32::try_from(HEADERS + body.len()).unwrap_or(u32::MAX);
         // The subsystem stands in the batch's own two messages; elsewhere the field is zero.
-        let resource = if family == FAMILY_UNSPECIFIED { SUBSYSTEM } else { 0 };
+        let resource = if family == FAMILY_UNSPECIFIED {
+            SUBSYSTEM
+        } else {
+            0
+        };
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend((flags | FLAG_REQUEST).to_ne_bytes());
@@ -150,7 +168,10 @@ fn acknowledgements(mut reply: &[u8]) -> io::Result<u32> {
     let mut count = 0;
     while let [l0, l1, l2, l3, k0, k1, ..] = *reply {
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let code = reply.get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes);
+        let code = reply
+            .get(16..20)
+            .and_then(|code| code.try_into().ok())
+            .map(i32::from_ne_bytes);
         if [k0, k1] == ERROR
             && let Some(code) = code
         {
@@ -159,7 +180,9 @@ fn acknowledgements(mut reply: &[u8]) -> io::Result<u32> {
             }
             count += 1;
         }
-        reply = reply.get(length.next_multiple_of(4).max(20)..).unwrap_or_default();
+        reply = reply
+            .get(length.next_multiple_of(4).max(20)..)
+            .unwrap_or_default();
     }
     Ok(count)
 }

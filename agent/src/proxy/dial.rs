@@ -9,7 +9,10 @@ use std::{
 
 use ambit_common::mark;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::{TcpSocket, TcpStream}, time};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time,
+};
 
 use crate::policy::Permit;
 
@@ -47,7 +50,7 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<TcpStream, Error> {
+pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<TcpStream, Error> {
     connect(permit.destination_address(), client, mark::AGENT).await
 }
 
@@ -55,7 +58,10 @@ pub async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<TcpStream
 ///
 /// # Errors
 /// [`Error`].
-pub async fn outside(address: SocketAddr, client: Option<IpAddr>) -> Result<TcpStream, Error> {
+pub(super) async fn outside(
+    address: SocketAddr,
+    client: Option<IpAddr>,
+) -> Result<TcpStream, Error> {
     // Tracked: a pod's way out of the cluster may need the node's masquerade.
     connect(address, client, mark::AGENT_TRACKED).await
 }
@@ -64,7 +70,7 @@ pub async fn outside(address: SocketAddr, client: Option<IpAddr>) -> Result<TcpS
 ///
 /// # Errors
 /// [`Error`].
-pub async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
+pub(super) async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
     connect(address, None, mark::AGENT_TRACKED).await
 }
 
@@ -98,11 +104,18 @@ async fn connect(
 }
 
 fn is_port_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 fn socket(address: SocketAddr, client: Option<IpAddr>, mark: u32) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_mark(mark)?;
     if let Some(client) = client {
@@ -120,15 +133,19 @@ fn socket(address: SocketAddr, client: Option<IpAddr>, mark: u32) -> io::Result<
 ///
 /// # Errors
 /// Without `CAP_NET_ADMIN`.
-pub fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
-    if is_ipv6 { socket.set_ip_transparent_v6(true) } else { socket.set_ip_transparent_v4(true) }
+pub(super) fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        socket.set_ip_transparent_v6(true)
+    } else {
+        socket.set_ip_transparent_v4(true)
+    }
 }
 
 /// A listening socket on every address, for connections to any address.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::TcpListener> {
+pub(super) fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::TcpListener> {
     /// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
     const BACKLOG: i32 = 4096;
     let (domain, any) = if is_ipv6 {
@@ -152,7 +169,7 @@ pub fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::T
 }
 
 /// Closes a connection with a reset: the client must see that it failed, not that it ended.
-pub fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     if let Ok(stream) = stream.into_std() {
         // Without it the client sees an end instead of a reset, which is all that is lost.
         let _ = Socket::from(stream).set_linger(Some(Duration::ZERO));

@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     discovery::{model::Workload, store::Snapshot},
-    hbone::{Authority, server::{self, InboundRequest}, stream::StreamError},
+    hbone::{
+        Authority,
+        server::{self, InboundRequest},
+        stream::StreamError,
+    },
     identity::{Identity, tls::Accepted},
     policy::{self, Connection, Denied},
     telemetry::{
@@ -35,7 +39,11 @@ enum Error {
     #[error("{0} is no enrolled workload of this node")]
     NotHere(SocketAddr),
     #[error("the tunnel was opened to {tunnel}, and {address} is {workload}")]
-    OtherIdentity { tunnel: Identity, address: SocketAddr, workload: Identity },
+    OtherIdentity {
+        tunnel: Box<Identity>,
+        address: SocketAddr,
+        workload: Box<Identity>,
+    },
     #[error(transparent)]
     Denied(#[from] Denied),
     #[error(transparent)]
@@ -83,19 +91,27 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
     let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
     let expected = captured_for.as_ref().map(|workload| &workload.identity);
-    let Accepted { stream, client, server } =
-        match proxy.server_certificates.accept(stream, expected).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%peer, %local, "tunnel refused: {error}");
-                return;
-            }
-        };
+    let Accepted {
+        stream,
+        client,
+        server,
+    } = match proxy.server_certificates.accept(stream, expected).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::warn!(%peer, %local, "tunnel refused: {error}");
+            return;
+        }
+    };
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 
     // From here on client and server are known, each by a certificate.
     let _open = proxy.metrics.inbound_tunnel_opened();
-    let tunnel = Arc::new(Tunnel { proxy: proxy.clone(), client, server, peer });
+    let tunnel = Arc::new(Tunnel {
+        proxy: proxy.clone(),
+        client,
+        server,
+        peer,
+    });
     let handler = move |request| stream_in(tunnel.clone(), request);
     let drain = proxy.drain.clone();
     if let Err(error) = server::serve(stream, &proxy.tunnel_settings, handler, drain).await {
@@ -136,7 +152,14 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
         },
         transfer.clone(),
     );
-    let stream = Stream { tunnel, snapshot, source, source_address, address, transfer };
+    let stream = Stream {
+        tunnel,
+        snapshot,
+        source,
+        source_address,
+        address,
+        transfer,
+    };
     let result = match destination {
         Ok(destination) => stream.carry(request, &destination).await,
         Err(error) => {
@@ -148,7 +171,10 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
         Ok(()) => report.finish(Outcome::Complete),
         Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
         Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
+        Err(error) => report.finish(Outcome::Failed {
+            flags: error.flags(),
+            error,
+        }),
     }
 }
 
@@ -190,9 +216,9 @@ impl Tunnel {
             .ok_or(Error::NotHere(address))?;
         if workload.identity != self.server {
             return Err(Error::OtherIdentity {
-                tunnel: self.server.clone(),
+                tunnel: Box::new(self.server.clone()),
                 address,
-                workload: workload.identity.clone(),
+                workload: Box::new(workload.identity.clone()),
             });
         }
         Ok(workload)
@@ -244,8 +270,14 @@ impl Stream {
             }
         };
         let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;
-        let copied =
-            copy_tunnel(server, TcpSide::Server, stream, &self.transfer, guard.token()).await;
+        let copied = copy_tunnel(
+            server,
+            TcpSide::Server,
+            stream,
+            &self.transfer,
+            guard.token(),
+        )
+        .await;
         match (copied, guard.closed_by()) {
             (Err(CopyError::Cancelled), Some(reason)) => {
                 Err(RegisterError::Closed(reason.clone()).into())
@@ -265,6 +297,9 @@ impl Stream {
             service: None,
             transfer: self.transfer.clone(),
         };
-        self.tunnel.proxy.connections.register(connection, &self.snapshot)
+        self.tunnel
+            .proxy
+            .connections
+            .register(connection, &self.snapshot)
     }
 }

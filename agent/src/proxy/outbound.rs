@@ -24,7 +24,9 @@ use crate::{
         pool::{PoolError, PoolKey},
     },
     policy::{self, Connection, Denied},
-    telemetry::{ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer},
+    telemetry::{
+        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
+    },
 };
 
 /// From the client's connection to the answer of the other agent, a new tunnel included.
@@ -105,7 +107,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             return;
         }
     };
-    let exchange = Exchange { proxy, snapshot, source, peer, request };
+    let exchange = Exchange {
+        proxy,
+        snapshot,
+        source,
+        peer,
+        request,
+    };
     let _load = exchange.count_load();
     match exchange.request.route.clone() {
         Route::Local(destination) => exchange.local(client, &destination).await,
@@ -125,18 +133,29 @@ struct Exchange {
 
 impl Exchange {
     fn count_load(&self) -> Option<LoadGuard> {
-        self.request.service.as_ref().map(|_| self.proxy.load.count(self.request.address))
+        self.request
+            .service
+            .as_ref()
+            .map(|_| self.proxy.load.count(self.request.address))
     }
 
     /// An enrolled pod of this node: both agents are this one, so both reports are.
     async fn local(self, client: TcpStream, destination: &Arc<Workload>) {
-        let description = describe(&self.source, self.peer, self.request.address, Some(&self.request));
+        let description = describe(
+            &self.source,
+            self.peer,
+            self.request.address,
+            Some(&self.request),
+        );
         let transfer = Arc::<Transfer>::default();
         let as_source =
             ConnectionReport::open(&self.proxy.metrics, description.clone(), transfer.clone());
         let as_destination = ConnectionReport::open(
             &self.proxy.metrics,
-            ConnectionDescription { reporter: Reporter::Destination, ..description },
+            ConnectionDescription {
+                reporter: Reporter::Destination,
+                ..description
+            },
             transfer.clone(),
         );
         let result = self.carry_local(client, destination, &transfer).await;
@@ -230,13 +249,20 @@ impl Exchange {
             traceparent: None,
         };
         let authority = Authority::Address(self.request.address);
-        self.proxy.pool.open(&key, &authority, &headers, Instant::now() + DEADLINE).await
+        self.proxy
+            .pool
+            .open(&key, &authority, &headers, Instant::now() + DEADLINE)
+            .await
     }
 
     /// Not of the mesh: carried on as it came.
     async fn plain(self, client: TcpStream) {
-        let mut description =
-            describe(&self.source, self.peer, self.request.address, Some(&self.request));
+        let mut description = describe(
+            &self.source,
+            self.peer,
+            self.request.address,
+            Some(&self.request),
+        );
         description.secured = false;
         let transfer = Arc::<Transfer>::default();
         let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
@@ -269,7 +295,11 @@ impl Exchange {
             source_address: self.peer,
             destination: self.request.route.workload().cloned(),
             destination_address: self.request.address,
-            service: self.request.service.as_ref().map(|service| service.name.clone()),
+            service: self
+                .request
+                .service
+                .as_ref()
+                .map(|service| service.name.clone()),
             transfer: transfer.clone(),
         };
         self.proxy.connections.register(connection, &self.snapshot)
@@ -291,19 +321,20 @@ fn finish(report: ConnectionReport, result: &Result<(), Error>) {
         Ok(()) => report.finish(Outcome::Complete),
         Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
         Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
+        Err(error) => report.finish(Outcome::Failed {
+            flags: error.flags(),
+            error,
+        }),
     }
 }
 
-fn refuse(
-    proxy: &Proxy,
-    client: TcpStream,
-    description: ConnectionDescription,
-    error: &Error,
-) {
+fn refuse(proxy: &Proxy, client: TcpStream, description: ConnectionDescription, error: &Error) {
     dial::reset(client);
     let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
-    report.finish(Outcome::Failed { flags: error.flags(), error });
+    report.finish(Outcome::Failed {
+        flags: error.flags(),
+        error,
+    });
 }
 
 fn describe(
@@ -312,7 +343,9 @@ fn describe(
     destination: SocketAddr,
     request: Option<&Request>,
 ) -> ConnectionDescription {
-    let workload = request.and_then(|request| request.route.workload()).cloned();
+    let workload = request
+        .and_then(|request| request.route.workload())
+        .cloned();
     let destination_identity = workload
         .as_ref()
         .filter(|workload| workload.is_enrolled())

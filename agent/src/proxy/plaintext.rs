@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     policy::{self, Connection, Denied},
-    telemetry::{ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer},
+    telemetry::{
+        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
+    },
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,9 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
                 .cloned(),
             source_identity: None,
             source_address: peer,
-            destination_identity: destination.as_ref().map(|workload| workload.identity.clone()),
+            destination_identity: destination
+                .as_ref()
+                .map(|workload| workload.identity.clone()),
             destination: destination.clone(),
             destination_address: original,
             hbone_address: None,
@@ -113,6 +117,9 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         Ok(()) => report.finish(Outcome::Complete),
         Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
         Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
+        Err(error) => report.finish(Outcome::Failed {
+            flags: error.flags(),
+            error,
+        }),
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::telemetry::{
-    ConnectionDescription, ConnectionReport, Transfer, Outcome, ResponseFlags,
+    ConnectionDescription, ConnectionReport, Outcome, ResponseFlags, Transfer,
     fixtures::{Sample, denied_by, description, metrics, scrape, stranger, value},
 };
 
@@ -172,7 +172,9 @@ fn a_certificate_shows_until_it_is_forgotten() {
         error: None,
     }]));
     let read = states.clone();
-    metrics.observe_certificates(move || read.lock().unwrap().clone()).unwrap();
+    metrics
+        .observe_certificates(move || read.lock().unwrap().clone())
+        .unwrap();
     let label = [("identity", "spiffe://cluster.local/ns/web/sa/client")];
     assert_eq!(value(&metrics, FAILURES, &label), Some(2.0));
     states.lock().unwrap().clear();
