@@ -1,0 +1,131 @@
+//! The authority's gRPC server: who asks, whether they may, then [`Authority::sign`].
+
+mod authentication;
+mod authorisation;
+mod server;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::future::BoxFuture;
+use tonic::{Request, Response, Status, server::UnaryService};
+
+pub use self::{
+    authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile},
+    authorisation::NodeAuthorizer,
+    server::{Settings, serve},
+};
+use super::{
+    Identity,
+    authority::{self, Authority},
+    request::CertificateRequest,
+    wire::{CertificateSigningRequest, CertificateSigningResponse},
+};
+
+/// Answers one call. Shared by all connections.
+#[derive(Clone)]
+struct CertificateService {
+    authority: Arc<Authority>,
+    authenticator: Arc<dyn CallerAuthenticator>,
+    authorizer: Arc<dyn NodeAuthorizer>,
+}
+
+impl CertificateService {
+    async fn create(
+        &self,
+        request: Request<CertificateSigningRequest>,
+    ) -> Result<Response<CertificateSigningResponse>, Status> {
+        // Who asks. Nothing of the request is read before that is known.
+        let token = bearer_token(&request)?;
+        let caller = self
+            .authenticator
+            .authenticate(token)
+            .await
+            .map_err(|error| match error {
+                AuthenticationError::Refused(_) => Status::unauthenticated(error.to_string()),
+                AuthenticationError::Unavailable(_) => Status::unavailable(error.to_string()),
+            })?;
+
+        // For whom.
+        let message = request.get_ref();
+        let parsed = CertificateRequest::parse(&message.csr)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let identity = match (message.impersonated_identity(), parsed.identity()) {
+            (Some(text), _) => text.parse::<Identity>().map_err(|error| {
+                Status::invalid_argument(format!("metadata ImpersonatedIdentity: {error}"))
+            })?,
+            (None, Some(identity)) => identity.clone(),
+            (None, None) => {
+                return Err(Status::invalid_argument(
+                    "neither metadata ImpersonatedIdentity nor the certificate request names an \
+                     identity",
+                ));
+            }
+        };
+        if !self.authorizer.runs_on(&identity, &caller.node) {
+            tracing::warn!(node = caller.node, %identity, "refused a certificate");
+            return Err(Status::permission_denied(format!(
+                "no workload with identity {identity} is known to run on node {}",
+                caller.node
+            )));
+        }
+
+        // How long, and go.
+        let validity = match message.validity_duration {
+            0 => None,
+            seconds => Some(Duration::from_secs(u64::try_from(seconds).map_err(
+                |_| Status::invalid_argument(format!("validity_duration is {seconds} seconds")),
+            )?)),
+        };
+        let cert_chain = self
+            .authority
+            .sign(&parsed, &identity, validity, SystemTime::now())
+            .map_err(|error| refusal(&error))?;
+        tracing::info!(node = caller.node, %identity, "signed a certificate");
+        Ok(Response::new(CertificateSigningResponse { cert_chain }))
+    }
+}
+
+impl UnaryService<CertificateSigningRequest> for CertificateService {
+    type Response = CertificateSigningResponse;
+    type Future = BoxFuture<'static, Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<CertificateSigningRequest>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { service.create(request).await })
+    }
+}
+
+fn bearer_token<T>(request: &Request<T>) -> Result<&str, Status> {
+    let value = request
+        .metadata()
+        .get("authorization")
+        .ok_or_else(|| Status::unauthenticated("no authorization metadata"))?;
+    value
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .ok_or_else(|| Status::unauthenticated("authorization is not of the form Bearer <token>"))
+}
+
+fn refusal(error: &authority::Error) -> Status {
+    use authority::Error;
+    match error {
+        Error::OtherIdentity { .. } => Status::invalid_argument(error.to_string()),
+        Error::TrustDomain { .. } => Status::permission_denied(error.to_string()),
+        Error::RootExpired(_)
+        | Error::Settings(_)
+        | Error::File(_)
+        | Error::Damaged { .. }
+        | Error::InUse { .. }
+        | Error::Certificate(_) => {
+            tracing::error!(%error, "cannot sign");
+            Status::internal(error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
