@@ -42,17 +42,6 @@ pub enum AcceptError {
     Timeout,
 }
 
-/// A tunnel whose both ends are known, each by its certificate.
-#[derive(Debug)]
-pub struct Accepted<IO> {
-    /// The stream.
-    pub stream: TlsStream<IO>,
-    /// Whose certificate the client showed.
-    pub client: Identity,
-    /// Whose certificate we showed.
-    pub server: Identity,
-}
-
 /// The certificates of a node's workloads, to be chosen from for each incoming tunnel.
 pub struct ServerCertificates {
     certificates: Certificates,
@@ -84,7 +73,7 @@ impl ServerCertificates {
         self.local.load().get(name).cloned()
     }
 
-    /// Accepts a tunnel.
+    /// Accepts a tunnel, and returns it with the client's identity.
     ///
     /// `destination` is the identity of the pod that the connection was captured for, if it was:
     /// such a client needn't name a server, but if it names one of ours it must be the pod's.
@@ -95,7 +84,7 @@ impl ServerCertificates {
         &self,
         io: IO,
         destination: Option<&Identity>,
-    ) -> Result<Accepted<IO>, AcceptError>
+    ) -> Result<(TlsStream<IO>, Identity), AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -108,7 +97,7 @@ impl ServerCertificates {
         &self,
         io: IO,
         destination: Option<&Identity>,
-    ) -> Result<Accepted<IO>, AcceptError>
+    ) -> Result<(TlsStream<IO>, Identity), AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -123,11 +112,7 @@ impl ServerCertificates {
             .map_err(handshake_error)?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = peer_identity(shown).map_err(PeerError::from)?;
-        Ok(Accepted {
-            stream,
-            client,
-            server: identity,
-        })
+        Ok((stream, client))
     }
 
     /// Whose certificate to show.
