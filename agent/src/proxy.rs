@@ -18,7 +18,7 @@ pub mod route;
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -213,14 +213,23 @@ pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
         (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
         (Listener::Tunnel, route::TUNNEL_PORT, mark::AGENT_TRACKED),
     ] {
-        for is_ipv6 in [false, true] {
-            if is_ipv6 && !ipv6 {
-                continue;
+        // Other agents call the tunnel port; to the others only the capture leads, so that nobody
+        // can pretend to have been captured.
+        let addresses: [IpAddr; 2] = match role {
+            Listener::Tunnel => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            Listener::Outbound | Listener::Plaintext => {
+                [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
             }
-            let listener = dial::listener(port, is_ipv6, mark).map_err(|error| {
-                io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
+        };
+        for address in addresses
+            .into_iter()
+            .filter(|address| ipv6 || address.is_ipv4())
+        {
+            let address = SocketAddr::new(address, port);
+            let listener = dial::listener(address, mark).map_err(|error| {
+                io::Error::new(error.kind(), format!("listening on {address}: {error}"))
             })?;
-            listeners.push((role, is_ipv6, listener));
+            listeners.push((role, address.is_ipv6(), listener));
         }
     }
     Ok(listeners)

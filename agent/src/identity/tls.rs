@@ -25,7 +25,7 @@ use rustls::{
 pub(super) use self::verifier::verify_chain;
 use self::verifier::{ExpectIdentity, ExpectTrustDomain};
 pub use self::{
-    accept::{AcceptError, ServerCertificates},
+    accept::{AcceptError, Accepted, ServerCertificates},
     error::PeerError,
 };
 use super::{Identity, WorkloadCertificate, workload_certificate::BuildError};

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -20,8 +20,9 @@ use crate::policy::Permit;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Source ports of connections that bear a client's address. Below the range that Linux gives
-/// pods (32768 to 60999), so that no connection of the client's own can have the same ports.
-const PORTS: RangeInclusive<u16> = 16384..=32767;
+/// pods (32768 to 60999), so that no connection of the client's own can have the same ports; as
+/// many as in that range, since a closed connection keeps its port for a minute (TIME_WAIT).
+const PORTS: RangeInclusive<u16> = 1024..=32767;
 
 /// How many ports are tried. A port is taken only if this node already has a connection from the
 /// same client through it to the same server.
@@ -141,29 +142,29 @@ pub(super) fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> 
     }
 }
 
-/// A listening socket on every address, for connections to any address.
+/// A listening socket for connections to any address, which the capture assigns to it. Others
+/// reach it by `address`.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub(super) fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::TcpListener> {
+pub(super) fn listener(address: SocketAddr, mark: u32) -> io::Result<tokio::net::TcpListener> {
     /// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
     const BACKLOG: i32 = 4096;
-    let (domain, any) = if is_ipv6 {
-        (Domain::IPV6, IpAddr::from(Ipv6Addr::UNSPECIFIED))
-    } else {
-        (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED))
-    };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     // Two agents listen at once while one takes over from the other.
     socket.set_reuse_port(true)?;
-    if is_ipv6 {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    set_transparent(&socket, is_ipv6)?;
+    set_transparent(&socket, address.is_ipv6())?;
     socket.set_mark(mark)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     tokio::net::TcpListener::from_std(socket.into())
 }

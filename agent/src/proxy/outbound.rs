@@ -272,7 +272,14 @@ impl Exchange {
 
     async fn carry_plain(&self, client: TcpStream, transfer: &Arc<Transfer>) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let server = match dial::outside(self.request.address, Some(self.peer.ip())).await {
+        // A process of this node answers from a local socket, past the hook that would bring its
+        // answer to us: it gets the node's address as source.
+        let is_own = self
+            .source
+            .node_addresses
+            .contains(&self.request.address.ip());
+        let keep = (!is_own).then_some(self.peer.ip());
+        let server = match dial::outside(self.request.address, keep).await {
             Ok(server) => server,
             Err(error) => {
                 dial::reset(client);

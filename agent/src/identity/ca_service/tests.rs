@@ -106,8 +106,9 @@ async fn two_nodes_get_certificates_and_open_a_tunnel() {
         connector.connect(tls::identity_sni(&shop("db")), near),
         local.accept(far, None)
     );
-    let (_tunnel, client) = accepted.unwrap();
-    assert_eq!(client, shop("web"));
+    let accepted = accepted.unwrap();
+    assert_eq!(accepted.client, shop("web"));
+    assert_eq!(accepted.server, shop("db"));
     let connected = connected.unwrap();
     let shown = connected.get_ref().1.peer_certificates().unwrap();
     assert_eq!(tls::peer_identity(shown), Ok(shop("db")));

@@ -42,6 +42,17 @@ pub enum AcceptError {
     Timeout,
 }
 
+/// A tunnel whose both ends are known, each by its certificate.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// The stream.
+    pub stream: TlsStream<IO>,
+    /// Whose certificate the client showed.
+    pub client: Identity,
+    /// Whose certificate we showed.
+    pub server: Identity,
+}
+
 /// The certificates of a node's workloads, to be chosen from for each incoming tunnel.
 pub struct ServerCertificates {
     certificates: Certificates,
@@ -73,7 +84,7 @@ impl ServerCertificates {
         self.local.load().get(name).cloned()
     }
 
-    /// Accepts a tunnel, and returns it with the client's identity.
+    /// Accepts a tunnel.
     ///
     /// `destination` is the identity of the pod that the connection was captured for, if it was:
     /// such a client needn't name a server, but if it names one of ours it must be the pod's.
@@ -84,7 +95,7 @@ impl ServerCertificates {
         &self,
         io: IO,
         destination: Option<&Identity>,
-    ) -> Result<(TlsStream<IO>, Identity), AcceptError>
+    ) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -97,7 +108,7 @@ impl ServerCertificates {
         &self,
         io: IO,
         destination: Option<&Identity>,
-    ) -> Result<(TlsStream<IO>, Identity), AcceptError>
+    ) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -112,7 +123,11 @@ impl ServerCertificates {
             .map_err(handshake_error)?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = peer_identity(shown).map_err(PeerError::from)?;
-        Ok((stream, client))
+        Ok(Accepted {
+            stream,
+            client,
+            server: identity,
+        })
     }
 
     /// Whose certificate to show.

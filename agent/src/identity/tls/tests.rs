@@ -248,7 +248,7 @@ async fn accept(
         local
             .accept(far, destination)
             .await
-            .map(|(_, client)| client)
+            .map(|accepted| accepted.client)
     });
     accepted
 }

@@ -48,7 +48,7 @@ fn snapshot() -> Arc<Snapshot> {
         manifest
             .objects
             .into_iter()
-            .map(|parsed| Change::Upsert(parsed.object.unwrap())),
+            .map(|parsed| Change::Upsert(parsed.object)),
     );
     store.snapshot()
 }
