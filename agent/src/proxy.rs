@@ -1,8 +1,8 @@
 //! The data path: captured connections in, connections to pods and other agents out.
 //!
-//! [`outbound`] carries what pods open, [`inbound`] what other agents bring in tunnels,
-//! [`plaintext`] what reaches pods from outside the mesh. [`route`] decides where to, the policy
-//! module whether; [`dial`] and [`copy`] do it; [`follow`] applies what changes meanwhile.
+//! `outbound` carries what pods open, `inbound` what other agents bring in tunnels,
+//! `plaintext` what reaches pods from outside the mesh. [`route`] decides where to, the policy
+//! module whether; `dial` and [`copy`] do it; `follow` applies what changes meanwhile.
 
 pub mod connections;
 mod connector;

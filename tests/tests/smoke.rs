@@ -2,8 +2,6 @@
 
 use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result};
 
-const MARKER: &str = "a-marker-nobody-may-read";
-
 fn each_network(test: impl Fn(PodNetwork, Family) -> Result<()>) -> Result<()> {
     for network in [PodNetwork::Routed, PodNetwork::Bridged] {
         for family in [Family::V4, Family::V6] {

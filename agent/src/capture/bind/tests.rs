@@ -107,7 +107,10 @@ fn doubt_binds_nothing() {
         claim(3, "10.0.0.1", PodNamespace),
         claim(4, "10.0.0.1", PodNamespace),
     ];
-    assert_eq!(bound(&[], &[3, 4], &two_interfaces, &[x.clone()]), "!x");
+    assert_eq!(
+        bound(&[], &[3, 4], &two_interfaces, std::slice::from_ref(&x)),
+        "!x"
+    );
     let two_pods = [
         claim(3, "10.0.0.1", PodNamespace),
         claim(3, "10.0.0.2", PodNamespace),
