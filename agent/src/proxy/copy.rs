@@ -4,12 +4,7 @@
 //! reset as a reset, and a reader that stops makes the writer stop. A connection that is idle
 //! holds no buffer.
 
-use std::{
-    io,
-    net::Shutdown,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use h2::Reason;
 use socket2::SockRef;
