@@ -206,7 +206,8 @@ impl Capture {
     }
 
     async fn look(&mut self) -> Result<bool, Error> {
-        let observation: Observation = devices::observe(&self.handle).await?;
+        let observation: Observation =
+            devices::observe(&self.handle, |index| self.interfaces.is_bound(index)).await?;
         let snapshot = self.store.snapshot();
         let pods: Vec<Arc<Workload>> = snapshot
             .local_workloads(&self.settings.node)

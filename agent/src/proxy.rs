@@ -8,6 +8,7 @@ pub mod connections;
 mod connector;
 pub mod copy;
 mod dial;
+mod error;
 mod follow;
 mod inbound;
 mod load;

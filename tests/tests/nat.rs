@@ -4,13 +4,19 @@ use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result};
 
 #[test]
 fn clients_outside_the_mesh_reach_a_permissive_pod_through_nat() -> Result<()> {
-    for (network, family) in [
-        (PodNetwork::Routed, Family::V4),
-        (PodNetwork::Routed, Family::V6),
-        (PodNetwork::Bridged, Family::V4),
-        (PodNetwork::Bridged, Family::V6),
+    for (network, family, rp_filter) in [
+        (PodNetwork::Routed, Family::V4, 0),
+        (PodNetwork::Routed, Family::V6, 0),
+        (PodNetwork::Bridged, Family::V4, 1),
+        (PodNetwork::Bridged, Family::V6, 0),
+        // Strict: a packet must come in where its answer would go out.
+        (PodNetwork::Routed, Family::V4, 1),
     ] {
-        let lab = Lab::builder("nat").pods(network).family(family).build()?;
+        let lab = Lab::builder("nat")
+            .pods(network)
+            .family(family)
+            .rp_filter(rp_filter)
+            .build()?;
         lab.namespace("shop").enrolled()?;
         lab.namespace("legacy").not_enrolled()?;
         let near = lab.node("a").pod("near", PodSpec::in_namespace("legacy"))?;

@@ -50,9 +50,15 @@ pub(super) struct Observation {
 
 /// Looks at everything once: some dumps over netlink.
 ///
+/// Pods' namespaces are asked only for interfaces that `is_bound` says no to: the others' claims
+/// would count for nothing.
+///
 /// # Errors
 /// The kernel's refusal of a dump.
-pub(super) async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
+pub(super) async fn observe(
+    handle: &Handle,
+    is_bound: impl Fn(u32) -> bool,
+) -> Result<Observation, rtnetlink::Error> {
     let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
     let devices: BTreeMap<u32, Device> = links
         .iter()
@@ -97,10 +103,8 @@ pub(super) async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::E
             })
         })
         .collect();
-    for device in devices
-        .values()
-        .filter(|device| pods.contains(&device.index))
-    {
+    let unbound = |device: &&Device| pods.contains(&device.index) && !is_bound(device.index);
+    for device in devices.values().filter(unbound) {
         if let Some((namespace, peer)) = device.peer {
             let addresses = addresses_in(handle, namespace, peer).await;
             claims.extend(addresses.into_iter().map(|address| Claim {

@@ -97,6 +97,11 @@ impl Interfaces {
         self.forget_absent(maps, observation)
     }
 
+    /// Whether it's known whose interface it is.
+    pub(super) fn is_bound(&self, index: u32) -> bool {
+        self.bindings.contains_key(&index)
+    }
+
     /// Whether a pod of this node has no interface yet, or an interface no pod: worth another look
     /// even if no event comes, since addresses in a pod's namespace change without one here.
     #[must_use]

@@ -87,19 +87,21 @@ fn is_reset(error: &io::Error) -> bool {
 /// A TCP connection that is reset when dropped, unless both its directions ended well: an
 /// application must not take a connection that was cut off for one that was complete.
 #[derive(Debug)]
-struct ResetOnDrop {
+pub struct ResetOnDrop {
     stream: TcpStream,
     armed: bool,
 }
 
-impl ResetOnDrop {
-    fn new(stream: TcpStream) -> Self {
+impl From<TcpStream> for ResetOnDrop {
+    fn from(stream: TcpStream) -> Self {
         Self {
             stream,
             armed: true,
         }
     }
+}
 
+impl ResetOnDrop {
     fn finished(&mut self) {
         self.armed = false;
     }

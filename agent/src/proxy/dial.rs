@@ -14,6 +14,7 @@ use tokio::{
     time,
 };
 
+use super::copy::ResetOnDrop;
 use crate::policy::Permit;
 
 /// How long a server may take to accept.
@@ -51,8 +52,10 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<TcpStream, Error> {
-    connect(permit.destination_address(), client, mark::AGENT).await
+pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<ResetOnDrop, Error> {
+    Ok(connect(permit.destination_address(), client, mark::AGENT)
+        .await?
+        .into())
 }
 
 /// Dials a server that isn't of the mesh, as the client itself would have.
@@ -62,9 +65,9 @@ pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<Tc
 pub(super) async fn outside(
     address: SocketAddr,
     client: Option<IpAddr>,
-) -> Result<TcpStream, Error> {
+) -> Result<ResetOnDrop, Error> {
     // Tracked: a pod's way out of the cluster may need the node's masquerade.
-    connect(address, client, mark::AGENT_TRACKED).await
+    Ok(connect(address, client, mark::AGENT_TRACKED).await?.into())
 }
 
 /// Dials another agent, from the node's own address.
@@ -167,12 +170,4 @@ pub(super) fn listener(address: SocketAddr, mark: u32) -> io::Result<tokio::net:
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     tokio::net::TcpListener::from_std(socket.into())
-}
-
-/// Closes a connection with a reset: the client must see that it failed, not that it ended.
-pub(super) fn reset(stream: TcpStream) {
-    if let Ok(stream) = stream.into_std() {
-        // Without it the client sees an end instead of a reset, which is all that is lost.
-        let _ = Socket::from(stream).set_linger(Some(Duration::ZERO));
-    }
 }

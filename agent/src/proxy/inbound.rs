@@ -8,8 +8,10 @@ use tokio::net::TcpStream;
 use super::{
     Proxy, baggage,
     connections::{ConnectionGuard, OpenConnection, RegisterError},
-    copy::{CopyError, TcpSide, copy_tunnel},
-    dial, log_dry_run,
+    copy::{TcpSide, copy_tunnel},
+    dial,
+    error::{Error, ended, finish},
+    log_dry_run,
     route::TUNNEL_PORT,
 };
 use crate::{
@@ -17,69 +19,14 @@ use crate::{
     hbone::{
         Authority,
         server::{self, InboundRequest},
-        stream::StreamError,
     },
     identity::{Identity, tls::Accepted},
-    policy::{self, Connection, Denied},
-    telemetry::{
-        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
-    },
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
 /// Ports of the agent itself, which no stream may ask for: it would come back to us.
 const OWN_PORTS: [u16; 3] = [15001, 15006, TUNNEL_PORT];
-
-/// Why a stream was refused, or cut off.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("the authority {0} is a name, and no waypoint serves names here")]
-    Name(Authority),
-    #[error("port {0} is the agent's own, not a workload's")]
-    OwnPort(u16),
-    #[error("{0} is no enrolled workload of this node")]
-    NotHere(SocketAddr),
-    #[error("the tunnel was opened to {tunnel}, and {address} is {workload}")]
-    OtherIdentity {
-        tunnel: Box<Identity>,
-        address: SocketAddr,
-        workload: Box<Identity>,
-    },
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    #[error(transparent)]
-    Dial(#[from] dial::Error),
-    #[error("the client's agent gave up: {0}")]
-    Answer(#[from] StreamError),
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-}
-
-impl Error {
-    /// What the other agent is told.
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Denied(_) => StatusCode::UNAUTHORIZED,
-            Self::Register(_) | Self::Dial(_) | Self::Answer(_) | Self::Copy(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    fn flags(&self) -> ResponseFlags {
-        match self {
-            Self::Denied(_) => ResponseFlags::Deny,
-            Self::OtherIdentity { .. } => ResponseFlags::IdentityError,
-            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) => ResponseFlags::Connect,
-            Self::Register(_) | Self::Dial(_) => ResponseFlags::Connect,
-            Self::Answer(_) | Self::Copy(_) => ResponseFlags::None,
-        }
-    }
-}
 
 /// Serves one tunnel from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
@@ -167,15 +114,7 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
             Err(error)
         }
     };
-    match &result {
-        Ok(()) => report.finish(Outcome::Complete),
-        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed {
-            flags: error.flags(),
-            error,
-        }),
-    }
+    finish(report, &result);
 }
 
 impl Tunnel {
@@ -278,12 +217,7 @@ impl Stream {
             guard.token(),
         )
         .await;
-        match (copied, guard.closed_by()) {
-            (Err(CopyError::Cancelled), Some(reason)) => {
-                Err(RegisterError::Closed(reason.clone()).into())
-            }
-            (copied, _) => Ok(copied?),
-        }
+        ended(&guard, copied)
     }
 
     fn register(&self, destination: &Arc<Workload>) -> Result<ConnectionGuard, RegisterError> {

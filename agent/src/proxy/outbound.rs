@@ -8,10 +8,11 @@ use super::{
     Proxy,
     connections::{ConnectionGuard, OpenConnection, RegisterError},
     connector,
-    copy::{CopyError, TcpSide, copy_tcp, copy_tunnel},
+    copy::{ResetOnDrop, TcpSide, copy_tcp, copy_tunnel},
     dial,
+    error::{Error, ended, finish},
     load::LoadGuard,
-    route::{self, NoRoute, Request, Route},
+    route::{self, Request, Route},
 };
 use crate::{
     discovery::{
@@ -20,63 +21,14 @@ use crate::{
     },
     hbone::{
         Authority, Forwarded, HboneStream, RequestHeaders,
-        client::OpenError,
         pool::{PoolError, PoolKey},
     },
-    policy::{self, Connection, Denied},
-    telemetry::{
-        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
-    },
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
 /// From the client's connection to the answer of the other agent, a new tunnel included.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Why a client's connection was not carried, or not to its end.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    NoRoute(#[from] NoRoute),
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    #[error(transparent)]
-    Dial(#[from] dial::Error),
-    #[error(transparent)]
-    Tunnel(#[from] PoolError<connector::Error>),
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-}
-
-impl Error {
-    fn flags(&self) -> ResponseFlags {
-        match self {
-            Self::NoRoute(_) | Self::Dial(_) | Self::Register(_) => ResponseFlags::Connect,
-            Self::Denied(_) => ResponseFlags::Deny,
-            Self::Tunnel(error) => tunnel_flags(error),
-            Self::Copy(_) => ResponseFlags::None,
-        }
-    }
-}
-
-fn tunnel_flags(error: &PoolError<connector::Error>) -> ResponseFlags {
-    match error {
-        PoolError::Connect(cause) => match &**cause {
-            connector::Error::Certificate(_) => ResponseFlags::IdentityError,
-            connector::Error::Dial(_) => ResponseFlags::Connect,
-            connector::Error::Peer(_) | connector::Error::Handshake(_) => ResponseFlags::TlsFailure,
-        },
-        PoolError::ConnectTimeout(_) => ResponseFlags::NetworkPolicy,
-        PoolError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
-        PoolError::Open(OpenError::Denied(_)) => ResponseFlags::Deny,
-        PoolError::Open(_)
-        | PoolError::Timeout
-        | PoolError::TooManyTunnels(_)
-        | PoolError::Invalidated
-        | PoolError::Draining => ResponseFlags::Connect,
-    }
-}
 
 /// Carries one captured connection from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
@@ -84,6 +36,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         // Reset between SYN and accept.
         return;
     };
+    let client = ResetOnDrop::from(client);
     let (peer, original) = (super::canonical(peer), super::canonical(original));
 
     // Who: the hook let nothing through but the interface's own addresses, so the address tells
@@ -91,7 +44,6 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let snapshot = proxy.store.snapshot();
     let Some(source) = proxy.local_workload(&snapshot, peer.ip()) else {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
-        dial::reset(client);
         return;
     };
 
@@ -103,7 +55,8 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         Ok(request) => request,
         Err(error) => {
             let description = describe(&source, peer, original, None);
-            refuse(&proxy, client, description, &error.into());
+            let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
+            finish(report, &Err(error.into()));
             return;
         }
     };
@@ -140,7 +93,7 @@ impl Exchange {
     }
 
     /// An enrolled pod of this node: both agents are this one, so both reports are.
-    async fn local(self, client: TcpStream, destination: &Arc<Workload>) {
+    async fn local(self, client: ResetOnDrop, destination: &Arc<Workload>) {
         let description = describe(
             &self.source,
             self.peer,
@@ -165,7 +118,7 @@ impl Exchange {
 
     async fn carry_local(
         &self,
-        client: TcpStream,
+        client: ResetOnDrop,
         destination: &Arc<Workload>,
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
@@ -175,31 +128,19 @@ impl Exchange {
             destination,
             destination_address: self.request.address,
         };
-        let permit = match policy::evaluate(self.snapshot.policies(), &connection) {
-            Ok(permit) => permit,
-            Err(denied) => {
-                dial::reset(client);
-                return Err(denied.into());
-            }
-        };
+        let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
         let guard = self.register(Reporter::Destination, transfer)?;
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = match dial::to_pod(&permit, keep).await {
-            Ok(server) => server,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        let server = dial::to_pod(&permit, keep).await?;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     /// An enrolled pod elsewhere: its agent decides.
-    async fn tunnel(self, client: TcpStream, destination: &Arc<Workload>, via: SocketAddr) {
+    async fn tunnel(self, client: ResetOnDrop, destination: &Arc<Workload>, via: SocketAddr) {
         let mut description = describe(&self.source, self.peer, via, Some(&self.request));
         description.hbone_address = Some(self.request.address);
         let transfer = Arc::<Transfer>::default();
@@ -210,21 +151,15 @@ impl Exchange {
 
     async fn carry_tunnel(
         &self,
-        client: TcpStream,
+        client: ResetOnDrop,
         destination: &Arc<Workload>,
         via: SocketAddr,
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = match self.open_stream(destination, via).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        let stream = self.open_stream(destination, via).await?;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     async fn open_stream(
@@ -256,7 +191,7 @@ impl Exchange {
     }
 
     /// Not of the mesh: carried on as it came.
-    async fn plain(self, client: TcpStream) {
+    async fn plain(self, client: ResetOnDrop) {
         let mut description = describe(
             &self.source,
             self.peer,
@@ -270,7 +205,11 @@ impl Exchange {
         finish(report, &result);
     }
 
-    async fn carry_plain(&self, client: TcpStream, transfer: &Arc<Transfer>) -> Result<(), Error> {
+    async fn carry_plain(
+        &self,
+        client: ResetOnDrop,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
         // A process of this node answers from a local socket, past the hook that would bring its
         // answer to us: it gets the node's address as source.
@@ -279,15 +218,9 @@ impl Exchange {
             .node_addresses
             .contains(&self.request.address.ip());
         let keep = (!is_own).then_some(self.peer.ip());
-        let server = match dial::outside(self.request.address, keep).await {
-            Ok(server) => server,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        let server = dial::outside(self.request.address, keep).await?;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     fn register(
@@ -311,37 +244,6 @@ impl Exchange {
         };
         self.proxy.connections.register(connection, &self.snapshot)
     }
-}
-
-/// A copy that was cancelled says why.
-fn closed_by(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
-    match (copied, guard.closed_by()) {
-        (Err(CopyError::Cancelled), Some(reason)) => {
-            Err(Error::Register(RegisterError::Closed(reason.clone())))
-        }
-        (copied, _) => Ok(copied?),
-    }
-}
-
-fn finish(report: ConnectionReport, result: &Result<(), Error>) {
-    match result {
-        Ok(()) => report.finish(Outcome::Complete),
-        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed {
-            flags: error.flags(),
-            error,
-        }),
-    }
-}
-
-fn refuse(proxy: &Proxy, client: TcpStream, description: ConnectionDescription, error: &Error) {
-    dial::reset(client);
-    let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
-    report.finish(Outcome::Failed {
-        flags: error.flags(),
-        error,
-    });
 }
 
 fn describe(
