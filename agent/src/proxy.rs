@@ -24,6 +24,7 @@ use std::{
 };
 
 use ambit_common::{capture::Listener, mark};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -217,9 +218,15 @@ pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
             if is_ipv6 && !ipv6 {
                 continue;
             }
-            let listener = dial::listener(port, is_ipv6, mark).map_err(|error| {
+            let failed = |error: io::Error| {
                 io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
-            })?;
+            };
+            let listener = dial::listener(port, is_ipv6, mark).map_err(failed)?;
+            if role != Listener::Tunnel {
+                // Accepted sockets inherit it: what nobody brings to its end is seen to be cut
+                // off, also if the agent is killed before it has looked at the connection.
+                SockRef::from(&listener).set_linger(Some(Duration::ZERO)).map_err(failed)?;
+            }
             listeners.push((role, is_ipv6, listener));
         }
     }

@@ -23,7 +23,7 @@ pub async fn copy_tcp(
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let (mut client, mut server) = (ResetOnDrop::new(client), ResetOnDrop::new(server));
+    let (client, server) = (ResetOnDrop::new(client), ResetOnDrop::new(server));
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
