@@ -25,6 +25,7 @@ use std::{
 };
 
 use ambit_common::{capture::Listener, mark};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -227,9 +228,17 @@ pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
             .filter(|address| ipv6 || address.is_ipv4())
         {
             let address = SocketAddr::new(address, port);
-            let listener = dial::listener(address, mark).map_err(|error| {
+            let failed = |error: io::Error| {
                 io::Error::new(error.kind(), format!("listening on {address}: {error}"))
-            })?;
+            };
+            let listener = dial::listener(address, mark).map_err(failed)?;
+            if role != Listener::Tunnel {
+                // Accepted sockets inherit it: what nobody brings to its end is seen to be cut
+                // off, also if the agent is killed before it has looked at the connection.
+                SockRef::from(&listener)
+                    .set_linger(Some(Duration::ZERO))
+                    .map_err(failed)?;
+            }
             listeners.push((role, address.is_ipv6(), listener));
         }
     }

@@ -1,5 +1,7 @@
 //! Ambit in a lab: one control, and an agent on each node.
 
+mod settle;
+
 use std::{
     collections::BTreeMap,
     fs,

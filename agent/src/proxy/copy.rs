@@ -84,35 +84,25 @@ fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-/// A TCP connection that is reset when dropped, unless both its directions ended well: an
-/// application must not take a connection that was cut off for one that was complete.
+/// A TCP connection that is reset when it closes, unless both its directions ended well: an
+/// application must not take a connection that was cut off for one that was complete. The kernel
+/// is told from the start, since it may be the one that closes, after the agent was killed.
 #[derive(Debug)]
 pub struct ResetOnDrop {
     stream: TcpStream,
-    armed: bool,
 }
 
 impl From<TcpStream> for ResetOnDrop {
     fn from(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            armed: true,
-        }
+        // It fails only on what isn't a socket.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        Self { stream }
     }
 }
 
 impl ResetOnDrop {
-    fn finished(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            // It fails only on what isn't a socket.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        }
+    fn finished(&self) {
+        let _ = SockRef::from(&self.stream).set_linger(None);
     }
 }
 

@@ -23,7 +23,7 @@ pub async fn copy_tcp(
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let (mut client, mut server): (ResetOnDrop, ResetOnDrop) = (client.into(), server.into());
+    let (client, server): (ResetOnDrop, ResetOnDrop) = (client.into(), server.into());
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),

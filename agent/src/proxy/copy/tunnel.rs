@@ -51,7 +51,7 @@ pub async fn copy_tunnel(
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let mut tcp: ResetOnDrop = tcp.into();
+    let tcp: ResetOnDrop = tcp.into();
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
