@@ -18,7 +18,7 @@ mod traffic;
 mod wire;
 
 use std::{
-    mem,
+    fs, io,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -107,13 +107,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
              run `sudo -E env PATH=\"$PATH\" cargo xtask demo`"
         );
     }
+    // An earlier run's says nothing about this one.
+    match fs::remove_file(REPORT) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => bail!("{REPORT}: {error}"),
+        _ => {}
+    }
     setup::ensure()?;
     let ambit = build::ambit(options.release)?;
     let started = Instant::now();
     let mut show = Show::new(CHECKS.len() + 3);
     let parting = play(options, &ambit, &mut show);
     let closed = show.close(Path::new(REPORT), started.elapsed());
-    println!("{parting}");
+    print!("{parting}");
     closed
 }
 
@@ -155,8 +160,7 @@ fn perform(lab: &Lab, ambit: &Path, keep: bool, show: &mut Show) -> String {
     }
     let hints = stage.hints();
     if keep {
-        // Its processes are to outlive this one.
-        mem::forget(stage);
+        stage.leave_up();
     }
     hints
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{Child, Lab, Pod};
 
 use super::until;
@@ -82,9 +82,10 @@ pub(super) fn ask(client: &Pod, server: &Server, marker: &str) -> Result<usize> 
         let own = address_like(client, address.ip())?;
         let answer = curl(client, *address, marker)?;
         let expected = format!("{} to {own}: {marker}\n", server.pod.name());
-        if answer != expected {
-            bail!("{address} answered {answer:?} instead of {expected:?}");
-        }
+        ensure!(
+            answer == expected,
+            "{address} answered {answer:?} instead of {expected:?}"
+        );
     }
     Ok(addresses.len())
 }
@@ -102,11 +103,11 @@ pub(super) fn curl(client: &Pod, address: SocketAddr, marker: &str) -> Result<St
         &url,
     ];
     let output = client.run("curl", curl)?;
+    let said = output.stderr.trim();
     ensure!(
         output.succeeded(),
-        "{}: {}",
-        output.command,
-        output.stderr.trim()
+        "{said} (from {} to {address})",
+        client.name()
     );
     Ok(output.text())
 }

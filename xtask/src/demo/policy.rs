@@ -69,9 +69,7 @@ fn refused(stage: &Stage<'_>) -> Result<String> {
         };
         ensure!(REFUSALS.iter().any(|code| said.contains(code)), "{said}");
     }
-    Ok(said
-        .rsplit_once("/: ")
-        .map_or(said.clone(), |(_, reason)| reason.to_owned()))
+    Ok(said)
 }
 
 /// Connections of the frontend that the agent of node b has denied.

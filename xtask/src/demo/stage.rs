@@ -5,7 +5,7 @@
 //! | `shop`, in the mesh | frontend, cart (nginx) | catalog (nginx), batch |
 //! | `legacy`, not in it | caller | old (nginx) |
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, mem, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use lab::{Capture, Lab, Mesh, Node, Pod, PodSpec, RunningMesh};
@@ -77,6 +77,21 @@ impl<'a> Stage<'a> {
         Ok((stage, detail))
     }
 
+    /// Lets the processes outlive this one.
+    pub(super) fn leave_up(self) {
+        let Stage {
+            mesh,
+            cart,
+            catalog,
+            old,
+            wire,
+            ..
+        } = self;
+        // Nobody would end it, and its file would grow for ever.
+        drop(wire);
+        mem::forget((mesh, cart, catalog, old));
+    }
+
     /// What to try in a lab that stays.
     pub(super) fn hints(&self) -> String {
         let frontend = self.frontend.namespace();
@@ -86,8 +101,10 @@ impl<'a> Stage<'a> {
              nsenter --net=/run/netns/{frontend} curl http://{}/\n\n\
              Look at what the agent of node a knows:\n\n    \
              nsenter --net=/run/netns/{node} curl http://127.0.0.1:15000/workloads\n    \
-             nsenter --net=/run/netns/{node} curl http://127.0.0.1:15020/metrics\n",
+             nsenter --net=/run/netns/{node} curl http://127.0.0.1:15020/metrics\n\n\
+             Logs of the agents: {}\n",
             self.catalog.addresses()[0],
+            self.lab.directory().join("logs").display(),
         )
     }
 }

@@ -74,7 +74,7 @@ fn judge(packets: &[Packet], outside: &[IpAddr], marker: &str) -> Result<String>
 
     let bytes: usize = ported.iter().map(|packet| packet.payload.len()).sum();
     let mut detail = format!(
-        "{} packets of the mesh, all TLS, marker in none; outside the mesh in {in_clear} of {}",
+        "{} packets of the mesh, all TLS; the marker in none, outside the mesh in {in_clear} of {}",
         ported.len(),
         clear.len()
     );

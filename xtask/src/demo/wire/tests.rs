@@ -65,7 +65,8 @@ fn judged(packets: &[Packet]) -> Result<String> {
 fn tls_alone_passes_with_its_count() {
     let detail = judged(&good()).expect("all is TLS");
     let first = detail.lines().next().expect("there is a summary");
-    let expected = "10 packets of the mesh, all TLS, marker in none; outside the mesh in 1 of 1";
+    let expected =
+        "10 packets of the mesh, all TLS; the marker in none, outside the mesh in 1 of 1";
     assert_eq!(first, expected);
 }
 
