@@ -32,6 +32,7 @@ pub fn ambit_program() -> Result<PathBuf> {
 /// How a mesh is set up. All else is as a user would have it.
 #[derive(Debug, Clone)]
 pub struct Mesh {
+    program: Option<PathBuf>,
     certificate_ttl: String,
     control_arguments: Vec<String>,
     agent_arguments: Vec<String>,
@@ -40,6 +41,7 @@ pub struct Mesh {
 impl Default for Mesh {
     fn default() -> Self {
         Self {
+            program: None,
             certificate_ttl: "10m".into(),
             control_arguments: Vec::new(),
             agent_arguments: Vec::new(),
@@ -48,6 +50,13 @@ impl Default for Mesh {
 }
 
 impl Mesh {
+    /// The `ambit` program to run. Default [`ambit_program`].
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Life of workloads' certificates, as `--certificate-ttl` takes it. Default `10m`.
     #[must_use]
     pub fn certificate_ttl(mut self, ttl: &str) -> Self {
@@ -150,7 +159,7 @@ impl RunningMesh<'_> {
     pub fn start_control(&mut self) -> Result<()> {
         let first = &self.lab.nodes()[0];
         let mut command = first
-            .command(ambit_program()?)
+            .command(self.program()?)
             .arg("control")
             .args([
                 "--directory".as_ref(),
@@ -183,7 +192,7 @@ impl RunningMesh<'_> {
         let token = self.lab.directory().join(format!("token-{}", node.name()));
         let bundle = self.state.join("trust-bundle.pem");
         let mut command = node
-            .command(ambit_program()?)
+            .command(self.program()?)
             .args(["node", "--node-name", node.name()])
             .args([
                 "--directory".as_ref(),
@@ -244,7 +253,7 @@ impl RunningMesh<'_> {
         for node in self.lab.nodes() {
             self.stop_agent(node.name())?;
             node.run(
-                ambit_program()?,
+                self.program()?,
                 [
                     "uninstall".as_ref(),
                     "--bpffs".as_ref(),
@@ -254,6 +263,10 @@ impl RunningMesh<'_> {
             .success()?;
         }
         Ok(())
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        self.settings.program.clone().map_or_else(ambit_program, Ok)
     }
 }
 
