@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connector::TunnelConnector;
-use self::{connections::Connections, load::Load};
+use self::{connections::Connections, dial::For, load::Load};
 use crate::{
     discovery::{
         model::Workload,
@@ -200,7 +200,7 @@ impl Proxy {
     }
 }
 
-/// The sockets of all roles, for each family that the node has.
+/// The sockets that take what is captured: one for each role and family that the node has.
 ///
 /// # Errors
 /// The kernel's refusal, with the port.
@@ -213,17 +213,33 @@ pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
         (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
         (Listener::Tunnel, route::TUNNEL_PORT, mark::AGENT_TRACKED),
     ] {
-        for is_ipv6 in [false, true] {
-            if is_ipv6 && !ipv6 {
-                continue;
-            }
-            let listener = dial::listener(port, is_ipv6, mark).map_err(|error| {
-                io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
-            })?;
+        for is_ipv6 in families(ipv6) {
+            let listener = listener(For::Captured, port, is_ipv6, mark)?;
             listeners.push((role, is_ipv6, listener));
         }
     }
     Ok(listeners)
+}
+
+/// The sockets that take tunnels sent to the node's own addresses, one a family.
+///
+/// # Errors
+/// The kernel's refusal, with the port.
+pub fn tunnel_listeners(ipv6: bool) -> io::Result<Vec<TcpListener>> {
+    families(ipv6)
+        .map(|is_ipv6| listener(For::Node, route::TUNNEL_PORT, is_ipv6, mark::AGENT_TRACKED))
+        .collect()
+}
+
+/// Whether a family is IPv6, for each that the node has.
+fn families(ipv6: bool) -> impl Iterator<Item = bool> {
+    [false, true].into_iter().filter(move |is_ipv6| ipv6 || !is_ipv6)
+}
+
+fn listener(whose: For, port: u16, is_ipv6: bool, mark: u32) -> io::Result<TcpListener> {
+    dial::listener(whose, port, is_ipv6, mark).map_err(|error| {
+        io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
+    })
 }
 
 /// What the mesh calls a workload in the `baggage` header.

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ambit_common::capture::Listener;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -117,6 +118,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         // From here on what is captured comes to us.
         capture.serve(role, is_ipv6, &listener)?;
         tasks.spawn(proxy.clone().serve(role, listener));
+    }
+    for listener in proxy::tunnel_listeners(capture::has_ipv6())? {
+        tasks.spawn(proxy.clone().serve(Listener::Tunnel, listener));
     }
     let limits = Limits::default();
     tasks.spawn(serve_metrics(metrics_listener, metrics, limits, stop.clone()));

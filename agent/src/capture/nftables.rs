@@ -1,14 +1,21 @@
-//! The node's one nftables table: packets of the mesh stay out of conntrack.
+//! The node's one nftables table: packets of the mesh stay out of conntrack, and packets for the
+//! agent's transparent sockets reach them.
 //!
 //! A captured packet for a Service VIP still passes netfilter: kube-proxy's DNAT would rewrite it
 //! on its way to the agent. Untracked packets meet no NAT. One table for the node, none in a pod.
+//!
+//! A client outside the mesh sends to the pod while the agent's socket answers in the pod's name.
+//! The kernel looks for such a socket before it routes (early demux), finds it, and drops the
+//! packet when it is to be forwarded all the same: `to_pod` would never see it. So what belongs
+//! to a transparent socket is marked, which routes it to the agent. After NAT, since only then
+//! does the packet bear the pod's address if it was sent to a VIP.
 //!
 //! The messages are made here because the libraries for nf_tables need C headers or the `nft`
 //! program, and the agent's image has neither. Layout: linux/netfilter/nf_tables.h.
 
 use std::io;
 
-use ambit_common::mark;
+use ambit_common::{capture::Listener, mark};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 /// The table's name, in the `inet` family.
@@ -34,8 +41,15 @@ const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
 /// `raw`: before conntrack, which sits at -200.
 const PRIORITY_RAW: i32 = -300;
+/// After `dstnat` (-100), before routing.
+const PRIORITY_TRANSLATED: i32 = -90;
 const REGISTER: u32 = 1;
 const META_MARK: u32 = 3;
+const META_PROTOCOL: u32 = 16;
+const SOCKET_TRANSPARENT: u32 = 0;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const TCP: u8 = 6;
 
 /// Writes the table, in place of one that an earlier agent left.
 ///
@@ -47,10 +61,12 @@ pub fn install() -> io::Result<()> {
     batch.table(NEW_TABLE, FLAG_CREATE);
     batch.table(DELETE_TABLE, 0);
     batch.table(NEW_TABLE, FLAG_CREATE);
-    batch.chain("prerouting", HOOK_PREROUTING);
-    batch.chain("output", HOOK_OUTPUT);
+    batch.chain("prerouting", HOOK_PREROUTING, PRIORITY_RAW);
+    batch.chain("output", HOOK_OUTPUT, PRIORITY_RAW);
+    batch.chain("translated", HOOK_PREROUTING, PRIORITY_TRANSLATED);
     batch.untrack("prerouting", mark::CAPTURE, mark::CAPTURE_MASK);
     batch.untrack("output", mark::AGENT, u32::MAX);
+    batch.keep_for_sockets("translated");
     batch.commit()
 }
 
@@ -82,32 +98,40 @@ impl Batch {
         self.message(kind, flags | FLAG_ACKNOWLEDGE, FAMILY_INET, &text(1, TABLE));
     }
 
-    fn chain(&mut self, name: &str, hook: u32) {
-        let hook = [number(1, hook), number(2, PRIORITY_RAW.cast_unsigned())].concat();
+    fn chain(&mut self, name: &str, hook: u32, priority: i32) {
+        let hook = [number(1, hook), number(2, priority.cast_unsigned())].concat();
         let body = [text(1, TABLE), text(3, name), nested(4, &hook), text(7, "filter")].concat();
         self.message(NEW_CHAIN, FLAG_CREATE | FLAG_ACKNOWLEDGE, FAMILY_INET, &body);
     }
 
     /// `meta mark & mask == value notrack`.
     fn untrack(&mut self, chain: &str, value: u32, mask: u32) {
-        let load = [number(1, REGISTER), number(2, META_MARK)].concat();
-        let masked = [
-            number(1, REGISTER),
-            number(2, REGISTER),
-            number(3, 4),
-            data(4, mask),
-            data(5, 0),
-        ]
-        .concat();
-        let equal = [number(1, REGISTER), number(2, 0), data(3, value)].concat();
-        let expressions = [
-            expression("meta", &load),
-            expression("bitwise", &masked),
-            expression("cmp", &equal),
-            expression("notrack", &[]),
-        ]
-        .concat();
-        let body = [text(1, TABLE), text(2, chain), nested(4, &expressions)].concat();
+        self.rule(chain, &[mark_is(EQUAL, value, mask), expression("notrack", &[])]);
+    }
+
+    /// `socket transparent 1 meta mark set ...`, unless a hook of ours has marked it already.
+    ///
+    /// Listeners are bound to loopback addresses, so none of them matches here. A SYN that meets such a socket in TIME_WAIT is answered by that, and connects when it is
+    /// sent again.
+    fn keep_for_sockets(&mut self, chain: &str) {
+        let mark = mark::for_listener(Listener::Plaintext);
+        let constant = [number(1, REGISTER), data(2, &mark.to_ne_bytes())].concat();
+        let transparent = [number(1, SOCKET_TRANSPARENT), number(2, REGISTER)].concat();
+        let set = [number(2, META_MARK), number(3, REGISTER)].concat();
+        let rule = [
+            mark_is(NOT_EQUAL, mark::CAPTURE, mark::CAPTURE_MASK),
+            load("meta", META_PROTOCOL),
+            compare(EQUAL, &[TCP]),
+            expression("socket", &transparent),
+            compare(EQUAL, &[1]),
+            expression("immediate", &constant),
+            expression("meta", &set),
+        ];
+        self.rule(chain, &rule);
+    }
+
+    fn rule(&mut self, chain: &str, expressions: &[Vec<u8>]) {
+        let body = [text(1, TABLE), text(2, chain), nested(4, &expressions.concat())].concat();
         let flags = FLAG_CREATE | FLAG_APPEND | FLAG_ACKNOWLEDGE;
         self.message(NEW_RULE, flags, FAMILY_INET, &body);
     }
@@ -187,8 +211,31 @@ fn number(kind: u16, value: u32) -> Vec<u8> {
 }
 
 /// A value for a register, in the byte order of the machine, as `meta mark` loads it.
-fn data(kind: u16, value: u32) -> Vec<u8> {
-    nested(kind, &attribute(1, &value.to_ne_bytes()))
+fn data(kind: u16, value: &[u8]) -> Vec<u8> {
+    nested(kind, &attribute(1, value))
+}
+
+/// `meta mark & mask` against a value.
+fn mark_is(comparison: u32, value: u32, mask: u32) -> Vec<u8> {
+    let masked = [
+        number(1, REGISTER),
+        number(2, REGISTER),
+        number(3, 4),
+        data(4, &mask.to_ne_bytes()),
+        data(5, &[0; 4]),
+    ];
+    let compared = compare(comparison, &value.to_ne_bytes());
+    [load("meta", META_MARK), expression("bitwise", &masked.concat()), compared].concat()
+}
+
+/// Loads a fact about the packet into the register.
+fn load(from: &str, key: u32) -> Vec<u8> {
+    expression(from, &[number(1, REGISTER), number(2, key)].concat())
+}
+
+/// Goes on if the register compares with a value as wanted.
+fn compare(comparison: u32, value: &[u8]) -> Vec<u8> {
+    expression("cmp", &[number(1, REGISTER), number(2, comparison), data(3, value)].concat())
 }
 
 fn expression(name: &str, body: &[u8]) -> Vec<u8> {

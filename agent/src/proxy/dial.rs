@@ -124,17 +124,33 @@ pub fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 { socket.set_ip_transparent_v6(true) } else { socket.set_ip_transparent_v4(true) }
 }
 
-/// A listening socket on every address, for connections to any address.
+/// Whose connections a listening socket takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// What the programs capture, for whatever address: they hand it over, so the socket is bound
+    /// to loopback, where nothing else can reach it and no look-up by port finds it.
+    Captured,
+    /// What is sent to the node.
+    Node,
+}
+
+/// A listening socket.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::TcpListener> {
+pub fn listener(
+    whose: For,
+    port: u16,
+    is_ipv6: bool,
+    mark: u32,
+) -> io::Result<tokio::net::TcpListener> {
     /// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
     const BACKLOG: i32 = 4096;
-    let (domain, any) = if is_ipv6 {
-        (Domain::IPV6, IpAddr::from(Ipv6Addr::UNSPECIFIED))
-    } else {
-        (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED))
+    let (domain, address): (_, IpAddr) = match (is_ipv6, whose) {
+        (true, For::Captured) => (Domain::IPV6, Ipv6Addr::LOCALHOST.into()),
+        (true, For::Node) => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+        (false, For::Captured) => (Domain::IPV4, Ipv4Addr::LOCALHOST.into()),
+        (false, For::Node) => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
     };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -144,9 +160,11 @@ pub fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::T
     if is_ipv6 {
         socket.set_only_v6(true)?;
     }
-    set_transparent(&socket, is_ipv6)?;
+    if whose == For::Captured {
+        set_transparent(&socket, is_ipv6)?;
+    }
     socket.set_mark(mark)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&SocketAddr::new(address, port).into())?;
     socket.listen(BACKLOG)?;
     tokio::net::TcpListener::from_std(socket.into())
 }
