@@ -11,6 +11,7 @@ mod dial;
 mod error;
 mod follow;
 mod inbound;
+pub mod listener;
 mod load;
 mod outbound;
 mod plaintext;
@@ -18,14 +19,12 @@ pub mod route;
 
 use std::{
     future::Future,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use ambit_common::{capture::Listener, mark};
-use socket2::SockRef;
+use ambit_common::capture::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -48,10 +47,6 @@ use crate::{
     policy::{self, Connection},
     telemetry::Metrics,
 };
-
-/// Ports of the listeners.
-const OUTBOUND_PORT: u16 = 15001;
-const PLAINTEXT_PORT: u16 = 15006;
 
 /// Tunnels that other agents may have open to this node at once.
 const MAX_TUNNELS: usize = 8192;
@@ -200,49 +195,6 @@ impl Proxy {
             .filter(|workload| *workload.node == *self.node && workload.is_enrolled())
             .cloned()
     }
-}
-
-/// The sockets of all roles, for each family that the node has.
-///
-/// # Errors
-/// The kernel's refusal, with the port.
-pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
-    let mut listeners = Vec::new();
-    for (role, port, mark) in [
-        // Answers for VIPs, which NAT must not see.
-        (Listener::Outbound, OUTBOUND_PORT, mark::AGENT),
-        // Answers to clients that may have come through NAT, which must see it.
-        (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
-        (Listener::Tunnel, route::TUNNEL_PORT, mark::AGENT_TRACKED),
-    ] {
-        // Other agents call the tunnel port; to the others only the capture leads, so that nobody
-        // can pretend to have been captured.
-        let addresses: [IpAddr; 2] = match role {
-            Listener::Tunnel => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-            Listener::Outbound | Listener::Plaintext => {
-                [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-            }
-        };
-        for address in addresses
-            .into_iter()
-            .filter(|address| ipv6 || address.is_ipv4())
-        {
-            let address = SocketAddr::new(address, port);
-            let failed = |error: io::Error| {
-                io::Error::new(error.kind(), format!("listening on {address}: {error}"))
-            };
-            let listener = dial::listener(address, mark).map_err(failed)?;
-            if role != Listener::Tunnel {
-                // Accepted sockets inherit it: what nobody brings to its end is seen to be cut
-                // off, also if the agent is killed before it has looked at the connection.
-                SockRef::from(&listener)
-                    .set_linger(Some(Duration::ZERO))
-                    .map_err(failed)?;
-            }
-            listeners.push((role, address.is_ipv6(), listener));
-        }
-    }
-    Ok(listeners)
 }
 
 /// What the mesh calls a workload in the `baggage` header.

@@ -40,6 +40,7 @@ mod plan;
 mod pod;
 mod process;
 mod sys;
+mod talk;
 mod wait;
 mod watchdog;
 
@@ -54,4 +55,5 @@ pub use place::Place;
 pub use plan::{Family, NODE_INTERFACE, PodNetwork};
 pub use pod::{Phase, Pod, PodSpec, ScheduledPod};
 pub use process::{Child, Command, Output};
+pub use talk::{Held, Talk, Way, on_each_network};
 pub use wait::eventually;

@@ -20,7 +20,8 @@ fn manifest(namespace: &str, spec: &str) -> String {
 fn plaintext_gets_where_the_narrowest_mode_lets_it() -> Result<()> {
     let till = "selector: {matchLabels: {app: till}}";
     let strict = "{mtls: {mode: STRICT}}";
-    let table: Vec<(Vec<(&str, String)>, [&str; 2])> = vec![
+    type Policies<'a> = Vec<(&'a str, String)>;
+    let table: Vec<(Policies<'_>, [&str; 2])> = vec![
         (vec![], ["echoed", "echoed"]),
         (vec![("shop", strict.into())], ["reset", "reset"]),
         (

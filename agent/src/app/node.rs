@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ambit_common::capture::Listener;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -24,8 +25,9 @@ use crate::{
         certificates::CertificateState,
     },
     proxy::{
-        self, Parts, Proxy,
+        Parts, Proxy,
         connections::{ConnectionView, Connections},
+        listener,
     },
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
 };
@@ -119,10 +121,13 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
-    for (role, is_ipv6, listener) in proxy::listeners(capture::has_ipv6())? {
+    for (role, is_ipv6, listener) in listener::captured(capture::has_ipv6())? {
         // From here on what is captured comes to us.
         capture.serve(role, is_ipv6, &listener)?;
         tasks.spawn(proxy.clone().serve(role, listener));
+    }
+    for listener in listener::tunnels(capture::has_ipv6())? {
+        tasks.spawn(proxy.clone().serve(Listener::Tunnel, listener));
     }
     let limits = Limits::default();
     tasks.spawn(serve_metrics(

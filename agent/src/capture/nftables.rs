@@ -180,6 +180,10 @@ fn mark_is(value: u32, mask: u32) -> Vec<Vec<u8>> {
 }
 
 /// `meta l4proto tcp ct status dnat socket transparent 1 meta mark set <plaintext>`.
+///
+/// Only what NAT has translated: `from_node` and `from_pod` see to the rest, and a look-up for each
+/// packet that is forwarded would cost. The agent's transparent listeners are bound to loopback, so
+/// none of them matches by its port. Not `socket mark`, which half-open connections don't have.
 fn translated_for_a_socket_of_ours() -> Vec<Vec<u8>> {
     let mark = mark::for_listener(Listener::Plaintext).to_ne_bytes();
     vec![

@@ -144,30 +144,3 @@ pub(super) fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> 
         socket.set_ip_transparent_v4(true)
     }
 }
-
-/// A listening socket for connections to any address, which the capture assigns to it. Others
-/// reach it by `address`.
-///
-/// # Errors
-/// The kernel's refusal.
-pub(super) fn listener(address: SocketAddr, mark: u32) -> io::Result<tokio::net::TcpListener> {
-    /// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
-    const BACKLOG: i32 = 4096;
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    // Two agents listen at once while one takes over from the other.
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    set_transparent(&socket, address.is_ipv6())?;
-    socket.set_mark(mark)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    tokio::net::TcpListener::from_std(socket.into())
-}

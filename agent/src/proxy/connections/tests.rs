@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    discovery::model::WorkloadUid,
+    discovery::model::{Enrolment, WorkloadUid},
     policy::{Connection, Denied},
     telemetry::{
         Outcome, ResponseFlags,
@@ -106,6 +106,29 @@ fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
         Ok(()),
         Some(gone(End::Destination, "server-0")),
     );
+    for (name, end, pods) in [
+        (
+            "the client left the mesh",
+            End::Source,
+            [left(&source), destination.clone()],
+        ),
+        (
+            "the server left the mesh",
+            End::Destination,
+            [source.clone(), left(&destination)],
+        ),
+    ] {
+        let workload = if end == End::Source {
+            &source
+        } else {
+            &destination
+        };
+        let reason = CloseReason::LeftMesh {
+            end,
+            workload: workload.name.clone(),
+        };
+        case(name, &open, &pods, Ok(()), Some(reason));
+    }
     case(
         "the client has another service account",
         &open,
@@ -150,6 +173,14 @@ fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
         denied(),
         None,
     );
+}
+
+fn left(workload: &Arc<Workload>) -> Arc<Workload> {
+    let enrolment = Enrolment::NotLabelled;
+    Arc::new(Workload {
+        enrolment,
+        ..(**workload).clone()
+    })
 }
 
 #[test]

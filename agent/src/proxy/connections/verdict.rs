@@ -45,6 +45,14 @@ pub enum CloseReason {
         /// The pod.
         workload: ObjectName,
     },
+    /// The pod isn't captured any more: its packets no longer come to the agent.
+    #[error("the {end}'s workload {workload} left the mesh")]
+    LeftMesh {
+        /// Whose.
+        end: End,
+        /// The pod.
+        workload: ObjectName,
+    },
     /// The pod runs as another service account than the connection was authorised for.
     #[error("the {end}'s workload {workload} is {now} now, who wasn't authorised")]
     IdentityChanged {
@@ -63,7 +71,7 @@ impl CloseReason {
     pub fn outcome(&self) -> Outcome<'_> {
         let flags = match self {
             Self::Denied(denied) => return Outcome::Denied(denied),
-            Self::Gone { .. } => ResponseFlags::None,
+            Self::Gone { .. } | Self::LeftMesh { .. } => ResponseFlags::None,
             Self::IdentityChanged { .. } => ResponseFlags::IdentityError,
         };
         Outcome::Failed { flags, error: self }
@@ -115,6 +123,10 @@ where
             end,
             workload: before.name.clone(),
             now: now.identity.clone(),
+        }),
+        Some(now) if before.is_enrolled() && !now.is_enrolled() => Err(CloseReason::LeftMesh {
+            end,
+            workload: before.name.clone(),
         }),
         Some(now) => Ok(now),
     };

@@ -1,0 +1,93 @@
+//! The agent's listening sockets.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use ambit_common::{capture::Listener, mark};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+use super::{dial::set_transparent, route::TUNNEL_PORT};
+
+const OUTBOUND_PORT: u16 = 15001;
+const PLAINTEXT_PORT: u16 = 15006;
+
+/// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
+const BACKLOG: i32 = 4096;
+
+/// The sockets that take what is captured, with role and whether they are IPv6: one for each role
+/// and family that the node has.
+///
+/// The programs hand connections to them, whatever address those are for. They are bound to
+/// loopback, so that nothing else reaches them, and nobody can pretend to have been captured.
+///
+/// # Errors
+/// The kernel's refusal, with the address.
+pub fn captured(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for (role, port, mark) in [
+        // Answers for VIPs, which NAT must not see.
+        (Listener::Outbound, OUTBOUND_PORT, mark::AGENT),
+        // Answers to clients that may have come through NAT, which must see it.
+        (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
+        (Listener::Tunnel, TUNNEL_PORT, mark::AGENT_TRACKED),
+    ] {
+        for address in families(ipv6, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST) {
+            let listener = listen(SocketAddr::new(address, port), |socket| {
+                set_transparent(socket, address.is_ipv6())?;
+                socket.set_mark(mark)?;
+                match role {
+                    // Accepted sockets inherit it: what nobody brings to its end is seen to be
+                    // cut off, also if the agent is killed before it has looked at the connection.
+                    Listener::Outbound | Listener::Plaintext => {
+                        socket.set_linger(Some(Duration::ZERO))
+                    }
+                    Listener::Tunnel => Ok(()),
+                }
+            })?;
+            listeners.push((role, address.is_ipv6(), listener));
+        }
+    }
+    Ok(listeners)
+}
+
+/// The sockets that take tunnels sent to the node's own addresses, one a family.
+///
+/// # Errors
+/// The kernel's refusal, with the address.
+pub fn tunnels(ipv6: bool) -> io::Result<Vec<TcpListener>> {
+    families(ipv6, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
+        .map(|address| listen(SocketAddr::new(address, TUNNEL_PORT), |_| Ok(())))
+        .collect()
+}
+
+fn families(ipv6: bool, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item = IpAddr> {
+    [IpAddr::V4(v4), IpAddr::V6(v6)]
+        .into_iter()
+        .filter(move |address| ipv6 || address.is_ipv4())
+}
+
+fn listen(
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<TcpListener> {
+    let open = || {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        // Two agents listen at once while one takes over from the other.
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        prepare(&socket)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))
+}
