@@ -17,8 +17,13 @@ const RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What would send a client to a proxy of the machine, which no namespace of the lab can reach.
-const PROXY_VARIABLES: [&str; 5] =
-    ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+const PROXY_VARIABLES: [&str; 5] = [
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+];
 
 /// A command for a place of the lab, made by [`Place::command`].
 #[derive(Debug)]
