@@ -59,19 +59,25 @@ fn examine(ctx: &TcContext) -> Verdict {
             Payload::Tcp(_) => Verdict::Pass(Counter::OlderConnection),
             _ => Verdict::Pass(Counter::NotTcp),
         },
-        Standing::NotEnrolled => not_enrolled(index, &packet),
+        Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet),
         Standing::Enrolled => enrolled(ctx, index, interface, &packet),
     }
 }
 
 /// A pod outside the mesh may send what it likes, but not in the name of a pod inside.
 #[inline(always)]
-fn not_enrolled(index: u32, packet: &Packet) -> Verdict {
+fn not_enrolled(
+    ctx: &TcContext,
+    index: u32,
+    interface: &InterfaceValue,
+    packet: &Packet,
+) -> Verdict {
     // SAFETY: the map's values are plain data.
-    if unsafe { WORKLOADS.get(&packet.source) }.is_some() && !is_own_source(index, packet) {
+    if unsafe { WORKLOADS.get(packet.source) }.is_some() && !is_own_source(index, packet) {
         return Verdict::Drop(Counter::DroppedForgedSource);
     }
-    Verdict::Pass(Counter::NotEnrolled)
+    deliver::turned_back_before(ctx, interface, packet)
+        .unwrap_or(Verdict::Pass(Counter::NotEnrolled))
 }
 
 #[inline(always)]
@@ -81,7 +87,7 @@ fn is_own_source(index: u32, packet: &Packet) -> bool {
         address: packet.source,
     };
     // SAFETY: the map's values are plain data.
-    unsafe { SOURCES.get(&key) }.is_some()
+    unsafe { SOURCES.get(key) }.is_some()
 }
 
 #[inline(always)]
@@ -171,7 +177,7 @@ fn going_on(interface: &InterfaceValue, packet: &Packet, flow: &FlowKey) -> Verd
 #[inline(always)]
 fn is_mesh(packet: &Packet) -> bool {
     // SAFETY: the map's values are plain data.
-    unsafe { WORKLOADS.get(&packet.destination) }.is_some()
+    unsafe { WORKLOADS.get(packet.destination) }.is_some()
 }
 
 #[inline(always)]
@@ -181,7 +187,7 @@ fn is_service(packet: &Packet, segment: &Segment) -> bool {
         port: segment.destination_port.into(),
     };
     // SAFETY: the map's values are plain data.
-    unsafe { SERVICES.get(&key) }.is_some()
+    unsafe { SERVICES.get(key) }.is_some()
 }
 
 #[inline(always)]
@@ -191,7 +197,7 @@ fn is_excluded_network(index: u32, packet: &Packet) -> bool {
         address: packet.destination,
     };
     EXCLUDED_NETWORKS
-        .get(&Key::new(NETWORK_KEY_PREFIX + 128, key))
+        .get(Key::new(NETWORK_KEY_PREFIX + 128, key))
         .is_some()
 }
 
@@ -204,5 +210,5 @@ pub fn is_excluded_port(index: u32, port: u16, direction: u16) -> bool {
         direction,
     };
     // SAFETY: the map's values are plain data.
-    unsafe { EXCLUDED_PORTS.get(&key) }.is_some()
+    unsafe { EXCLUDED_PORTS.get(key) }.is_some()
 }

@@ -1,5 +1,7 @@
 //! Ambit in a lab: one control, and an agent on each node.
 
+mod settle;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -65,14 +67,16 @@ impl Mesh {
     /// Further arguments of `ambit control`.
     #[must_use]
     pub fn control_arguments(mut self, arguments: &[&str]) -> Self {
-        self.control_arguments.extend(arguments.iter().map(ToString::to_string));
+        self.control_arguments
+            .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
     /// Further arguments of each `ambit node`.
     #[must_use]
     pub fn agent_arguments(mut self, arguments: &[&str]) -> Self {
-        self.agent_arguments.extend(arguments.iter().map(ToString::to_string));
+        self.agent_arguments
+            .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
@@ -87,7 +91,10 @@ impl Mesh {
         for node in lab.nodes() {
             let token = format!("token-of-{}", node.name());
             lines += &format!("{token},{}\n", node.name());
-            write_secret(&lab.directory().join(format!("token-{}", node.name())), &token)?;
+            write_secret(
+                &lab.directory().join(format!("token-{}", node.name())),
+                &token,
+            )?;
         }
         write_secret(&tokens, &lines)?;
 
@@ -140,7 +147,9 @@ impl RunningMesh<'_> {
     /// # Panics
     /// If it was stopped.
     pub fn agent(&mut self, node: &str) -> &mut Child {
-        self.agents.get_mut(node).unwrap_or_else(|| panic!("no agent runs on {node}"))
+        self.agents
+            .get_mut(node)
+            .unwrap_or_else(|| panic!("no agent runs on {node}"))
     }
 
     /// Starts control, on the state of an earlier one if there was one.
@@ -152,7 +161,10 @@ impl RunningMesh<'_> {
         let mut command = first
             .command(self.program()?)
             .arg("control")
-            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args([
+                "--directory".as_ref(),
+                self.lab.manifests().directory().as_os_str(),
+            ])
             .args(["--state-directory".as_ref(), self.state.as_os_str()])
             .args(["--node-tokens".as_ref(), self.tokens.as_os_str()])
             .args(["--listen", &self.ca_address.to_string()])
@@ -182,7 +194,10 @@ impl RunningMesh<'_> {
         let mut command = node
             .command(self.program()?)
             .args(["node", "--node-name", node.name()])
-            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args([
+                "--directory".as_ref(),
+                self.lab.manifests().directory().as_os_str(),
+            ])
             .args(["--ca-address", &self.ca_address.to_string()])
             .args(["--ca-root".as_ref(), bundle.as_os_str()])
             .args(["--ca-token".as_ref(), token.as_os_str()])
@@ -190,16 +205,20 @@ impl RunningMesh<'_> {
             .args(["--drain", "1s"]);
         command = command.args(&self.settings.agent_arguments);
         let mut agent = command.spawn()?;
-        wait::poll(&format!("the agent of {} to be ready", node.name()), READY, || {
-            if !agent.is_running() {
-                return Ok(Err(agent.stderr()));
-            }
-            let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
-            match told.map(|told| told.succeeded()) {
-                Ok(true) => Ok(Ok(())),
-                _ => Err(agent.stderr()),
-            }
-        })?
+        wait::poll(
+            &format!("the agent of {} to be ready", node.name()),
+            READY,
+            || {
+                if !agent.is_running() {
+                    return Ok(Err(agent.stderr()));
+                }
+                let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
+                match told.map(|told| told.succeeded()) {
+                    Ok(true) => Ok(Ok(())),
+                    _ => Err(agent.stderr()),
+                }
+            },
+        )?
         .map_err(|stderr| Error::Malformed {
             what: format!("the agent of {}", node.name()),
             cause: format!("it ended: {stderr}"),
@@ -235,7 +254,11 @@ impl RunningMesh<'_> {
             self.stop_agent(node.name())?;
             node.run(
                 self.program()?,
-                ["uninstall".as_ref(), "--bpffs".as_ref(), node.bpf_directory().as_os_str()],
+                [
+                    "uninstall".as_ref(),
+                    "--bpffs".as_ref(),
+                    node.bpf_directory().as_os_str(),
+                ],
             )?
             .success()?;
         }
@@ -262,13 +285,18 @@ impl Node {
     /// # Errors
     /// If the agent doesn't answer.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
-        let page = self.run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?.success()?;
-        let wanted: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let page = self
+            .run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?
+            .success()?;
+        let wanted: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
         Ok(page
             .lines()
             .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
                     && wanted.iter().all(|label| line.contains(label.as_str()))
             })
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
@@ -297,6 +325,7 @@ impl Place {
     /// # Errors
     /// If curl says so.
     pub fn fetch(&self, url: &str) -> Result<String> {
-        self.run("curl", ["-sS", "--fail", "--max-time", "15", url])?.success()
+        self.run("curl", ["-sS", "--fail", "--max-time", "15", url])?
+            .success()
     }
 }

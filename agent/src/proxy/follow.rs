@@ -30,11 +30,14 @@ async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: b
     if workloads_changed {
         identities(proxy, &snapshot);
         // A tunnel is for one life of one pod: whoever gets its address is another.
-        proxy.pool.close_matching(|key| snapshot.workload(&key.uid).is_none());
+        proxy
+            .pool
+            .close_matching(|key| snapshot.workload(&key.uid).is_none());
     }
     let connections = proxy.connections.clone();
-    let closed =
-        tokio::task::spawn_blocking(move || connections.reevaluate(&snapshot)).await.unwrap_or(0);
+    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&snapshot))
+        .await
+        .unwrap_or(0);
     if closed > 0 {
         tracing::info!(closed, "connections ended by a change");
     }
@@ -47,8 +50,12 @@ fn identities(proxy: &Proxy, snapshot: &Snapshot) {
         .filter(|workload| workload.is_enrolled())
         .map(|workload| workload.identity.clone())
         .collect();
-    proxy.certificates.retain(|identity| local.contains(identity));
-    proxy.pool.close_matching(|key| !local.contains(&key.source));
+    proxy
+        .certificates
+        .retain(|identity| local.contains(identity));
+    proxy
+        .pool
+        .close_matching(|key| !local.contains(&key.source));
     for identity in &local {
         if let Err(error) = proxy.certificates.prefetch(identity) {
             tracing::error!("{error}");
