@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use ebpf_toolchain::Toolchain;
 
 fn main() -> Result<()> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("no workspace")?;
+    // Asked when it runs: a compiled-in path would outlive a move of the checkout, or lead to
+    // another checkout that shares the target directory.
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
+    let workspace = Path::new(&package).parent().context("no workspace")?;
     for watched in [
         "agent-ebpf/src",
         "agent-ebpf/Cargo.toml",

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // `cargo run` says where it is now; what was compiled in may have been moved since, or be
+    // another checkout that shares the target directory.
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("run it by `cargo xtask`")?;
+    let root = Path::new(&package)
         .parent()
         .context("xtask lies in no workspace")?;
     env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
