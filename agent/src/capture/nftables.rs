@@ -3,10 +3,11 @@
 //! A captured packet for a Service VIP still passes netfilter: kube-proxy's DNAT would rewrite it
 //! on its way to the agent. Untracked packets meet no NAT.
 //!
-//! Plaintext for a pod that came through NAT is turned back to the agent when it reaches the pod,
-//! which is after NAT. From its second packet on, the stack itself finds the agent's socket by the
-//! translated addresses (early demux), and then drops what has a socket and is to be forwarded.
-//! So such packets get the capture mark once they are translated, and are delivered instead.
+//! The agent's transparent sockets bear addresses that aren't the node's: a pod's, towards clients
+//! outside the mesh; a client's, towards servers outside. The stack finds such a socket by a
+//! packet's addresses before it routes (early demux), and drops what has a socket and is to be
+//! forwarded. So what belongs to a transparent socket gets the capture mark, which makes it local:
+//! after NAT, since only then does a packet that was sent to a VIP bear the pod's address.
 //!
 //! The messages are made here because the libraries for nf_tables need C headers or the `nft`
 //! program, and the agent's image has neither. Layout: linux/netfilter/nf_tables.h.
@@ -45,9 +46,6 @@ const REGISTER: u32 = 1;
 const META_MARK: u32 = 3;
 const META_LAYER_4: u32 = 16;
 const TCP: u8 = 6;
-const CT_STATUS: u32 = 2;
-/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
-const STATUS_DNAT: u32 = 0x20;
 const SOCKET_TRANSPARENT: u32 = 0;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
@@ -65,10 +63,16 @@ pub(super) fn install() -> io::Result<()> {
     batch.chain("prerouting", HOOK_PREROUTING, PRIORITY_RAW);
     batch.chain("output", HOOK_OUTPUT, PRIORITY_RAW);
     batch.chain("translated", HOOK_PREROUTING, PRIORITY_TRANSLATED);
-    let untracked = |value, mask| [mark_is(value, mask), vec![expression("notrack", &[])]].concat();
+    let untracked = |value, mask| {
+        [
+            mark_is(value, mask).to_vec(),
+            vec![expression("notrack", &[])],
+        ]
+        .concat()
+    };
     batch.rule("prerouting", &untracked(mark::CAPTURE, mark::CAPTURE_MASK));
     batch.rule("output", &untracked(mark::AGENT, u32::MAX));
-    batch.rule("translated", &translated_for_a_socket_of_ours());
+    batch.rule("translated", &for_a_transparent_socket());
     batch.commit()
 }
 
@@ -168,8 +172,8 @@ impl Batch {
 }
 
 /// `meta mark & mask == value`.
-fn mark_is(value: u32, mask: u32) -> Vec<Vec<u8>> {
-    vec![
+fn mark_is(value: u32, mask: u32) -> [Vec<u8>; 3] {
+    [
         expression(
             "meta",
             &[number(1, REGISTER), number(2, META_MARK)].concat(),
@@ -179,22 +183,22 @@ fn mark_is(value: u32, mask: u32) -> Vec<Vec<u8>> {
     ]
 }
 
-/// `meta l4proto tcp ct status dnat socket transparent 1 meta mark set <plaintext>`.
+/// `meta mark & mask != capture meta l4proto tcp socket transparent 1 meta mark set <plaintext>`.
 ///
-/// Only what NAT has translated: `from_node` and `from_pod` see to the rest, and a look-up for each
-/// packet that is forwarded would cost. The agent's transparent listeners are bound to loopback, so
-/// none of them matches by its port. Not `socket mark`, which half-open connections don't have.
-fn translated_for_a_socket_of_ours() -> Vec<Vec<u8>> {
+/// The agent's transparent listeners are bound to loopback, so none of them matches by its port.
+/// Not `socket mark`, which half-open connections don't have.
+fn for_a_transparent_socket() -> Vec<Vec<u8>> {
     let mark = mark::for_listener(Listener::Plaintext).to_ne_bytes();
+    let [load, mask, _] = mark_is(mark::CAPTURE, mark::CAPTURE_MASK);
     vec![
+        load,
+        mask,
+        compare(NOT_EQUAL, &mark::CAPTURE.to_ne_bytes()),
         expression(
             "meta",
             &[number(1, REGISTER), number(2, META_LAYER_4)].concat(),
         ),
         compare(EQUAL, &[TCP]),
-        expression("ct", &[number(1, REGISTER), number(2, CT_STATUS)].concat()),
-        masked(STATUS_DNAT),
-        compare(NOT_EQUAL, &[0; 4]),
         expression(
             "socket",
             &[number(1, SOCKET_TRANSPARENT), number(2, REGISTER)].concat(),
