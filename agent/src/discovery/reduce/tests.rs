@@ -73,14 +73,12 @@ fn unknown_setting_is_an_issue_that_names_it_and_counts_as_not_set() {
     let cases = [
         (
             "labels: {ambit.dev/mesh: 'on', istio.io/dataplane-mode: ambient}",
-            "metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \"disabled\"; \
-             it counts as not set",
+            "metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \"disabled\"",
             Some(true),
         ),
         (
             "labels: {istio.io/dataplane-mode: sidecar}",
-            "metadata.labels[istio.io/dataplane-mode]: \"sidecar\" is not \"ambient\" or \"none\"; \
-             it counts as not set",
+            "metadata.labels[istio.io/dataplane-mode]: \"sidecar\" is not \"ambient\" or \"none\"",
             None,
         ),
         (
