@@ -14,7 +14,7 @@ pub fn from_node(ctx: TcContext) -> i32 {
     verdict::carry_out(&ctx, examine(&ctx))
 }
 
-#[inline(always)]
+#[inline(never)]
 fn examine(ctx: &TcContext) -> Verdict {
     // SAFETY: the context is the kernel's.
     let (index, packet_mark) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).mark) };

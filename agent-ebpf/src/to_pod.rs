@@ -30,7 +30,7 @@ pub fn to_pod(ctx: TcContext) -> i32 {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn examine(ctx: &TcContext) -> Verdict {
     // SAFETY: the context is the kernel's.
     let index = unsafe { (*ctx.skb.skb).ifindex };

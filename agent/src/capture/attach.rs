@@ -89,7 +89,7 @@ pub enum Error {
 }
 
 /// A filter of ours is known by these, so that a later agent replaces it.
-const FILTER_PRIORITY: u16 = 1538;
+pub(super) const FILTER_PRIORITY: u16 = 1538;
 const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Attaches programs; the links outlive it.
@@ -195,7 +195,9 @@ impl Attacher {
         hook: TcAttachType,
     ) -> Result<(), Error> {
         match tc::qdisc_add_clsact(device) {
-            Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
+            Ok(()) => {}
+            // It has one already: ours from the hook before, or somebody else's.
+            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
             Err(error) => {
                 let source = io::Error::other(error);
                 return Err(Error::Qdisc {
@@ -209,15 +211,16 @@ impl Attacher {
             device: device.to_owned(),
             source,
         };
-        detach_filter(device, hook);
         let classifier = classifier(&mut self.object, program).map_err(failed)?;
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: FILTER_PRIORITY,
             handle: FILTER_HANDLE,
             ..NlOptions::default()
         });
-        let link = classifier
-            .attach_with_options(device, hook, options)
+        // In place of an earlier agent's, in one step: without a filter plaintext would pass.
+        let replaced = filter(device, hook).and_then(|earlier| classifier.attach_to_link(earlier).ok());
+        let link = replaced
+            .map_or_else(|| classifier.attach_with_options(device, hook, options), Ok)
             .and_then(|id| classifier.take_link(id))
             .map_err(failed)?;
         // Dropping it would detach the filter, which must outlive the agent.
@@ -253,11 +256,13 @@ pub fn pins(directory: &Path) -> Vec<(PathBuf, u32)> {
 
 /// Removes the filters that [`Mechanism::Clsact`] left on a device; harmless if there are none.
 pub fn detach_filter(device: &str, hook: TcAttachType) {
-    let link = SchedClassifierLink::attached(device, hook, FILTER_PRIORITY, FILTER_HANDLE, None);
-    if let Ok(link) = link {
-        // Dropping a link detaches it.
-        drop(link);
-    }
+    // Dropping a link detaches it.
+    drop(filter(device, hook));
+}
+
+/// The filter that is, or would be, ours on a device.
+fn filter(device: &str, hook: TcAttachType) -> Option<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, hook, FILTER_PRIORITY, FILTER_HANDLE, None).ok()
 }
 
 fn classifier<'a>(

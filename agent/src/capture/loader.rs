@@ -114,6 +114,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     }
     let level = log_level();
     let mut object = EbpfLoader::new()
+        // No program reads kernel structs, so the kernel's own types, some megabytes, aren't needed.
+        .btf(None)
         .default_map_pin_directory(&map_directory)
         .override_global(aya_log::LEVEL, &level, true)
         .load(OBJECT)?;

@@ -4,7 +4,13 @@ use std::{fs, io, path::Path};
 
 use aya::programs::TcAttachType;
 use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{
+    Handle,
+    packet_route::{
+        link::{LinkAttribute, LinkMessage},
+        tc::{TcHandle, TcMessage},
+    },
+};
 
 use super::{attach, loader, nftables, routing};
 
@@ -38,12 +44,11 @@ pub async fn uninstall(bpffs: &Path) -> Result<(), Error> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let result = async {
-        let mut links = handle.link().get().execute();
-        while let Some(link) = links.try_next().await? {
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        for link in &links {
             for attribute in &link.attributes {
                 if let LinkAttribute::IfName(name) = attribute {
-                    attach::detach_filter(name, TcAttachType::Ingress);
-                    attach::detach_filter(name, TcAttachType::Egress);
+                    remove_filters(&handle, link.header.index, name).await?;
                 }
             }
         }
@@ -58,6 +63,36 @@ pub async fn uninstall(bpffs: &Path) -> Result<(), Error> {
     let result = result.await;
     connection.abort();
     result
+}
+
+/// Removes the filters of [`attach::Mechanism::Clsact`] from a device, and the qdisc that they were
+/// on if nobody else's are there: an empty one does nothing.
+async fn remove_filters(handle: &Handle, index: u32, name: &str) -> Result<(), rtnetlink::Error> {
+    let index = i32::try_from(index).unwrap_or(i32::MAX);
+    if !priorities(handle, index).await.contains(&attach::FILTER_PRIORITY) {
+        return Ok(());
+    }
+    attach::detach_filter(name, TcAttachType::Ingress);
+    attach::detach_filter(name, TcAttachType::Egress);
+    if !priorities(handle, index).await.is_empty() {
+        return Ok(());
+    }
+    let mut request = handle.qdisc().del(index);
+    request.message_mut().header.parent = TcHandle::CLSACT;
+    request.execute().await
+}
+
+/// Priorities of the filters on a device's clsact qdisc; none if it has no such qdisc.
+async fn priorities(handle: &Handle, index: i32) -> Vec<u16> {
+    let filters = || handle.traffic_filter(index).get();
+    let mut found = Vec::new();
+    for request in [filters().ingress(), filters().egress()] {
+        let messages: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
+        // The upper half of the field is the priority, the lower one the protocol.
+        let priority = |message: &TcMessage| u16::try_from(message.header.info >> 16).ok();
+        found.extend(messages.unwrap_or_default().iter().filter_map(priority));
+    }
+    found
 }
 
 fn remove_directory(path: &Path) -> Result<(), Error> {

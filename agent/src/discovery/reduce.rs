@@ -71,7 +71,8 @@ impl Reducer {
     /// Keeps a namespace's enrolment and exclusions.
     ///
     /// # Errors
-    /// A name that is missing or not a DNS label.
+    /// A name that is missing or not a DNS label; an enrolment that can't be read, since a slip of
+    /// the pen must not take a namespace out of the mesh, and so its traffic out of TLS.
     pub fn namespace(
         &mut self,
         namespace: &Namespace,
@@ -80,10 +81,18 @@ impl Reducer {
         let metadata = &namespace.metadata;
         let name = present("metadata.name", metadata.name.as_deref())?;
         let name = dns_label("metadata.name", name)?;
+        let mut unreadable = Vec::new();
+        let enrolment = settings::enrolment(metadata, &mut unreadable);
+        if enrolment.is_none()
+            && let Some(error) = unreadable.pop()
+        {
+            return Err(error);
+        }
+        issues.extend(unreadable);
         let exclusions = settings::exclusions(metadata, issues);
         Ok(NamespaceFacts {
             name: self.interner.text(name),
-            enrolment: settings::enrolment(metadata, issues),
+            enrolment,
             exclusions: self.interner.exclusions(exclusions),
         })
     }

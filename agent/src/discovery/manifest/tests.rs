@@ -92,7 +92,7 @@ fn error_names_object_and_field_and_what_was_expected() {
         (
             "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {ambit.dev/mesh: 'on'}}}",
             "Namespace shop: metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \
-             \"disabled\"; it counts as not set",
+             \"disabled\"",
         ),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: {port: 80}}}",

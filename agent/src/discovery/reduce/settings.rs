@@ -29,7 +29,7 @@ pub(super) fn enrolment(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> 
             Some(value) if value == yes => Some(true),
             Some(value) if value == no => Some(false),
             Some(value) => {
-                let expected = format!("\"{yes}\" or \"{no}\"; it counts as not set");
+                let expected = format!("\"{yes}\" or \"{no}\"");
                 let field = format!("metadata.labels[{label}]");
                 issues.push(FieldError::unexpected(field, value, &expected));
                 None
