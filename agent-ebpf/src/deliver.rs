@@ -16,7 +16,7 @@ use crate::{
     maps::{FLOWS, INTERFACES},
     packet::{self, Packet, Payload, Segment},
     socket::{self, Assigned},
-    verdict,
+    to_pod, verdict,
 };
 
 /// `PACKET_HOST` of linux/if_packet.h: for this host.
@@ -39,6 +39,44 @@ pub fn to_owner(
     }
     match socket::assign_owner(ctx, packet, segment, flow, interface.epoch) {
         Assigned::Done => Some(to_host(ctx, Listener::Outbound, Counter::CapturedSocket)),
+        Assigned::NoSocket => None,
+        Assigned::Failed => Some(Verdict::Drop(Counter::DroppedAssignFailed)),
+    }
+}
+
+/// Delivers at ingress a packet of a connection that `to_pod` has turned back before; `None` if
+/// it is of no such connection, or nobody takes it.
+///
+/// It must not get as far as `to_pod` again: on its way there the stack finds the agent's socket
+/// by the packet's addresses (early demux), and drops what has a socket and is to be forwarded.
+#[inline(always)]
+pub fn turned_back_before(
+    ctx: &TcContext,
+    interface: &InterfaceValue,
+    packet: &Packet,
+) -> Option<Verdict> {
+    let Payload::Tcp(segment) = &packet.payload else {
+        return None;
+    };
+    let flow = packet.flow_of_receiver(segment);
+    // SAFETY: the map's values are plain data, written whole.
+    let epoch = match unsafe { FLOWS.get(&flow) } {
+        Some(flow) if flow.kind == FLOW_CAPTURED => flow.epoch,
+        _ => return None,
+    };
+    // What is switched doesn't meet early demux before `to_pod`.
+    if is_bridge_port(interface) {
+        return None;
+    }
+    let listener = to_pod::listener_for(segment);
+    let (assigned, counter) = if segment.opens() {
+        // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
+        (socket::assign_listener(ctx, listener, packet.is_ipv6), Counter::CapturedNew)
+    } else {
+        (socket::assign_owner(ctx, packet, segment, &flow, epoch), Counter::CapturedSocket)
+    };
+    match assigned {
+        Assigned::Done => Some(to_host(ctx, listener, counter)),
         Assigned::NoSocket => None,
         Assigned::Failed => Some(Verdict::Drop(Counter::DroppedAssignFailed)),
     }

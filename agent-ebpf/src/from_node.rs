@@ -1,13 +1,13 @@
 //! TC ingress of every device of the node that isn't a pod's veth: uplinks, bridges, tunnels.
 //!
-//! What comes in here unmarked is none of this program's business: routing takes it to the pod,
-//! and `to_pod` decides. What `to_pod` turned back, or a bridge port sent up, bears a mark and is
-//! handed to the agent.
+//! A new connection comes in here unmarked and is none of this program's business: routing takes
+//! it to the pod, and `to_pod` decides. What `to_pod` turned back, or a bridge port sent up, bears
+//! a mark and is handed to the agent, and so is the rest of a connection that was turned back.
 
 use ambit_common::{capture::Verdict, counter::Counter, mark};
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
-use crate::{deliver, maps::INTERFACES, verdict};
+use crate::{deliver, maps::INTERFACES, packet, verdict};
 
 #[classifier]
 pub fn from_node(ctx: TcContext) -> i32 {
@@ -18,12 +18,17 @@ pub fn from_node(ctx: TcContext) -> i32 {
 fn examine(ctx: &TcContext) -> Verdict {
     // SAFETY: the context is the kernel's.
     let (index, packet_mark) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).mark) };
-    let Some(listener) = mark::listener(packet_mark) else {
-        return Verdict::Pass(Counter::NotDiverted);
-    };
     // SAFETY: the map's values are plain data.
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
-        return Verdict::Drop(Counter::DroppedNoHookOnIngress);
-    };
-    deliver::marked(ctx, interface, listener)
+    let interface = unsafe { INTERFACES.get(index) };
+    match (mark::listener(packet_mark), interface) {
+        (Some(listener), Some(interface)) => deliver::marked(ctx, interface, listener),
+        (Some(_), None) => Verdict::Drop(Counter::DroppedNoHookOnIngress),
+        (None, Some(interface)) => match packet::parse(ctx, interface) {
+            Ok(packet) => deliver::turned_back_before(ctx, interface, &packet)
+                .unwrap_or(Verdict::Pass(Counter::NotDiverted)),
+            // Not for a pod, or `to_pod` will see to it.
+            Err(_) => Verdict::Pass(Counter::NotDiverted),
+        },
+        (None, None) => Verdict::Pass(Counter::NotDiverted),
+    }
 }

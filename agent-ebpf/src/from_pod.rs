@@ -59,19 +59,25 @@ fn examine(ctx: &TcContext) -> Verdict {
             Payload::Tcp(_) => Verdict::Pass(Counter::OlderConnection),
             _ => Verdict::Pass(Counter::NotTcp),
         },
-        Standing::NotEnrolled => not_enrolled(index, &packet),
+        Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet),
         Standing::Enrolled => enrolled(ctx, index, interface, &packet),
     }
 }
 
 /// A pod outside the mesh may send what it likes, but not in the name of a pod inside.
 #[inline(always)]
-fn not_enrolled(index: u32, packet: &Packet) -> Verdict {
+fn not_enrolled(
+    ctx: &TcContext,
+    index: u32,
+    interface: &InterfaceValue,
+    packet: &Packet,
+) -> Verdict {
     // SAFETY: the map's values are plain data.
     if unsafe { WORKLOADS.get(&packet.source) }.is_some() && !is_own_source(index, packet) {
         return Verdict::Drop(Counter::DroppedForgedSource);
     }
-    Verdict::Pass(Counter::NotEnrolled)
+    deliver::turned_back_before(ctx, interface, packet)
+        .unwrap_or(Verdict::Pass(Counter::NotEnrolled))
 }
 
 #[inline(always)]

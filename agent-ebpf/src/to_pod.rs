@@ -88,6 +88,16 @@ fn sent_by_node(ctx: &TcContext) -> Option<Counter> {
     }
 }
 
+/// Who takes what is turned back on its way to a pod.
+#[inline(always)]
+pub fn listener_for(segment: &Segment) -> Listener {
+    if segment.destination_port == TUNNEL_PORT {
+        Listener::Tunnel
+    } else {
+        Listener::Plaintext
+    }
+}
+
 /// A packet for an enrolled pod that came from outside the agent.
 #[inline(always)]
 fn plaintext(
@@ -104,11 +114,7 @@ fn plaintext(
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedWithoutAgent);
     };
-    let listener = if segment.destination_port == TUNNEL_PORT {
-        Listener::Tunnel
-    } else {
-        Listener::Plaintext
-    };
+    let listener = listener_for(segment);
     let agent_listens = socket::has_listener(listener, packet.is_ipv6);
     if segment.opens() {
         if is_excluded_port(index, segment.destination_port, DIRECTION_INBOUND) {
