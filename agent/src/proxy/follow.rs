@@ -27,32 +27,35 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
 }
 
 async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: bool) {
-    if workloads_changed {
-        identities(proxy, &snapshot);
-        // A tunnel is for one life of one pod: whoever gets its address is another.
-        proxy.pool.close_matching(|key| snapshot.workload(&key.uid).is_none());
-    }
-    let connections = proxy.connections.clone();
+    let local = workloads_changed.then(|| identities(proxy, &snapshot));
+    // Connections before the tunnels that carry them, so that each ends for its own reason.
+    let (connections, latest) = (proxy.connections.clone(), snapshot.clone());
     let closed =
-        tokio::task::spawn_blocking(move || connections.reevaluate(&snapshot)).await.unwrap_or(0);
+        tokio::task::spawn_blocking(move || connections.reevaluate(&latest)).await.unwrap_or(0);
     if closed > 0 {
         tracing::info!(closed, "connections ended by a change");
     }
+    if let Some(local) = local {
+        // A tunnel is for one life of one pod: whoever gets its address is another.
+        proxy.pool.close_matching(|key| {
+            snapshot.workload(&key.uid).is_none() || !local.contains(&key.source)
+        });
+    }
 }
 
-/// Certificates follow the identities of this node's enrolled pods.
-fn identities(proxy: &Proxy, snapshot: &Snapshot) {
+/// Certificates follow the identities of this node's enrolled pods, which are returned.
+fn identities(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
     let local: HashSet<Identity> = snapshot
         .local_workloads(&proxy.node)
         .filter(|workload| workload.is_enrolled())
         .map(|workload| workload.identity.clone())
         .collect();
     proxy.certificates.retain(|identity| local.contains(identity));
-    proxy.pool.close_matching(|key| !local.contains(&key.source));
     for identity in &local {
         if let Err(error) = proxy.certificates.prefetch(identity) {
             tracing::error!("{error}");
         }
     }
-    proxy.server_certificates.set_local(local);
+    proxy.server_certificates.set_local(local.iter().cloned());
+    local
 }
