@@ -10,11 +10,16 @@ use crate::{discovery::store::Snapshot, identity::Identity};
 /// Applies every update until the proxy drains.
 pub(super) async fn follow(proxy: &Arc<Proxy>) {
     let mut updates = proxy.store.subscribe();
+    let mut renewals = proxy.certificates.renewals();
     apply(proxy, proxy.store.snapshot(), true).await;
     loop {
         let update = tokio::select! {
             () = proxy.drain.cancelled() => return,
             update = updates.recv() => update,
+            renewed = renewals.recv() => {
+                replace_tunnels(proxy, renewed.ok());
+                continue;
+            }
         };
         match update {
             Ok(update) => {
@@ -24,6 +29,13 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
             Err(RecvError::Closed) => return,
         }
     }
+}
+
+/// A tunnel has proven what two certificates said when it was opened. New streams go into one of
+/// the newer certificate, so that nobody relies for longer than a certificate lives on what was
+/// proven once, and roots that are trusted no more are out of use soon. `None`: of anybody's.
+fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
+    proxy.pool.replace(|key| renewed.as_ref().is_none_or(|renewed| *renewed == key.source));
 }
 
 async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: bool) {

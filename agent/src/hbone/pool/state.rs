@@ -153,6 +153,15 @@ impl<E: Error + 'static> State<E> {
         self.entries.retain(|key, _| keep(key));
     }
 
+    pub(super) fn replace(&mut self, mut matches: impl FnMut(&PoolKey) -> bool) {
+        self.entries.retain(|key, entry| {
+            if matches(key) {
+                entry.tunnels.clear();
+            }
+            !entry.tunnels.is_empty() || entry.attempt.is_some()
+        });
+    }
+
     pub(super) fn close_matching(&mut self, mut matches: impl FnMut(&PoolKey) -> bool) {
         for (key, close) in self.live.values() {
             if matches(key) {
