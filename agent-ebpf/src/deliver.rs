@@ -116,7 +116,14 @@ pub fn marked(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) -
     };
     match socket::assign_marked(ctx, &packet, segment) {
         Assigned::Done => to_host(ctx, listener, Counter::CapturedSocket),
-        Assigned::NoSocket => to_listener(ctx, interface, &packet, listener, Counter::CapturedNew),
+        Assigned::NoSocket => {
+            let counter = if segment.opens() {
+                Counter::CapturedNew
+            } else {
+                Counter::CapturedOrphan
+            };
+            to_listener(ctx, interface, &packet, listener, counter)
+        }
         Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),
     }
 }

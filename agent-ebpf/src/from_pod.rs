@@ -73,7 +73,7 @@ fn not_enrolled(
     packet: &Packet,
 ) -> Verdict {
     // SAFETY: the map's values are plain data.
-    if unsafe { WORKLOADS.get(&packet.source) }.is_some() && !is_own_source(index, packet) {
+    if unsafe { WORKLOADS.get(packet.source) }.is_some() && !is_own_source(index, packet) {
         return Verdict::Drop(Counter::DroppedForgedSource);
     }
     deliver::turned_back_before(ctx, interface, packet)
@@ -87,7 +87,7 @@ fn is_own_source(index: u32, packet: &Packet) -> bool {
         address: packet.source,
     };
     // SAFETY: the map's values are plain data.
-    unsafe { SOURCES.get(&key) }.is_some()
+    unsafe { SOURCES.get(key) }.is_some()
 }
 
 #[inline(always)]
@@ -177,7 +177,7 @@ fn going_on(interface: &InterfaceValue, packet: &Packet, flow: &FlowKey) -> Verd
 #[inline(always)]
 fn is_mesh(packet: &Packet) -> bool {
     // SAFETY: the map's values are plain data.
-    unsafe { WORKLOADS.get(&packet.destination) }.is_some()
+    unsafe { WORKLOADS.get(packet.destination) }.is_some()
 }
 
 #[inline(always)]
@@ -187,7 +187,7 @@ fn is_service(packet: &Packet, segment: &Segment) -> bool {
         port: segment.destination_port.into(),
     };
     // SAFETY: the map's values are plain data.
-    unsafe { SERVICES.get(&key) }.is_some()
+    unsafe { SERVICES.get(key) }.is_some()
 }
 
 #[inline(always)]
@@ -197,7 +197,7 @@ fn is_excluded_network(index: u32, packet: &Packet) -> bool {
         address: packet.destination,
     };
     EXCLUDED_NETWORKS
-        .get(&Key::new(NETWORK_KEY_PREFIX + 128, key))
+        .get(Key::new(NETWORK_KEY_PREFIX + 128, key))
         .is_some()
 }
 
@@ -210,5 +210,5 @@ pub fn is_excluded_port(index: u32, port: u16, direction: u16) -> bool {
         direction,
     };
     // SAFETY: the map's values are plain data.
-    unsafe { EXCLUDED_PORTS.get(&key) }.is_some()
+    unsafe { EXCLUDED_PORTS.get(key) }.is_some()
 }

@@ -129,7 +129,7 @@ fn plaintext(
         return verdict;
     }
     // SAFETY: the map's values are plain data.
-    let (remembered, from_mesh) = unsafe { (FLOWS.get(flow), WORKLOADS.get(&packet.source)) };
+    let (remembered, from_mesh) = unsafe { (FLOWS.get(flow), WORKLOADS.get(packet.source)) };
     let verdict = capture::unowned(
         remembered,
         interface.epoch,

@@ -100,10 +100,7 @@ impl Capture {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn start(
-        settings: Settings,
-        store: Arc<Store>,
-    ) -> Result<(Self, Counters), Error> {
+    pub async fn start(settings: Settings, store: Arc<Store>) -> Result<(Self, Counters), Error> {
         let loaded = loader::load(&settings)?;
         // Strict checking makes the kernel honour the namespace that a dump of addresses names.
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
@@ -116,8 +113,14 @@ impl Capture {
             settings.mechanism,
         );
         let interfaces = Interfaces::new(attacher, &loaded.maps);
-        let capture =
-            Self { settings, store, maps: loaded.maps, interfaces, handle, netlink };
+        let capture = Self {
+            settings,
+            store,
+            maps: loaded.maps,
+            interfaces,
+            handle,
+            netlink,
+        };
         Ok((capture, loaded.counters))
     }
 
@@ -155,7 +158,10 @@ impl Capture {
         ];
         let (mut connection, _, mut events) = rtnetlink::new_multicast_connection(&groups)?;
         // A burst of routes must not overflow the socket before it is read.
-        connection.socket_mut().socket_mut().set_rx_buf_sz(EVENT_BUFFER)?;
+        connection
+            .socket_mut()
+            .socket_mut()
+            .set_rx_buf_sz(EVENT_BUFFER)?;
         let connection = tokio::spawn(connection);
         let _aborts = AbortOnDrop(connection);
 
@@ -200,10 +206,15 @@ impl Capture {
     }
 
     async fn look(&mut self) -> Result<bool, Error> {
-        let observation: Observation = devices::observe(&self.handle).await?;
+        let observation: Observation =
+            devices::observe(&self.handle, |index| self.interfaces.is_bound(index)).await?;
         let snapshot = self.store.snapshot();
-        let pods: Vec<Arc<Workload>> = snapshot.local_workloads(&self.settings.node).cloned().collect();
-        self.interfaces.reconcile(&mut self.maps, &observation, &pods)?;
+        let pods: Vec<Arc<Workload>> = snapshot
+            .local_workloads(&self.settings.node)
+            .cloned()
+            .collect();
+        self.interfaces
+            .reconcile(&mut self.maps, &observation, &pods)?;
         Ok(self.interfaces.is_unsettled(&observation, &pods))
     }
 }

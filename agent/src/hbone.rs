@@ -13,6 +13,8 @@ mod keepalive;
 pub mod pool;
 pub mod server;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 mod windows;
 
 pub use authority::Authority;

@@ -11,6 +11,8 @@ pub mod certificates;
 mod files;
 pub mod request;
 pub mod spiffe;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 mod wire;
 pub mod workload_certificate;

@@ -1,13 +1,14 @@
 //! The data path: captured connections in, connections to pods and other agents out.
 //!
-//! [`outbound`] carries what pods open, [`inbound`] what other agents bring in tunnels,
-//! [`plaintext`] what reaches pods from outside the mesh. [`route`] decides where to, the policy
-//! module whether; [`dial`] and [`copy`] do it; [`follow`] applies what changes meanwhile.
+//! `outbound` carries what pods open, `inbound` what other agents bring in tunnels,
+//! `plaintext` what reaches pods from outside the mesh. [`route`] decides where to, the policy
+//! module whether; `dial` and [`copy`] do it; `follow` applies what changes meanwhile.
 
 pub mod connections;
 mod connector;
 pub mod copy;
 mod dial;
+mod error;
 mod follow;
 mod inbound;
 mod load;
@@ -18,12 +19,13 @@ pub mod route;
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use ambit_common::{capture::Listener, mark};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -213,14 +215,31 @@ pub fn listeners(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
         (Listener::Plaintext, PLAINTEXT_PORT, mark::AGENT_TRACKED),
         (Listener::Tunnel, route::TUNNEL_PORT, mark::AGENT_TRACKED),
     ] {
-        for is_ipv6 in [false, true] {
-            if is_ipv6 && !ipv6 {
-                continue;
+        // Other agents call the tunnel port; to the others only the capture leads, so that nobody
+        // can pretend to have been captured.
+        let addresses: [IpAddr; 2] = match role {
+            Listener::Tunnel => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            Listener::Outbound | Listener::Plaintext => {
+                [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
             }
-            let listener = dial::listener(port, is_ipv6, mark).map_err(|error| {
-                io::Error::new(error.kind(), format!("listening on port {port}: {error}"))
-            })?;
-            listeners.push((role, is_ipv6, listener));
+        };
+        for address in addresses
+            .into_iter()
+            .filter(|address| ipv6 || address.is_ipv4())
+        {
+            let address = SocketAddr::new(address, port);
+            let failed = |error: io::Error| {
+                io::Error::new(error.kind(), format!("listening on {address}: {error}"))
+            };
+            let listener = dial::listener(address, mark).map_err(failed)?;
+            if role != Listener::Tunnel {
+                // Accepted sockets inherit it: what nobody brings to its end is seen to be cut
+                // off, also if the agent is killed before it has looked at the connection.
+                SockRef::from(&listener)
+                    .set_linger(Some(Duration::ZERO))
+                    .map_err(failed)?;
+            }
+            listeners.push((role, address.is_ipv6(), listener));
         }
     }
     Ok(listeners)

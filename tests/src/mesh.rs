@@ -1,5 +1,7 @@
 //! Ambit in a lab: one control, and an agent on each node.
 
+mod settle;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -30,6 +32,7 @@ pub fn ambit_program() -> Result<PathBuf> {
 /// How a mesh is set up. All else is as a user would have it.
 #[derive(Debug, Clone)]
 pub struct Mesh {
+    program: Option<PathBuf>,
     certificate_ttl: String,
     control_arguments: Vec<String>,
     agent_arguments: Vec<String>,
@@ -38,6 +41,7 @@ pub struct Mesh {
 impl Default for Mesh {
     fn default() -> Self {
         Self {
+            program: None,
             certificate_ttl: "10m".into(),
             control_arguments: Vec::new(),
             agent_arguments: Vec::new(),
@@ -46,6 +50,13 @@ impl Default for Mesh {
 }
 
 impl Mesh {
+    /// The `ambit` program to run. Default [`ambit_program`].
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Life of workloads' certificates, as `--certificate-ttl` takes it. Default `10m`.
     #[must_use]
     pub fn certificate_ttl(mut self, ttl: &str) -> Self {
@@ -56,14 +67,16 @@ impl Mesh {
     /// Further arguments of `ambit control`.
     #[must_use]
     pub fn control_arguments(mut self, arguments: &[&str]) -> Self {
-        self.control_arguments.extend(arguments.iter().map(ToString::to_string));
+        self.control_arguments
+            .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
     /// Further arguments of each `ambit node`.
     #[must_use]
     pub fn agent_arguments(mut self, arguments: &[&str]) -> Self {
-        self.agent_arguments.extend(arguments.iter().map(ToString::to_string));
+        self.agent_arguments
+            .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
@@ -78,7 +91,10 @@ impl Mesh {
         for node in lab.nodes() {
             let token = format!("token-of-{}", node.name());
             lines += &format!("{token},{}\n", node.name());
-            write_secret(&lab.directory().join(format!("token-{}", node.name())), &token)?;
+            write_secret(
+                &lab.directory().join(format!("token-{}", node.name())),
+                &token,
+            )?;
         }
         write_secret(&tokens, &lines)?;
 
@@ -131,7 +147,9 @@ impl RunningMesh<'_> {
     /// # Panics
     /// If it was stopped.
     pub fn agent(&mut self, node: &str) -> &mut Child {
-        self.agents.get_mut(node).unwrap_or_else(|| panic!("no agent runs on {node}"))
+        self.agents
+            .get_mut(node)
+            .unwrap_or_else(|| panic!("no agent runs on {node}"))
     }
 
     /// Starts control, on the state of an earlier one if there was one.
@@ -141,9 +159,12 @@ impl RunningMesh<'_> {
     pub fn start_control(&mut self) -> Result<()> {
         let first = &self.lab.nodes()[0];
         let mut command = first
-            .command(ambit_program()?)
+            .command(self.program()?)
             .arg("control")
-            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args([
+                "--directory".as_ref(),
+                self.lab.manifests().directory().as_os_str(),
+            ])
             .args(["--state-directory".as_ref(), self.state.as_os_str()])
             .args(["--node-tokens".as_ref(), self.tokens.as_os_str()])
             .args(["--listen", &self.ca_address.to_string()])
@@ -171,9 +192,12 @@ impl RunningMesh<'_> {
         let token = self.lab.directory().join(format!("token-{}", node.name()));
         let bundle = self.state.join("trust-bundle.pem");
         let mut command = node
-            .command(ambit_program()?)
+            .command(self.program()?)
             .args(["node", "--node-name", node.name()])
-            .args(["--directory".as_ref(), self.lab.manifests().directory().as_os_str()])
+            .args([
+                "--directory".as_ref(),
+                self.lab.manifests().directory().as_os_str(),
+            ])
             .args(["--ca-address", &self.ca_address.to_string()])
             .args(["--ca-root".as_ref(), bundle.as_os_str()])
             .args(["--ca-token".as_ref(), token.as_os_str()])
@@ -181,16 +205,20 @@ impl RunningMesh<'_> {
             .args(["--drain", "1s"]);
         command = command.args(&self.settings.agent_arguments);
         let mut agent = command.spawn()?;
-        wait::poll(&format!("the agent of {} to be ready", node.name()), READY, || {
-            if !agent.is_running() {
-                return Ok(Err(agent.stderr()));
-            }
-            let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
-            match told.map(|told| told.succeeded()) {
-                Ok(true) => Ok(Ok(())),
-                _ => Err(agent.stderr()),
-            }
-        })?
+        wait::poll(
+            &format!("the agent of {} to be ready", node.name()),
+            READY,
+            || {
+                if !agent.is_running() {
+                    return Ok(Err(agent.stderr()));
+                }
+                let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
+                match told.map(|told| told.succeeded()) {
+                    Ok(true) => Ok(Ok(())),
+                    _ => Err(agent.stderr()),
+                }
+            },
+        )?
         .map_err(|stderr| Error::Malformed {
             what: format!("the agent of {}", node.name()),
             cause: format!("it ended: {stderr}"),
@@ -225,12 +253,20 @@ impl RunningMesh<'_> {
         for node in self.lab.nodes() {
             self.stop_agent(node.name())?;
             node.run(
-                ambit_program()?,
-                ["uninstall".as_ref(), "--bpffs".as_ref(), node.bpf_directory().as_os_str()],
+                self.program()?,
+                [
+                    "uninstall".as_ref(),
+                    "--bpffs".as_ref(),
+                    node.bpf_directory().as_os_str(),
+                ],
             )?
             .success()?;
         }
         Ok(())
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        self.settings.program.clone().map_or_else(ambit_program, Ok)
     }
 }
 
@@ -249,13 +285,18 @@ impl Node {
     /// # Errors
     /// If the agent doesn't answer.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
-        let page = self.run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?.success()?;
-        let wanted: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let page = self
+            .run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?
+            .success()?;
+        let wanted: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
         Ok(page
             .lines()
             .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
                     && wanted.iter().all(|label| line.contains(label.as_str()))
             })
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
@@ -284,6 +325,7 @@ impl Place {
     /// # Errors
     /// If curl says so.
     pub fn fetch(&self, url: &str) -> Result<String> {
-        self.run("curl", ["-sS", "--fail", "--max-time", "15", url])?.success()
+        self.run("curl", ["-sS", "--fail", "--max-time", "15", url])?
+            .success()
     }
 }

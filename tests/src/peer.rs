@@ -25,7 +25,11 @@ pub fn peer_program() -> Result<PathBuf> {
 /// A program that cargo has built beside the running one.
 pub(crate) fn program(name: &str, package: &str) -> Result<PathBuf> {
     let own = env::current_exe().map_err(Error::io("find the running program"))?;
-    let mut found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    let mut found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name));
     found.find(|path| path.is_file()).ok_or_else(|| {
         Error::Unsupported(format!(
             "there is no {name} beside {}: run `cargo build -p {package} --bin {name}`",

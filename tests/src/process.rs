@@ -16,6 +16,14 @@ use crate::{Error, Place, Result, ip, sys, wait};
 const RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// What would send a client to a proxy of the machine, which no namespace of the lab can reach.
+const PROXY_VARIABLES: [&str; 5] = [
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+];
 
 /// A command for a place of the lab, made by [`Place::command`].
 #[derive(Debug)]
@@ -28,12 +36,16 @@ pub struct Command {
 
 impl Command {
     pub(crate) fn new(place: Place, program: &OsStr) -> Command {
+        let mut inner = process::Command::new(program);
+        for variable in PROXY_VARIABLES {
+            inner.env_remove(variable);
+        }
         Command {
             place,
             program: Path::new(program)
                 .file_name()
                 .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            inner: process::Command::new(program),
+            inner,
             deadline: RUN_DEADLINE,
         }
     }
@@ -52,7 +64,7 @@ impl Command {
         self
     }
 
-    /// Sets an environment variable; the others are inherited.
+    /// Sets an environment variable; the others are inherited, but those that name a proxy.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Command {
         self.inner.env(name, value);

@@ -2,8 +2,6 @@
 
 use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result};
 
-const MARKER: &str = "a-marker-nobody-may-read";
-
 fn each_network(test: impl Fn(PodNetwork, Family) -> Result<()>) -> Result<()> {
     for network in [PodNetwork::Routed, PodNetwork::Bridged] {
         for family in [Family::V4, Family::V6] {
@@ -24,7 +22,8 @@ fn enrolled_pods_talk_and_the_wire_shows_only_tls() -> Result<()> {
         let far = lab.node("b").pod("far", PodSpec::in_namespace("shop"))?;
         let _mesh = Mesh::default().start(&lab)?;
         for server in [&near, &far] {
-            let mut echo = server.peer_server(["echo-server", "--listen", "[::]:8080", "--dual-stack"])?;
+            let mut echo =
+                server.peer_server(["echo-server", "--listen", "[::]:8080", "--dual-stack"])?;
             let mut wire = lab.wire_capture()?;
             let told = client.peer(["echo-client", "--connect", &server.at(8080).to_string()]);
             eprintln!("{told:?} {:?}", wire.packets()?.len());

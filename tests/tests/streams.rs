@@ -3,7 +3,10 @@
 //! Each story is told twice: with a server on the client's node, where one agent carries the
 //! connection, and with one on another node, where two agents and a tunnel do.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it didn't expect has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets what it didn't expect has failed"
+)]
 
 use std::{
     io::{Read as _, Write as _},
@@ -43,8 +46,15 @@ impl Pods {
 fn exchange(client: &Pod, server: &Pod, serve: &[&str], call: &[&str]) -> Result<[Value; 2]> {
     let mut listening = server.peer_server(serve.iter().chain(&["--listen", "0.0.0.0:0"]))?;
     let at = server.at(listening.address().port()).to_string();
-    let command = client.command(peer_program()?).args(call).args(["--connect", &at]);
-    let told = command.args(["--timeout-ms", "60000"]).deadline(DEADLINE * 4).run()?.json()?;
+    let command = client
+        .command(peer_program()?)
+        .args(call)
+        .args(["--connect", &at]);
+    let told = command
+        .args(["--timeout-ms", "60000"])
+        .deadline(DEADLINE * 4)
+        .run()?
+        .json()?;
     let report = listening.await_reports(1, DEADLINE)?.remove(0);
     Ok([report, told])
 }
@@ -62,7 +72,10 @@ fn two_hundred_mib_each_way_at_once_arrive_whole() -> Result<()> {
         for (sent, received) in [(&served, &called), (&called, &served)] {
             let (name, told) = (server.name(), (sent, received));
             assert_eq!(sent["sent_bytes"], 200 << 20, "{name}: {told:?}");
-            assert_eq!(sent["sent_sha256"], received["received_sha256"], "{name}: {told:?}");
+            assert_eq!(
+                sent["sent_sha256"], received["received_sha256"],
+                "{name}: {told:?}"
+            );
             assert_eq!(received["end"], "eof", "{name}: {told:?}");
         }
     }
@@ -75,7 +88,15 @@ fn five_hundred_connections_are_open_at_once() -> Result<()> {
     let pods = Pods::new(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
-        let call = ["echo-client", "--connections", "500", "--requests", "3", "--bytes", "2000"];
+        let call = [
+            "echo-client",
+            "--connections",
+            "500",
+            "--requests",
+            "3",
+            "--bytes",
+            "2000",
+        ];
         let [_, told] = exchange(&pods.client, server, &["echo-server"], &call)?;
         assert_eq!(told["succeeded"], 500, "{}: {told}", server.name());
     }
@@ -95,8 +116,20 @@ fn half_closes_and_resets_reach_the_other_side_as_what_they_are() -> Result<()> 
             ["eof", "eof"],
         ),
         (
-            &["half-close-server", "--bytes", "300000", "--first", "server"],
-            &["half-close-client", "--bytes", "300000", "--first", "server"],
+            &[
+                "half-close-server",
+                "--bytes",
+                "300000",
+                "--first",
+                "server",
+            ],
+            &[
+                "half-close-client",
+                "--bytes",
+                "300000",
+                "--first",
+                "server",
+            ],
             ["eof", "eof"],
         ),
         (
@@ -183,7 +216,15 @@ fn idle_connections_stay_open_and_cost_little() -> Result<()> {
         let at = server.at(80).to_string();
         // What the first connections cost once: the heaps of threads. Few at a time, so that what
         // each costs by itself isn't in the heap already.
-        let warm = ["echo-client", "--connections", "10", "--requests", "40", "--bytes", "4000"];
+        let warm = [
+            "echo-client",
+            "--connections",
+            "10",
+            "--requests",
+            "40",
+            "--bytes",
+            "4000",
+        ];
         exchange(&pods.client, server, &["echo-server"], &warm)?;
 
         let before = resident(&mut mesh);
@@ -198,8 +239,15 @@ fn idle_connections_stay_open_and_cost_little() -> Result<()> {
         let after = resident(&mut mesh);
         for (node, (before, after)) in ["a", "b"].iter().zip(before.iter().zip(after)) {
             let each = after.saturating_sub(*before) / IDLE;
-            eprintln!("{} agent {node}: {before} to {after}: {each} bytes each", server.name());
-            assert!(each < IDLE_BOUND, "{} agent {node}: {each} bytes each", server.name());
+            eprintln!(
+                "{} agent {node}: {before} to {after}: {each} bytes each",
+                server.name()
+            );
+            assert!(
+                each < IDLE_BOUND,
+                "{} agent {node}: {each} bytes each",
+                server.name()
+            );
         }
 
         // Others come and go meanwhile.
@@ -232,20 +280,38 @@ fn a_reader_that_stops_stops_its_sender_alone_and_memory_stays_bounded() -> Resu
             open.push(connect(&pods.client, &listener, &at)?);
         }
         let sent: Vec<u64> = std::thread::scope(|scope| {
-            let senders: Vec<_> =
-                open.iter().map(|[client, _]| scope.spawn(|| send_until_stalled(client))).collect();
-            senders.into_iter().map(|sender| sender.join().unwrap()).collect()
+            let senders: Vec<_> = open
+                .iter()
+                .map(|[client, _]| scope.spawn(|| send_until_stalled(client)))
+                .collect();
+            senders
+                .into_iter()
+                .map(|sender| sender.join().unwrap())
+                .collect()
         });
         let after = resident(&mut mesh);
-        eprintln!("{}: sent {sent:?}, resident {before:?} {after:?}", server.name());
+        eprintln!(
+            "{}: sent {sent:?}, resident {before:?} {after:?}",
+            server.name()
+        );
         for (node, (before, after)) in ["a", "b"].iter().zip(before.iter().zip(after)) {
             let grown = after.saturating_sub(*before);
-            assert!(grown < bound, "agent {node}: {grown} bytes of {bound}; sent {sent:?}");
+            assert!(
+                grown < bound,
+                "agent {node}: {grown} bytes of {bound}; sent {sent:?}"
+            );
         }
 
         // The others of the same two pods go on.
-        let others =
-            ["echo-client", "--connections", "5", "--requests", "40", "--bytes", "100000"];
+        let others = [
+            "echo-client",
+            "--connections",
+            "5",
+            "--requests",
+            "40",
+            "--bytes",
+            "100000",
+        ];
         let [_, told] = exchange(&pods.client, server, &["echo-server"], &others)?;
         assert_eq!(told["succeeded"], 5, "{}: {told}", server.name());
 
@@ -267,7 +333,9 @@ fn a_reader_that_stops_stops_its_sender_alone_and_memory_stays_bounded() -> Resu
 fn send_until_stalled(mut client: &TcpStream) -> u64 {
     const MOST: u64 = 256 << 20;
     let chunk = vec![b's'; 64 * 1024];
-    client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    client
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
     let mut sent = 0;
     while sent < MOST {
         match client.write(&chunk) {
@@ -286,13 +354,18 @@ fn resident(mesh: &mut RunningMesh<'_>) -> [u64; 2] {
     ["a", "b"].map(|node| {
         let status = format!("/proc/{}/status", mesh.agent(node).pid());
         let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     })
 }
 
 fn listen(server: &Pod, port: u16) -> Result<TcpListener> {
-    Ok(server.in_namespace(|| TcpListener::bind(server.at(port)))?.unwrap())
+    Ok(server
+        .in_namespace(|| TcpListener::bind(server.at(port)))?
+        .unwrap())
 }
 
 /// A connection from the client to a listener: both ends.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 mod check;
+mod demo;
 mod setup;
 mod step;
 mod test;
@@ -22,6 +23,8 @@ const EBPF_CRATE: &str = "agent-ebpf";
 enum Task {
     /// Find or install what the build, the checks and the tests need.
     Setup,
+    /// Show the main job live, on two nodes made of network namespaces; needs root.
+    Demo(demo::Options),
     /// Check formatting, lints, dependencies and documentation.
     Check,
     /// Run all tests; the end-to-end tests need root.
@@ -45,6 +48,7 @@ fn run(task: Task) -> Result<()> {
     env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
     match task {
         Task::Setup => setup::run(),
+        Task::Demo(options) => demo::run(&options),
         Task::Check => check::run(),
         Task::Test(options) => test::run(&options),
     }

@@ -40,10 +40,12 @@ pub async fn run(settings: Settings) -> Result<()> {
     let stop = CancellationToken::new();
     let store = Arc::new(Store::default());
     let trust_domain = settings.authority.trust_domain.clone();
-    let directory =
-        Directory::open(settings.directory, trust_domain, store.clone()).await?;
-    let authority =
-        Arc::new(Authority::open(&settings.state_directory, settings.authority, SystemTime::now())?);
+    let directory = Directory::open(settings.directory, trust_domain, store.clone()).await?;
+    let authority = Arc::new(Authority::open(
+        &settings.state_directory,
+        settings.authority,
+        SystemTime::now(),
+    )?);
     let tokens = Arc::new(TokenFile::open(&settings.node_tokens)?);
     let listener = TcpListener::bind(settings.listen)
         .await

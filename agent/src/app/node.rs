@@ -74,15 +74,21 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
     let store = Arc::new(Store::default());
-    let directory =
-        Directory::open(&settings.directory, settings.trust_domain.clone(), store.clone()).await?;
+    let directory = Directory::open(
+        &settings.directory,
+        settings.trust_domain.clone(),
+        store.clone(),
+    )
+    .await?;
     let problems = directory.problems();
     let counted = problems.clone();
     metrics.observe_problems(move || counted.list().len())?;
 
     let certificates = Certificates::new(Arc::new(CaClient::new(settings.authority)));
-    let connections =
-        Arc::new(Connections::new(settings.node.clone(), settings.max_connections));
+    let connections = Arc::new(Connections::new(
+        settings.node.clone(),
+        settings.max_connections,
+    ));
     let proxy = Proxy::new(Parts {
         node: settings.node.clone(),
         cluster: settings.cluster.clone(),
@@ -119,7 +125,12 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         tasks.spawn(proxy.clone().serve(role, listener));
     }
     let limits = Limits::default();
-    tasks.spawn(serve_metrics(metrics_listener, metrics, limits, stop.clone()));
+    tasks.spawn(serve_metrics(
+        metrics_listener,
+        metrics,
+        limits,
+        stop.clone(),
+    ));
     tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
     let log = logging.control();
     let admin_stop = stop.clone();
@@ -174,7 +185,11 @@ impl AdminSource for Operator {
     }
 
     fn certificates(&self) -> Vec<CertificateView> {
-        self.certificates.states().iter().map(certificate_view).collect()
+        self.certificates
+            .states()
+            .iter()
+            .map(certificate_view)
+            .collect()
     }
 
     fn problems(&self) -> Vec<ProblemView> {

@@ -46,9 +46,10 @@ impl Role {
 
     fn hooks(self) -> &'static [(&'static str, TcAttachType)] {
         match self {
-            Self::Pod => {
-                &[(name::FROM_POD, TcAttachType::Ingress), (name::TO_POD, TcAttachType::Egress)]
-            }
+            Self::Pod => &[
+                (name::FROM_POD, TcAttachType::Ingress),
+                (name::TO_POD, TcAttachType::Egress),
+            ],
             Self::Node => &[(name::FROM_NODE, TcAttachType::Ingress)],
         }
     }
@@ -107,7 +108,11 @@ impl Attacher {
             Mechanism::Clsact => false,
             Mechanism::Auto => has_tcx(),
         };
-        Self { object, directory, use_tcx }
+        Self {
+            object,
+            directory,
+            use_tcx,
+        }
     }
 
     /// Puts the programs of `role` on a device, in place of an earlier agent's, and takes off
@@ -150,12 +155,19 @@ impl Attacher {
         program: &'static str,
         hook: TcAttachType,
     ) -> Result<(), Error> {
-        let failed =
-            |source| Error::Attach { program, device: device.to_owned(), source };
+        let failed = |source| Error::Attach {
+            program,
+            device: device.to_owned(),
+            source,
+        };
         let pin = self.pin(index, program);
         let classifier = classifier(&mut self.object, program).map_err(failed)?;
         if let Some(link) = pinned(&pin) {
-            if classifier.attach_to_link(link).and_then(|id| classifier.take_link(id)).is_ok() {
+            if classifier
+                .attach_to_link(link)
+                .and_then(|id| classifier.take_link(id))
+                .is_ok()
+            {
                 return Ok(());
             }
             // The link is of a device that is gone.
@@ -168,8 +180,7 @@ impl Attacher {
             .map_err(failed)?;
         let link = FdLink::try_from(link)
             .map_err(|error: LinkError| failed(ProgramError::from(tc_error(&error))))?;
-        link.pin(&pin)
-            .map_err(|error| Error::Pin {
+        link.pin(&pin).map_err(|error| Error::Pin {
             program,
             device: device.to_owned(),
             source: io::Error::other(error),
@@ -187,11 +198,17 @@ impl Attacher {
             Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
             Err(error) => {
                 let source = io::Error::other(error);
-                return Err(Error::Qdisc { device: device.to_owned(), source });
+                return Err(Error::Qdisc {
+                    device: device.to_owned(),
+                    source,
+                });
             }
         }
-        let failed =
-            |source| Error::Attach { program, device: device.to_owned(), source };
+        let failed = |source| Error::Attach {
+            program,
+            device: device.to_owned(),
+            source,
+        };
         detach_filter(device, hook);
         let classifier = classifier(&mut self.object, program).map_err(failed)?;
         let options = TcAttachOptions::Netlink(NlOptions {
@@ -215,11 +232,20 @@ impl Attacher {
 
 /// Device indexes and paths of the pinned links.
 pub fn pins(directory: &Path) -> Vec<(PathBuf, u32)> {
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     entries
         .filter_map(|entry| {
             let path = entry.path();
-            let index = path.file_name()?.to_str()?.rsplit_once('_')?.1.parse().ok()?;
+            let index = path
+                .file_name()?
+                .to_str()?
+                .rsplit_once('_')?
+                .1
+                .parse()
+                .ok()?;
             Some((path, index))
         })
         .collect()
@@ -227,8 +253,7 @@ pub fn pins(directory: &Path) -> Vec<(PathBuf, u32)> {
 
 /// Removes the filters that [`Mechanism::Clsact`] left on a device; harmless if there are none.
 pub fn detach_filter(device: &str, hook: TcAttachType) {
-    let link =
-        SchedClassifierLink::attached(device, hook, FILTER_PRIORITY, FILTER_HANDLE, None);
+    let link = SchedClassifierLink::attached(device, hook, FILTER_PRIORITY, FILTER_HANDLE, None);
     if let Ok(link) = link {
         // Dropping a link detaches it.
         drop(link);
@@ -239,7 +264,10 @@ fn classifier<'a>(
     object: &'a mut Ebpf,
     program: &'static str,
 ) -> Result<&'a mut SchedClassifier, ProgramError> {
-    object.program_mut(program).ok_or(ProgramError::NotLoaded)?.try_into()
+    object
+        .program_mut(program)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()
 }
 
 fn pinned(path: &Path) -> Option<SchedClassifierLink> {
@@ -249,8 +277,13 @@ fn pinned(path: &Path) -> Option<SchedClassifierLink> {
 
 /// TCX came with 6.6.
 fn has_tcx() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(6))
 }
 

@@ -84,7 +84,10 @@ pub fn bind(
     let mut conflicts = Vec::new();
     for (pod, interfaces) in &candidates {
         let shared = candidates.iter().any(|(other, theirs)| {
-            other.uid != pod.uid && theirs.iter().any(|interface| interfaces.contains(interface))
+            other.uid != pod.uid
+                && theirs
+                    .iter()
+                    .any(|interface| interfaces.contains(interface))
         });
         match interfaces.as_slice() {
             [interface] if !shared => {

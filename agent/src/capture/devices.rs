@@ -19,50 +19,57 @@ use super::bind::{Claim, Evidence};
 
 /// A device of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
+pub(super) struct Device {
     /// Interface index.
-    pub index: u32,
+    pub(super) index: u32,
     /// Name.
-    pub name: String,
+    pub(super) name: String,
     /// A veth whose other end is in another namespace: that namespace's id here, and the other
     /// end's index there.
-    pub peer: Option<(i32, u32)>,
+    pub(super) peer: Option<(i32, u32)>,
     /// The bridge that the device is a port of.
-    pub bridge: Option<u32>,
+    pub(super) bridge: Option<u32>,
     /// The device's own MAC address, if it has one of six bytes.
-    pub mac: Option<[u8; 6]>,
+    pub(super) mac: Option<[u8; 6]>,
     /// Whether packets bear an Ethernet header.
-    pub has_link_header: bool,
+    pub(super) has_link_header: bool,
     /// Whether it's the loopback device.
-    pub is_loopback: bool,
+    pub(super) is_loopback: bool,
 }
 
 /// All that was observed at once.
 #[derive(Debug, Default)]
-pub struct Observation {
+pub(super) struct Observation {
     /// Every device, by index.
-    pub devices: BTreeMap<u32, Device>,
+    pub(super) devices: BTreeMap<u32, Device>,
     /// The devices that are pods'.
-    pub pods: BTreeSet<u32>,
+    pub(super) pods: BTreeSet<u32>,
     /// What says which address is behind which of them.
-    pub claims: Vec<Claim>,
+    pub(super) claims: Vec<Claim>,
 }
 
 /// Looks at everything once: some dumps over netlink.
 ///
+/// Pods' namespaces are asked only for interfaces that `is_bound` says no to: the others' claims
+/// would count for nothing.
+///
 /// # Errors
 /// The kernel's refusal of a dump.
-pub async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
+pub(super) async fn observe(
+    handle: &Handle,
+    is_bound: impl Fn(u32) -> bool,
+) -> Result<Observation, rtnetlink::Error> {
     let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-    let devices: BTreeMap<u32, Device> =
-        links.iter().map(|link| (link.header.index, device(link))).collect();
+    let devices: BTreeMap<u32, Device> = links
+        .iter()
+        .map(|link| (link.header.index, device(link)))
+        .collect();
     let mut routes = Vec::new();
     for request in [
         RouteMessageBuilder::<Ipv4Addr>::new().build(),
         RouteMessageBuilder::<Ipv6Addr>::new().build(),
     ] {
-        let family: Vec<RouteMessage> =
-            handle.route().get(request).execute().try_collect().await?;
+        let family: Vec<RouteMessage> = handle.route().get(request).execute().try_collect().await?;
         routes.extend(family.iter().filter_map(route));
     }
     let addresses: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
@@ -71,7 +78,12 @@ pub async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
         .iter()
         .filter(|route| route.has_gateway)
         .map(|route| route.device)
-        .chain(addresses.iter().filter(|address| is_network(address)).map(|a| a.header.index))
+        .chain(
+            addresses
+                .iter()
+                .filter(|address| is_network(address))
+                .map(|a| a.header.index),
+        )
         .collect();
     let pods: BTreeSet<u32> = devices
         .values()
@@ -84,10 +96,15 @@ pub async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
         .filter(|route| pods.contains(&route.device))
         .filter_map(|route| {
             let address = route.host?;
-            Some(Claim { interface: route.device, address, evidence: Evidence::HostRoute })
+            Some(Claim {
+                interface: route.device,
+                address,
+                evidence: Evidence::HostRoute,
+            })
         })
         .collect();
-    for device in devices.values().filter(|device| pods.contains(&device.index)) {
+    let unbound = |device: &&Device| pods.contains(&device.index) && !is_bound(device.index);
+    for device in devices.values().filter(unbound) {
         if let Some((namespace, peer)) = device.peer {
             let addresses = addresses_in(handle, namespace, peer).await;
             claims.extend(addresses.into_iter().map(|address| Claim {
@@ -97,14 +114,21 @@ pub async fn observe(handle: &Handle) -> Result<Observation, rtnetlink::Error> {
             }));
         }
     }
-    Ok(Observation { devices, pods, claims })
+    Ok(Observation {
+        devices,
+        pods,
+        claims,
+    })
 }
 
 /// Addresses of an interface in another namespace, asked by the id that the namespace has here:
 /// nothing enters the pod. A namespace that has just gone has none.
 async fn addresses_in(handle: &Handle, namespace: i32, index: u32) -> Vec<IpAddr> {
     let mut request = handle.address().get();
-    request.message_mut().attributes.push(AddressAttribute::TargetNetNsId(namespace));
+    request
+        .message_mut()
+        .attributes
+        .push(AddressAttribute::TargetNetNsId(namespace));
     let found: Result<Vec<AddressMessage>, _> = request.execute().try_collect().await;
     let found = found.unwrap_or_default();
     found
@@ -134,9 +158,9 @@ fn device(link: &LinkMessage) -> Device {
             LinkAttribute::Link(index) => peer = Some(*index),
             LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
-                is_veth = infos.iter().any(|info| {
-                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
-                });
+                is_veth = infos
+                    .iter()
+                    .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
             }
             _ => {}
         }
@@ -175,7 +199,11 @@ fn route(message: &RouteMessage) -> Option<Route> {
     }
     let length = message.header.destination_prefix_length;
     let host = destination.filter(|address| length == host_length(*address));
-    Some(Route { device: device?, host: host.filter(|a| !is_link_local(*a)), has_gateway })
+    Some(Route {
+        device: device?,
+        host: host.filter(|a| !is_link_local(*a)),
+        has_gateway,
+    })
 }
 
 /// An address that stands for a network of its own, as uplinks and bridges have: pods' veths
@@ -188,11 +216,14 @@ fn is_network(message: &AddressMessage) -> bool {
 
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let of = |local| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
-        })
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) if local => Some(*address),
+                AddressAttribute::Address(address) if !local => Some(*address),
+                _ => None,
+            })
     };
     of(true).or_else(|| of(false))
 }

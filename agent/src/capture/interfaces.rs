@@ -23,7 +23,7 @@ use super::{
 use crate::discovery::model::{Workload, WorkloadUid};
 
 /// The state of every device that carries programs.
-pub struct Interfaces {
+pub(super) struct Interfaces {
     attacher: Attacher,
     attached: BTreeMap<u32, (Role, String)>,
     written: BTreeMap<u32, Written>,
@@ -42,10 +42,16 @@ struct Written {
 impl Interfaces {
     /// Starts from what an earlier agent left in the maps: stamps and epochs go on.
     #[must_use]
-    pub fn new(attacher: Attacher, maps: &Maps) -> Self {
-        let written: BTreeMap<u32, Written> =
-            maps.interfaces().map(|(index, value)| (index, Written { value, pod: None })).collect();
-        let epoch = written.values().map(|written| written.value.epoch).max().unwrap_or(0);
+    pub(super) fn new(attacher: Attacher, maps: &Maps) -> Self {
+        let written: BTreeMap<u32, Written> = maps
+            .interfaces()
+            .map(|(index, value)| (index, Written { value, pod: None }))
+            .collect();
+        let epoch = written
+            .values()
+            .map(|written| written.value.epoch)
+            .max()
+            .unwrap_or(0);
         Self {
             attacher,
             attached: BTreeMap::new(),
@@ -62,7 +68,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// A map that refused an entry. Attaching errors are logged and tried again at the next call.
-    pub fn reconcile(
+    pub(super) fn reconcile(
         &mut self,
         maps: &mut Maps,
         observation: &Observation,
@@ -75,23 +81,39 @@ impl Interfaces {
         let by_uid: HashMap<&WorkloadUid, &Arc<Workload>> =
             pods.iter().map(|pod| (&pod.uid, pod)).collect();
 
-        for device in observation.devices.values().filter(|device| !device.is_loopback) {
+        for device in observation
+            .devices
+            .values()
+            .filter(|device| !device.is_loopback)
+        {
             let is_pod = observation.pods.contains(&device.index);
-            let pod = self.bindings.get(&device.index).and_then(|uid| by_uid.get(uid).copied());
+            let pod = self
+                .bindings
+                .get(&device.index)
+                .and_then(|uid| by_uid.get(uid).copied());
             self.write(maps, device, is_pod, pod.cloned(), observation)?;
             self.attach(device, if is_pod { Role::Pod } else { Role::Node });
         }
         self.forget_absent(maps, observation)
     }
 
+    /// Whether it's known whose interface it is.
+    pub(super) fn is_bound(&self, index: u32) -> bool {
+        self.bindings.contains_key(&index)
+    }
+
     /// Whether a pod of this node has no interface yet, or an interface no pod: worth another look
     /// even if no event comes, since addresses in a pod's namespace change without one here.
     #[must_use]
-    pub fn is_unsettled(&self, observation: &Observation, pods: &[Arc<Workload>]) -> bool {
+    pub(super) fn is_unsettled(&self, observation: &Observation, pods: &[Arc<Workload>]) -> bool {
         let unbound = pods.iter().any(|pod| {
             !pod.addresses.is_empty() && !self.bindings.values().any(|uid| *uid == pod.uid)
         });
-        unbound && observation.pods.iter().any(|index| !self.bindings.contains_key(index))
+        unbound
+            && observation
+                .pods
+                .iter()
+                .any(|index| !self.bindings.contains_key(index))
     }
 
     fn write(
@@ -137,7 +159,9 @@ impl Interfaces {
             Some(was) if !(was_known && flags & INTERFACE_KNOWN == 0) => was.seen_at,
             _ => monotonic_now(),
         };
-        let bridge = device.bridge.and_then(|index| observation.devices.get(&index));
+        let bridge = device
+            .bridge
+            .and_then(|index| observation.devices.get(&index));
         let value = InterfaceValue {
             flags,
             epoch,
@@ -187,8 +211,12 @@ impl Interfaces {
         observation: &Observation,
     ) -> Result<(), maps::Error> {
         let present: BTreeSet<u32> = observation.devices.keys().copied().collect();
-        let gone: Vec<u32> =
-            self.written.keys().filter(|index| !present.contains(index)).copied().collect();
+        let gone: Vec<u32> = self
+            .written
+            .keys()
+            .filter(|index| !present.contains(index))
+            .copied()
+            .collect();
         for index in gone {
             maps.remove_interface(index)?;
             self.written.remove(&index);
@@ -199,7 +227,10 @@ impl Interfaces {
     }
 
     fn report(&mut self, conflicts: Vec<Conflict>) {
-        for conflict in conflicts.iter().filter(|conflict| !self.conflicts.contains(conflict)) {
+        for conflict in conflicts
+            .iter()
+            .filter(|conflict| !self.conflicts.contains(conflict))
+        {
             tracing::error!(
                 pod = %conflict.workload,
                 interfaces = ?conflict.interfaces,

@@ -33,7 +33,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The BPF file system isn't there and can't be mounted.
-    #[error("no BPF file system at {path}, and mounting one failed: {source} (mount it, or point --bpffs at one)")]
+    #[error(
+        "no BPF file system at {path}, and mounting one failed: {source} (mount it, or point --bpffs at one)"
+    )]
     Mount {
         /// The directory that was asked for.
         path: PathBuf,
@@ -105,8 +107,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     ensure_bpffs(&settings.bpffs)?;
     let map_directory = map_directory(&settings.bpffs);
     for path in [&map_directory, &link_directory(&settings.bpffs)] {
-        fs::create_dir_all(path)
-            .map_err(|source| Error::Directory { path: path.clone(), source })?;
+        fs::create_dir_all(path).map_err(|source| Error::Directory {
+            path: path.clone(),
+            source,
+        })?;
     }
     let level = log_level();
     let mut object = EbpfLoader::new()
@@ -116,7 +120,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     let mut maps = Maps::take(&mut object)?;
     let found = maps.configuration()?.layout;
     if found != 0 && found != LAYOUT_VERSION {
-        return Err(Error::Layout { path: map_directory, found });
+        return Err(Error::Layout {
+            path: map_directory,
+            found,
+        });
     }
     maps.set_configuration(Configuration {
         layout: LAYOUT_VERSION,
@@ -136,18 +143,24 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
             .and_then(SchedClassifier::load)
             .map_err(|source| Error::Program { program, source })?;
     }
-    Ok(Loaded { object, maps, counters })
+    Ok(Loaded {
+        object,
+        maps,
+        counters,
+    })
 }
 
 fn ensure_bpffs(path: &Path) -> Result<(), Error> {
-    let mount_error = |source: io::Error| Error::Mount { path: path.to_owned(), source };
+    let mount_error = |source: io::Error| Error::Mount {
+        path: path.to_owned(),
+        source,
+    };
     fs::create_dir_all(path).map_err(mount_error)?;
     let found = statfs(path).map_err(|error| mount_error(error.into()))?;
     if u64::try_from(found.f_type).ok() == Some(BPF_FS_MAGIC) {
         return Ok(());
     }
-    mount("bpf", path, "bpf", MountFlags::empty(), None)
-        .map_err(|error| mount_error(error.into()))
+    mount("bpf", path, "bpf", MountFlags::empty(), None).map_err(|error| mount_error(error.into()))
 }
 
 /// The programs log at debug level, and only if someone listens: the check is a constant to them.
@@ -169,7 +182,10 @@ fn start_log(object: &mut Ebpf) {
         }
     };
     tokio::spawn(async move {
-        #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor's life")]
+        #[expect(
+            unsafe_code,
+            reason = "tokio asks for a promise about the descriptor's life"
+        )]
         // SAFETY: the logger owns the ring buffer's descriptor and keeps it open until dropped.
         let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
         let Ok(mut logger) = logger else {

@@ -90,7 +90,9 @@ impl Maps {
     /// # Errors
     /// [`Error::Refused`].
     pub fn configuration(&self) -> Result<Configuration, Error> {
-        self.configuration.get(&0, 0).map_err(refused(name::CONFIGURATION))
+        self.configuration
+            .get(&0, 0)
+            .map_err(refused(name::CONFIGURATION))
     }
 
     /// Changes the settings.
@@ -98,7 +100,9 @@ impl Maps {
     /// # Errors
     /// [`Error::Refused`].
     pub fn set_configuration(&mut self, value: Configuration) -> Result<(), Error> {
-        self.configuration.set(0, value, 0).map_err(refused(name::CONFIGURATION))
+        self.configuration
+            .set(0, value, 0)
+            .map_err(refused(name::CONFIGURATION))
     }
 
     /// Puts a listening socket where the programs find it: from now on it takes what is captured.
@@ -111,7 +115,9 @@ impl Maps {
         is_ipv6: bool,
         socket: &impl AsRawFd,
     ) -> Result<(), Error> {
-        self.listeners.set(role.slot(is_ipv6), socket, 0).map_err(refused(name::LISTENERS))
+        self.listeners
+            .set(role.slot(is_ipv6), socket, 0)
+            .map_err(refused(name::LISTENERS))
     }
 
     /// The interfaces that have an entry.
@@ -124,7 +130,9 @@ impl Maps {
     /// # Errors
     /// [`Error::Refused`].
     pub fn set_interface(&mut self, index: u32, value: InterfaceValue) -> Result<(), Error> {
-        self.interfaces.insert(index, value, 0).map_err(refused(name::INTERFACES))
+        self.interfaces
+            .insert(index, value, 0)
+            .map_err(refused(name::INTERFACES))
     }
 
     /// Forgets an interface and all that was said of it.
@@ -144,14 +152,19 @@ impl Maps {
     pub fn set_sources(&mut self, interface: u32, addresses: &[IpAddr]) -> Result<(), Error> {
         let wanted: Vec<SourceKey> = addresses
             .iter()
-            .map(|address| SourceKey { interface, address: to_key(*address) })
+            .map(|address| SourceKey {
+                interface,
+                address: to_key(*address),
+            })
             .collect();
         let present = self.sources.keys().filter_map(Result::ok);
         let stale: Vec<SourceKey> = present
             .filter(|key| key.interface == interface && !wanted.contains(key))
             .collect();
         for key in wanted {
-            self.sources.insert(key, 1, 0).map_err(refused(name::SOURCES))?;
+            self.sources
+                .insert(key, 1, 0)
+                .map_err(refused(name::SOURCES))?;
         }
         for key in stale {
             absent_is_fine(self.sources.remove(&key)).map_err(refused(name::SOURCES))?;
@@ -163,20 +176,29 @@ impl Maps {
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub fn set_exclusions(
-        &mut self,
-        interface: u32,
-        exclusions: &Exclusions,
-    ) -> Result<(), Error> {
-        let port_key = |port, direction| PortKey { interface, port, direction };
-        let outbound = exclusions.outbound_ports.iter().map(|p| port_key(*p, DIRECTION_OUTBOUND));
-        let inbound = exclusions.inbound_ports.iter().map(|p| port_key(*p, DIRECTION_INBOUND));
+    pub fn set_exclusions(&mut self, interface: u32, exclusions: &Exclusions) -> Result<(), Error> {
+        let port_key = |port, direction| PortKey {
+            interface,
+            port,
+            direction,
+        };
+        let outbound = exclusions
+            .outbound_ports
+            .iter()
+            .map(|p| port_key(*p, DIRECTION_OUTBOUND));
+        let inbound = exclusions
+            .inbound_ports
+            .iter()
+            .map(|p| port_key(*p, DIRECTION_INBOUND));
         let ports: Vec<PortKey> = outbound.chain(inbound).collect();
         let present = self.excluded_ports.keys().filter_map(Result::ok);
-        let stale: Vec<PortKey> =
-            present.filter(|key| key.interface == interface && !ports.contains(key)).collect();
+        let stale: Vec<PortKey> = present
+            .filter(|key| key.interface == interface && !ports.contains(key))
+            .collect();
         for key in ports {
-            self.excluded_ports.insert(key, 1, 0).map_err(refused(name::EXCLUDED_PORTS))?;
+            self.excluded_ports
+                .insert(key, 1, 0)
+                .map_err(refused(name::EXCLUDED_PORTS))?;
         }
         for key in stale {
             absent_is_fine(self.excluded_ports.remove(&key))
@@ -186,8 +208,10 @@ impl Maps {
     }
 
     fn set_excluded_networks(&mut self, interface: u32, networks: &[IpNet]) -> Result<(), Error> {
-        let wanted: Vec<(u32, NetworkKey)> =
-            networks.iter().map(|network| network_key(interface, network)).collect();
+        let wanted: Vec<(u32, NetworkKey)> = networks
+            .iter()
+            .map(|network| network_key(interface, network))
+            .collect();
         let present = self.excluded_networks.keys().filter_map(Result::ok);
         let stale: Vec<Key<NetworkKey>> = present
             .filter(|key| {
@@ -223,7 +247,11 @@ impl Maps {
 
     /// Addresses of enrolled workloads that the kernel has.
     pub fn workloads(&self) -> Vec<IpAddr> {
-        self.workloads.keys().filter_map(Result::ok).map(from_key).collect()
+        self.workloads
+            .keys()
+            .filter_map(Result::ok)
+            .map(from_key)
+            .collect()
     }
 
     /// Adds or removes a VIP's port.
@@ -231,7 +259,10 @@ impl Maps {
     /// # Errors
     /// [`Error::Refused`].
     pub fn set_service(&mut self, vip: SocketAddr, known: bool) -> Result<(), Error> {
-        let key = ServiceKey { address: to_key(vip.ip()), port: vip.port().into() };
+        let key = ServiceKey {
+            address: to_key(vip.ip()),
+            port: vip.port().into(),
+        };
         if known {
             self.services.insert(key, 1, 0)
         } else {
@@ -244,7 +275,10 @@ impl Maps {
     pub fn services(&self) -> Vec<SocketAddr> {
         let keys = self.services.keys().filter_map(Result::ok);
         keys.filter_map(|key| {
-            Some(SocketAddr::new(from_key(key.address), u16::try_from(key.port).ok()?))
+            Some(SocketAddr::new(
+                from_key(key.address),
+                u16::try_from(key.port).ok()?,
+            ))
         })
         .collect()
     }
@@ -278,7 +312,9 @@ fn take<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, Error> {
     let map = object.take_map(name).ok_or_else(|| Error::Missing {
         name,
-        source: MapError::InvalidName { name: name.to_owned() },
+        source: MapError::InvalidName {
+            name: name.to_owned(),
+        },
     })?;
     T::try_from(map).map_err(|source| Error::Missing { name, source })
 }
@@ -315,5 +351,11 @@ fn network_key(interface: u32, network: &IpNet) -> (u32, NetworkKey) {
         IpNet::V6(_) => 0,
     };
     let prefix = NETWORK_KEY_PREFIX + mapped + u32::from(network.prefix_len());
-    (prefix, NetworkKey { interface: interface.to_be_bytes(), address: to_key(network.network()) })
+    (
+        prefix,
+        NetworkKey {
+            interface: interface.to_be_bytes(),
+            address: to_key(network.network()),
+        },
+    )
 }

@@ -1,18 +1,23 @@
-//! The node's one nftables table: packets of the mesh stay out of conntrack.
+//! The node's one nftables table: where the mesh meets conntrack and NAT. None in a pod.
 //!
 //! A captured packet for a Service VIP still passes netfilter: kube-proxy's DNAT would rewrite it
-//! on its way to the agent. Untracked packets meet no NAT. One table for the node, none in a pod.
+//! on its way to the agent. Untracked packets meet no NAT.
+//!
+//! Plaintext for a pod that came through NAT is turned back to the agent when it reaches the pod,
+//! which is after NAT. From its second packet on, the stack itself finds the agent's socket by the
+//! translated addresses (early demux), and then drops what has a socket and is to be forwarded.
+//! So such packets get the capture mark once they are translated, and are delivered instead.
 //!
 //! The messages are made here because the libraries for nf_tables need C headers or the `nft`
 //! program, and the agent's image has neither. Layout: linux/netfilter/nf_tables.h.
 
 use std::io;
 
-use ambit_common::mark;
+use ambit_common::{capture::Listener, mark};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 /// The table's name, in the `inet` family.
-pub const TABLE: &str = "ambit";
+pub(super) const TABLE: &str = "ambit";
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -34,23 +39,36 @@ const HOOK_PREROUTING: u32 = 0;
 const HOOK_OUTPUT: u32 = 3;
 /// `raw`: before conntrack, which sits at -200.
 const PRIORITY_RAW: i32 = -300;
+/// After `dstnat`, which sits at -100.
+const PRIORITY_TRANSLATED: i32 = -90;
 const REGISTER: u32 = 1;
 const META_MARK: u32 = 3;
+const META_LAYER_4: u32 = 16;
+const TCP: u8 = 6;
+const CT_STATUS: u32 = 2;
+/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
+const STATUS_DNAT: u32 = 0x20;
+const SOCKET_TRANSPARENT: u32 = 0;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 
 /// Writes the table, in place of one that an earlier agent left.
 ///
 /// # Errors
 /// What the kernel refused; nothing is changed then.
-pub fn install() -> io::Result<()> {
+pub(super) fn install() -> io::Result<()> {
     let mut batch = Batch::new();
     // Add, delete, add: whatever was there before, the batch leaves exactly this.
     batch.table(NEW_TABLE, FLAG_CREATE);
     batch.table(DELETE_TABLE, 0);
     batch.table(NEW_TABLE, FLAG_CREATE);
-    batch.chain("prerouting", HOOK_PREROUTING);
-    batch.chain("output", HOOK_OUTPUT);
-    batch.untrack("prerouting", mark::CAPTURE, mark::CAPTURE_MASK);
-    batch.untrack("output", mark::AGENT, u32::MAX);
+    batch.chain("prerouting", HOOK_PREROUTING, PRIORITY_RAW);
+    batch.chain("output", HOOK_OUTPUT, PRIORITY_RAW);
+    batch.chain("translated", HOOK_PREROUTING, PRIORITY_TRANSLATED);
+    let untracked = |value, mask| [mark_is(value, mask), vec![expression("notrack", &[])]].concat();
+    batch.rule("prerouting", &untracked(mark::CAPTURE, mark::CAPTURE_MASK));
+    batch.rule("output", &untracked(mark::AGENT, u32::MAX));
+    batch.rule("translated", &translated_for_a_socket_of_ours());
     batch.commit()
 }
 
@@ -58,7 +76,7 @@ pub fn install() -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn remove() -> io::Result<()> {
+pub(super) fn remove() -> io::Result<()> {
     let mut batch = Batch::new();
     batch.table(NEW_TABLE, FLAG_CREATE);
     batch.table(DELETE_TABLE, 0);
@@ -73,7 +91,10 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        let mut batch = Self { bytes: Vec::with_capacity(1024), sequence: 0 };
+        let mut batch = Self {
+            bytes: Vec::with_capacity(1024),
+            sequence: 0,
+        };
         batch.message(BATCH_BEGIN, 0, FAMILY_UNSPECIFIED, &[]);
         batch
     }
@@ -82,32 +103,30 @@ impl Batch {
         self.message(kind, flags | FLAG_ACKNOWLEDGE, FAMILY_INET, &text(1, TABLE));
     }
 
-    fn chain(&mut self, name: &str, hook: u32) {
-        let hook = [number(1, hook), number(2, PRIORITY_RAW.cast_unsigned())].concat();
-        let body = [text(1, TABLE), text(3, name), nested(4, &hook), text(7, "filter")].concat();
-        self.message(NEW_CHAIN, FLAG_CREATE | FLAG_ACKNOWLEDGE, FAMILY_INET, &body);
+    fn chain(&mut self, name: &str, hook: u32, priority: i32) {
+        let hook = [number(1, hook), number(2, priority.cast_unsigned())].concat();
+        let body = [
+            text(1, TABLE),
+            text(3, name),
+            nested(4, &hook),
+            text(7, "filter"),
+        ]
+        .concat();
+        self.message(
+            NEW_CHAIN,
+            FLAG_CREATE | FLAG_ACKNOWLEDGE,
+            FAMILY_INET,
+            &body,
+        );
     }
 
-    /// `meta mark & mask == value notrack`.
-    fn untrack(&mut self, chain: &str, value: u32, mask: u32) {
-        let load = [number(1, REGISTER), number(2, META_MARK)].concat();
-        let masked = [
-            number(1, REGISTER),
-            number(2, REGISTER),
-            number(3, 4),
-            data(4, mask),
-            data(5, 0),
+    fn rule(&mut self, chain: &str, expressions: &[Vec<u8>]) {
+        let body = [
+            text(1, TABLE),
+            text(2, chain),
+            nested(4, &expressions.concat()),
         ]
         .concat();
-        let equal = [number(1, REGISTER), number(2, 0), data(3, value)].concat();
-        let expressions = [
-            expression("meta", &load),
-            expression("bitwise", &masked),
-            expression("cmp", &equal),
-            expression("notrack", &[]),
-        ]
-        .concat();
-        let body = [text(1, TABLE), text(2, chain), nested(4, &expressions)].concat();
         let flags = FLAG_CREATE | FLAG_APPEND | FLAG_ACKNOWLEDGE;
         self.message(NEW_RULE, flags, FAMILY_INET, &body);
     }
@@ -116,7 +135,11 @@ impl Batch {
         const HEADERS: usize = 20;
         let length = u32::try_from(HEADERS + body.len()).unwrap_or(u32::MAX);
         // The subsystem stands in the batch's own two messages; elsewhere the field is zero.
-        let resource = if family == FAMILY_UNSPECIFIED { SUBSYSTEM } else { 0 };
+        let resource = if family == FAMILY_UNSPECIFIED {
+            SUBSYSTEM
+        } else {
+            0
+        };
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend((flags | FLAG_REQUEST).to_ne_bytes());
@@ -144,13 +167,73 @@ impl Batch {
     }
 }
 
+/// `meta mark & mask == value`.
+fn mark_is(value: u32, mask: u32) -> Vec<Vec<u8>> {
+    vec![
+        expression(
+            "meta",
+            &[number(1, REGISTER), number(2, META_MARK)].concat(),
+        ),
+        masked(mask),
+        compare(EQUAL, &value.to_ne_bytes()),
+    ]
+}
+
+/// `meta l4proto tcp ct status dnat socket transparent 1 meta mark set <plaintext>`.
+fn translated_for_a_socket_of_ours() -> Vec<Vec<u8>> {
+    let mark = mark::for_listener(Listener::Plaintext).to_ne_bytes();
+    vec![
+        expression(
+            "meta",
+            &[number(1, REGISTER), number(2, META_LAYER_4)].concat(),
+        ),
+        compare(EQUAL, &[TCP]),
+        expression("ct", &[number(1, REGISTER), number(2, CT_STATUS)].concat()),
+        masked(STATUS_DNAT),
+        compare(NOT_EQUAL, &[0; 4]),
+        expression(
+            "socket",
+            &[number(1, SOCKET_TRANSPARENT), number(2, REGISTER)].concat(),
+        ),
+        compare(EQUAL, &[1]),
+        expression("immediate", &[number(1, REGISTER), data(2, &mark)].concat()),
+        expression(
+            "meta",
+            &[number(2, META_MARK), number(3, REGISTER)].concat(),
+        ),
+    ]
+}
+
+/// The register's four bytes and a mask.
+fn masked(mask: u32) -> Vec<u8> {
+    let parts = [
+        number(1, REGISTER),
+        number(2, REGISTER),
+        number(3, 4),
+        data(4, &mask.to_ne_bytes()),
+        data(5, &[0; 4]),
+    ];
+    expression("bitwise", &parts.concat())
+}
+
+/// The rule goes on only if the register and `value` compare so.
+fn compare(operator: u32, value: &[u8]) -> Vec<u8> {
+    expression(
+        "cmp",
+        &[number(1, REGISTER), number(2, operator), data(3, value)].concat(),
+    )
+}
+
 /// Counts the acknowledgements in a reply; the first refusal in it is the error.
 fn acknowledgements(mut reply: &[u8]) -> io::Result<u32> {
     const ERROR: [u8; 2] = 2_u16.to_ne_bytes();
     let mut count = 0;
     while let [l0, l1, l2, l3, k0, k1, ..] = *reply {
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let code = reply.get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes);
+        let code = reply
+            .get(16..20)
+            .and_then(|code| code.try_into().ok())
+            .map(i32::from_ne_bytes);
         if [k0, k1] == ERROR
             && let Some(code) = code
         {
@@ -159,7 +242,9 @@ fn acknowledgements(mut reply: &[u8]) -> io::Result<u32> {
             }
             count += 1;
         }
-        reply = reply.get(length.next_multiple_of(4).max(20)..).unwrap_or_default();
+        reply = reply
+            .get(length.next_multiple_of(4).max(20)..)
+            .unwrap_or_default();
     }
     Ok(count)
 }
@@ -186,9 +271,9 @@ fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
-/// A value for a register, in the byte order of the machine, as `meta mark` loads it.
-fn data(kind: u16, value: u32) -> Vec<u8> {
-    nested(kind, &attribute(1, &value.to_ne_bytes()))
+/// A value for a register. What `meta` and `ct` load is in the byte order of the machine.
+fn data(kind: u16, value: &[u8]) -> Vec<u8> {
+    nested(kind, &attribute(1, value))
 }
 
 fn expression(name: &str, body: &[u8]) -> Vec<u8> {

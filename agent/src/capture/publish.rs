@@ -15,15 +15,27 @@ use crate::discovery::{
 ///
 /// # Errors
 /// A map that refused an entry.
-pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<u64, maps::Error> {
-    let workloads: BTreeSet<IpAddr> =
-        snapshot.workloads().flat_map(|workload| enrolled_addresses(workload)).collect();
-    let services: BTreeSet<SocketAddr> =
-        snapshot.services().flat_map(|service| frontends(service)).collect();
-    for stale in maps.workloads().into_iter().filter(|address| !workloads.contains(address)) {
+pub(super) fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<u64, maps::Error> {
+    let workloads: BTreeSet<IpAddr> = snapshot
+        .workloads()
+        .flat_map(|workload| enrolled_addresses(workload))
+        .collect();
+    let services: BTreeSet<SocketAddr> = snapshot
+        .services()
+        .flat_map(|service| frontends(service))
+        .collect();
+    for stale in maps
+        .workloads()
+        .into_iter()
+        .filter(|address| !workloads.contains(address))
+    {
         maps.set_workload(stale, false)?;
     }
-    for stale in maps.services().into_iter().filter(|frontend| !services.contains(frontend)) {
+    for stale in maps
+        .services()
+        .into_iter()
+        .filter(|frontend| !services.contains(frontend))
+    {
         maps.set_service(stale, false)?;
     }
     for address in workloads {
@@ -39,14 +51,13 @@ pub fn publish_all(maps: &mut Maps, snapshot: &Snapshot) -> Result<u64, maps::Er
 ///
 /// # Errors
 /// A map that refused an entry.
-pub fn publish(maps: &mut Maps, update: &Update) -> Result<(), maps::Error> {
-    for change in &update.workloads {
-        let either = change.before.iter().chain(&change.after);
-        for address in either.flat_map(|workload| &workload.addresses) {
-            // Another pod may hold the address now, or still.
-            let holder = update.snapshot.workload_by_address(*address);
-            maps.set_workload(*address, holder.is_some_and(|workload| workload.is_enrolled()))?;
-        }
+pub(super) fn publish(maps: &mut Maps, update: &Update) -> Result<(), maps::Error> {
+    for change in &update.addresses {
+        let is_enrolled = change
+            .after
+            .as_ref()
+            .is_some_and(|workload| workload.is_enrolled());
+        maps.set_workload(change.address, is_enrolled)?;
     }
     for change in &update.services {
         let either = change.before.iter().chain(&change.after);
@@ -58,10 +69,18 @@ pub fn publish(maps: &mut Maps, update: &Update) -> Result<(), maps::Error> {
 }
 
 fn enrolled_addresses(workload: &Workload) -> Vec<IpAddr> {
-    if workload.is_enrolled() { workload.addresses.clone() } else { Vec::new() }
+    if workload.is_enrolled() {
+        workload.addresses.clone()
+    } else {
+        Vec::new()
+    }
 }
 
 fn frontends(service: &Service) -> Vec<SocketAddr> {
     let ports = || service.ports.iter().map(|port| port.port);
-    service.vips.iter().flat_map(|vip| ports().map(|port| SocketAddr::new(*vip, port))).collect()
+    service
+        .vips
+        .iter()
+        .flat_map(|vip| ports().map(|port| SocketAddr::new(*vip, port)))
+        .collect()
 }

@@ -14,7 +14,7 @@ use rtnetlink::{
 };
 
 /// The routing table that holds the one local route.
-pub const TABLE: u32 = 1538;
+pub(super) const TABLE: u32 = 1538;
 /// Before the tables of CNIs that look at marks of their own, after the kernel's local table.
 const RULE_PRIORITY: u32 = 150;
 const LOOPBACK: u32 = 1;
@@ -25,15 +25,25 @@ const LOOPBACK: u32 = 1;
 ///
 /// # Errors
 /// The kernel's refusal.
-pub async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink::Error> {
+pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink::Error> {
     remove(handle).await?;
     handle.route().add(local_route_v4()).execute().await?;
     let rule = handle.rule().add().v4().action(RuleAction::ToTable);
-    add_rule(rule.table_id(TABLE).priority(RULE_PRIORITY).fw_mark(mark::CAPTURE)).await?;
+    add_rule(
+        rule.table_id(TABLE)
+            .priority(RULE_PRIORITY)
+            .fw_mark(mark::CAPTURE),
+    )
+    .await?;
     if ipv6 {
         handle.route().add(local_route_v6()).execute().await?;
         let rule = handle.rule().add().v6().action(RuleAction::ToTable);
-        add_rule(rule.table_id(TABLE).priority(RULE_PRIORITY).fw_mark(mark::CAPTURE)).await?;
+        add_rule(
+            rule.table_id(TABLE)
+                .priority(RULE_PRIORITY)
+                .fw_mark(mark::CAPTURE),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -42,7 +52,7 @@ pub async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink::Error
 ///
 /// # Errors
 /// The kernel's refusal.
-pub async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
+pub(super) async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     for version in [IpVersion::V4, IpVersion::V6] {
         let rules: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
         for rule in rules.into_iter().filter(is_ours) {
@@ -58,24 +68,32 @@ pub async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     Ok(())
 }
 
-async fn add_rule<T>(
-    mut request: rtnetlink::RuleAddRequest<T>,
-) -> Result<(), rtnetlink::Error> {
-    request.message_mut().attributes.push(RuleAttribute::FwMask(mark::CAPTURE_MASK));
+async fn add_rule<T>(mut request: rtnetlink::RuleAddRequest<T>) -> Result<(), rtnetlink::Error> {
+    request
+        .message_mut()
+        .attributes
+        .push(RuleAttribute::FwMask(mark::CAPTURE_MASK));
     request.execute().await
 }
 
 fn is_ours(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Table(TABLE))
-        && rule.attributes.contains(&RuleAttribute::FwMark(mark::CAPTURE))
+        && rule
+            .attributes
+            .contains(&RuleAttribute::FwMark(mark::CAPTURE))
 }
 
 /// No such route, or no such family in this kernel.
 fn is_absent(error: &rtnetlink::packet_core::ErrorMessage) -> bool {
     let code = error.to_io().raw_os_error();
-    [libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP]
-        .into_iter()
-        .any(|absent| code == Some(absent))
+    [
+        libc::ESRCH,
+        libc::ENOENT,
+        libc::EAFNOSUPPORT,
+        libc::EOPNOTSUPP,
+    ]
+    .into_iter()
+    .any(|absent| code == Some(absent))
 }
 
 fn local_route_v4() -> RouteMessage {

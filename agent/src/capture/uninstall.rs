@@ -62,9 +62,10 @@ pub async fn uninstall(bpffs: &Path) -> Result<(), Error> {
 
 fn remove_directory(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Pins { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Pins {
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -17,10 +17,18 @@ pub(super) struct Arguments {
     #[arg(long, env = "AMBIT_DIRECTORY", default_value = "/etc/ambit/manifests")]
     directory: PathBuf,
     /// Where the root and its key are kept, and the trust bundle for agents is written.
-    #[arg(long, env = "AMBIT_STATE_DIRECTORY", default_value = "/var/lib/ambit/control")]
+    #[arg(
+        long,
+        env = "AMBIT_STATE_DIRECTORY",
+        default_value = "/var/lib/ambit/control"
+    )]
     state_directory: PathBuf,
     /// Tokens of the nodes: lines of `token,node`, or `sha256:<digest>,node`.
-    #[arg(long, env = "AMBIT_NODE_TOKENS", default_value = "/etc/ambit/node-tokens")]
+    #[arg(
+        long,
+        env = "AMBIT_NODE_TOKENS",
+        default_value = "/etc/ambit/node-tokens"
+    )]
     node_tokens: PathBuf,
     /// Where agents call.
     #[arg(long, env = "AMBIT_LISTEN", default_value = "0.0.0.0:15012")]
@@ -56,7 +64,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         state_directory: arguments.state_directory,
         node_tokens: arguments.node_tokens,
         listen: arguments.listen,
-        service: ca_service::Settings { server_names: arguments.server_names },
+        service: ca_service::Settings {
+            server_names: arguments.server_names,
+        },
         authority: authority::Settings {
             trust_domain: arguments.trust_domain,
             certificate_ttl: arguments.certificate_ttl,

@@ -35,13 +35,25 @@ pub(super) struct Arguments {
     #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
     /// The certificate authority, as host:port.
-    #[arg(long, env = "AMBIT_CA_ADDRESS", default_value = "ambit-control.ambit-system.svc:15012")]
+    #[arg(
+        long,
+        env = "AMBIT_CA_ADDRESS",
+        default_value = "ambit-control.ambit-system.svc:15012"
+    )]
     ca_address: String,
     /// Roots (PEM) that the authority's own certificate must lead to.
-    #[arg(long, env = "AMBIT_CA_ROOT", default_value = "/var/run/ambit/trust-bundle.pem")]
+    #[arg(
+        long,
+        env = "AMBIT_CA_ROOT",
+        default_value = "/var/run/ambit/trust-bundle.pem"
+    )]
     ca_root: PathBuf,
     /// The node's token for the authority.
-    #[arg(long, env = "AMBIT_CA_TOKEN", default_value = "/var/run/secrets/tokens/ambit-token")]
+    #[arg(
+        long,
+        env = "AMBIT_CA_TOKEN",
+        default_value = "/var/run/secrets/tokens/ambit-token"
+    )]
     ca_token: PathBuf,
     /// Life of certificates to ask for; the authority may give less.
     #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]

@@ -77,13 +77,8 @@ pub enum Error {
         error: FieldError,
     },
     /// A policy that doesn't say what it must.
-    #[error("{object}: {reason}")]
-    Policy {
-        /// Kind, namespace and name.
-        object: ObjectKey,
-        /// The field and what was expected.
-        reason: String,
-    },
+    #[error(transparent)]
+    Policy(#[from] policy::parse::Error),
     /// An API version from before or after the one that is understood.
     #[error("{object}: apiVersion \"{found}\" is not understood; write \"{supported}\"")]
     Version {
@@ -324,10 +319,6 @@ fn check(
         object: key.clone(),
         error,
     };
-    let policy = |error: policy::parse::Error| Error::Policy {
-        object: key.clone(),
-        reason: error.to_string(),
-    };
     Ok(match key.kind {
         Kind::Namespace => {
             let namespace: Namespace = typed(value).map_err(field)?;
@@ -350,10 +341,10 @@ fn check(
             Object::EndpointSlice(reducer.endpoint_slice(&slice).map_err(field)?)
         }
         Kind::AuthorizationPolicy => {
-            Object::AuthorizationPolicy(policy::parse::authorization_policy(value).map_err(policy)?)
+            Object::AuthorizationPolicy(policy::parse::authorization_policy(value)?)
         }
         Kind::PeerAuthentication => {
-            Object::PeerAuthentication(policy::parse::peer_authentication(value).map_err(policy)?)
+            Object::PeerAuthentication(policy::parse::peer_authentication(value)?)
         }
     })
 }

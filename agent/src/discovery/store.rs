@@ -23,6 +23,7 @@ use super::{
     facts::{Kind, Object, ObjectKey},
     model::{ObjectName, Service, Workload},
 };
+use crate::policy::PolicySet;
 
 /// How many updates a subscriber may fall behind before it has to resynchronise.
 const UPDATES_KEPT: usize = 256;
@@ -92,15 +93,21 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self {
-            current: ArcSwap::default(),
-            inputs: Mutex::default(),
-            updates: broadcast::Sender::new(UPDATES_KEPT),
-        }
+        Self::new(PolicySet::default())
     }
 }
 
 impl Store {
+    /// Knows nothing yet but policies that are in force from the start, if there are any.
+    #[must_use]
+    pub fn new(policies: PolicySet) -> Self {
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::with_policies(policies)),
+            inputs: Mutex::default(),
+            updates: broadcast::Sender::new(UPDATES_KEPT),
+        }
+    }
+
     /// The current state. Never waits.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

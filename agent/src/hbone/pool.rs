@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -216,13 +216,6 @@ impl<C: Connector> Pool<C> {
         self.lock().tunnels()
     }
 
-    /// Forgets the tunnels of all keys that `keep` doesn't want, for workloads and identities that
-    /// are gone. Their streams go on to their end; new ones get
-    /// another tunnel.
-    pub fn retain(&self, keep: impl FnMut(&PoolKey) -> bool) {
-        self.lock().retain(keep);
-    }
-
     /// Opens no more streams on the tunnels of keys that match: their certificates were renewed.
     /// Streams that are open go on to their end, and so do attempts to connect, whose certificate
     /// is good for as long as it was renewed ahead of time.
@@ -230,7 +223,7 @@ impl<C: Connector> Pool<C> {
         self.lock().replace(matches);
     }
 
-    /// Ends tunnels and their streams at once, those that were forgotten before included: for
+    /// Ends tunnels and their streams at once, those that were replaced before included: for
     /// peers that must not be talked to any more.
     pub fn close_matching(&self, matches: impl FnMut(&PoolKey) -> bool) {
         self.lock().close_matching(matches);
@@ -308,19 +301,21 @@ impl<C: Connector> Pool<C> {
             .map_err(|_| PoolError::ConnectTimeout(limit))?
     }
 
+    /// Under the lock, because places are given out under it.
     async fn forget_when_idle(&self, key: &PoolKey, id: u64, idle: Idle) -> Infallible {
+        let timeout = self.0.settings.idle_timeout;
         loop {
-            let until = idle.since() + self.0.settings.idle_timeout;
-            sleep_until(until).await;
+            // A tunnel in use is looked at again later: it can't become due before.
+            let since = if idle.in_use() {
+                Instant::now()
+            } else {
+                idle.since()
+            };
+            sleep_until(since + timeout).await;
             let mut state = self.lock();
-            let used = idle.in_use() || idle.since() + self.0.settings.idle_timeout > until;
-            if !used {
+            if !idle.in_use() && idle.since() + timeout <= Instant::now() {
                 state.forget(key, id);
                 break;
-            }
-            drop(state);
-            if idle.in_use() {
-                sleep(self.0.settings.idle_timeout).await;
             }
         }
         // Nothing holds it any more: the driver ends.

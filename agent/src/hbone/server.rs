@@ -1,6 +1,6 @@
 //! The server's side of a tunnel.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -28,6 +29,9 @@ pub enum ServeError {
     /// HTTP/2 or the stream below failed.
     #[error("the tunnel failed: {0}")]
     Http2(#[from] h2::Error),
+    /// The client said nothing after its TLS handshake.
+    #[error("the client did not start HTTP/2 within {}s of its TLS handshake", .0.as_secs())]
+    NoPreface(Duration),
     /// The other end is gone.
     #[error(transparent)]
     Dead(#[from] PingTimeout),
@@ -41,7 +45,7 @@ pub enum ServeError {
 /// are open go on to their end.
 ///
 /// # Errors
-/// When the connection failed, or the other end stopped answering pings.
+/// When the connection failed under its streams, or the other end stopped answering pings.
 pub async fn serve<Io, Handler, Done>(
     io: Io,
     settings: &Settings,
@@ -53,7 +57,10 @@ where
     Handler: Fn(InboundRequest) -> Done,
     Done: Future<Output = ()> + Send + 'static,
 {
-    let mut connection = builder(settings).handshake::<_, Bytes>(io).await?;
+    let limit = settings.ping_timeout;
+    let mut connection = timeout(limit, builder(settings).handshake::<_, Bytes>(io))
+        .await
+        .map_err(|_| ServeError::NoPreface(limit))??;
     let windows = Windows::new(settings);
     let pings = connection.ping_pong();
     let mut keepalive = pin!(async {
@@ -72,6 +79,10 @@ where
                     if let Some(request) = InboundRequest::check(request, respond, &windows) {
                         handlers.spawn(handler(request));
                     }
+                }
+                // A client that hangs up while nothing is going on, or once it was told to.
+                Some(Err(error)) if error.is_io() && (draining || handlers.is_empty()) => {
+                    break Ok(());
                 }
                 Some(Err(error)) => break Err(error.into()),
                 None => break Ok(()),

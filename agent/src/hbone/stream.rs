@@ -181,3 +181,6 @@ impl ReceiveHalf {
         self.windows.stall(available.saturating_add(used))
     }
 }
+
+#[cfg(test)]
+mod tests;

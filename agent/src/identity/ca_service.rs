@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use tonic::{Request, Response, Status, server::UnaryService};
 
 pub use self::{
-    authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile},
+    authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile, TokenFileError},
     authorisation::NodeAuthorizer,
     server::{Settings, serve},
 };

@@ -56,6 +56,9 @@ impl fmt::Display for Identity {
     }
 }
 
+/// The longest SPIFFE id, in bytes (SPIFFE-ID, section 2.3).
+const MAX_LENGTH: usize = 2048;
+
 /// Why a text isn't an identity of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -70,16 +73,106 @@ impl FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = || {
+            if text.len() > MAX_LENGTH {
+                return None;
+            }
             let mut segments = text.strip_prefix("spiffe://")?.split('/');
             let trust_domain = segments.next()?;
             let (ns, namespace) = (segments.next()?, segments.next()?);
             let (sa, service_account) = (segments.next()?, segments.next()?);
             let complete = ns == "ns" && sa == "sa" && segments.next().is_none();
-            let named = ![trust_domain, namespace, service_account].contains(&"");
+            let named = [trust_domain, namespace, service_account]
+                .into_iter()
+                .all(is_segment);
             (complete && named).then(|| Self::new(trust_domain, namespace, service_account))
         };
         parts().ok_or_else(|| ParseIdentityError {
             text: text.to_owned(),
         })
+    }
+}
+
+/// Letters, digits, dot, dash and underscore, but no relative path (SPIFFE-ID, section 2.2). So no
+/// identity can carry an escape, a blank or a line break into a log, a policy or a header.
+fn is_segment(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !matches!(text, "" | "." | "..") && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_the_kubernetes_form_is_an_identity() {
+        for (text, expected) in [
+            (
+                "spiffe://cluster.local/ns/shop/sa/web",
+                Some(("cluster.local", "shop", "web")),
+            ),
+            (
+                "spiffe://td/ns/a-b/sa/c.d_E1",
+                Some(("td", "a-b", "c.d_E1")),
+            ),
+            ("", None),
+            ("spiffe://", None),
+            ("https://cluster.local/ns/shop/sa/web", None),
+            ("SPIFFE://cluster.local/ns/shop/sa/web", None),
+            (" spiffe://cluster.local/ns/shop/sa/web", None),
+            ("spiffe://cluster.local/ns/shop/sa/web/", None),
+            ("spiffe://cluster.local/ns/shop/sa/web/more", None),
+            ("spiffe://cluster.local/ns/shop/sa", None),
+            ("spiffe://cluster.local/ns/shop/sa/", None),
+            ("spiffe://cluster.local/ns//sa/web", None),
+            ("spiffe:///ns/shop/sa/web", None),
+            ("spiffe://cluster.local/sa/shop/ns/web", None),
+            ("spiffe://cluster.local:1/ns/shop/sa/web", None),
+            ("spiffe://user@cluster.local/ns/shop/sa/web", None),
+            ("spiffe://cluster.local/ns/shop/sa/web?a", None),
+            ("spiffe://cluster.local/ns/shop/sa/web#a", None),
+            ("spiffe://cluster.local/ns/shop/sa/w%65b", None),
+            ("spiffe://cluster.local/ns/../sa/web", None),
+            ("spiffe://cluster.local/ns/shop/sa/we\nb", None),
+            ("spiffe://cluster.local/ns/shop/sa/w\u{e9}b", None),
+        ] {
+            let parsed: Result<Identity, _> = text.parse();
+            let parts = parsed.as_ref().ok().map(|identity| {
+                (
+                    identity.trust_domain(),
+                    identity.namespace(),
+                    identity.service_account(),
+                )
+            });
+            assert_eq!(parts, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_identity_longer_than_the_standard_allows_is_refused() {
+        let start = "spiffe://td/ns/a/sa/";
+        let fits = format!("{start}{}", "a".repeat(MAX_LENGTH - start.len()));
+        assert!(fits.parse::<Identity>().is_ok());
+        assert!(format!("{fits}a").parse::<Identity>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(
+            trust_domain in "[a-z0-9][a-z0-9.-]{0,20}",
+            namespace in "[a-z0-9][a-z0-9-]{0,20}",
+            account in "[a-z0-9][a-z0-9.-]{0,20}",
+        ) {
+            let identity = Identity::new(trust_domain, namespace, account);
+            prop_assert_eq!(identity.to_string().parse(), Ok(identity));
+        }
+
+        #[test]
+        fn what_is_read_prints_as_it_was(text in "(spiffe://)?.{0,12}(/ns/)?.{0,12}(/sa/)?.{0,12}") {
+            if let Ok(identity) = text.parse::<Identity>() {
+                prop_assert_eq!(identity.to_string(), text);
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use self::values::Text;
+use self::values::{Fields, Text};
 use super::model::{AuthorizationPolicy, PeerAuthentication};
 use crate::discovery::model::ObjectName;
 
@@ -57,13 +57,14 @@ pub enum Error {
 /// [`Error`], naming the object and the field.
 pub fn authorization_policy(value: Value) -> Result<AuthorizationPolicy, Error> {
     let object: Object<authorization::Spec> = read("AuthorizationPolicy", value)?;
-    let name = object.metadata.object_name();
+    let name = object.metadata.0.object_name();
     Ok(object.spec.unwrap_or_default().policy(
         name,
         object
             .metadata
+            .0
             .annotations
-            .and_then(|annotations| annotations.dry_run)
+            .and_then(|Fields(annotations)| annotations.dry_run)
             .is_some_and(|Text(dry_run)| dry_run),
     ))
 }
@@ -74,8 +75,8 @@ pub fn authorization_policy(value: Value) -> Result<AuthorizationPolicy, Error> 
 /// [`Error`], naming the object and the field.
 pub fn peer_authentication(value: Value) -> Result<PeerAuthentication, Error> {
     let object: Object<peer_authentication::Spec> = read("PeerAuthentication", value)?;
-    let name = object.metadata.object_name();
-    let created = object.metadata.creation_timestamp.map(|Text(at)| at);
+    let name = object.metadata.0.object_name();
+    let created = object.metadata.0.creation_timestamp.map(|Text(at)| at);
     Ok(object.spec.unwrap_or_default().policy(name, created))
 }
 
@@ -89,7 +90,7 @@ struct Object<S> {
     _kind: Option<IgnoredAny>,
     #[serde(rename = "status")]
     _status: Option<IgnoredAny>,
-    metadata: Metadata,
+    metadata: Fields<Metadata>,
     spec: Option<S>,
 }
 
@@ -98,7 +99,7 @@ struct Object<S> {
 struct Metadata {
     name: Text<String>,
     namespace: Option<Text<String>>,
-    annotations: Option<Annotations>,
+    annotations: Option<Fields<Annotations>>,
     creation_timestamp: Option<Text<Timestamp>>,
 }
 
@@ -129,12 +130,14 @@ fn read<S: DeserializeOwned>(kind: &'static str, value: Value) -> Result<Object<
     let name = name_for_errors(&value);
     expect(&name, &value, "kind", &[kind])?;
     expect(&name, &value, "apiVersion", &API_VERSIONS)?;
-    serde_path_to_error::deserialize(value).map_err(|error| Error::Field {
-        kind,
-        name,
-        path: error.path().to_string(),
-        problem: error.into_inner().to_string(),
-    })
+    serde_path_to_error::deserialize(value)
+        .map(|Fields(object)| object)
+        .map_err(|error| Error::Field {
+            kind,
+            name,
+            path: error.path().to_string(),
+            problem: error.into_inner().to_string(),
+        })
 }
 
 /// A list from the Kubernetes API leaves kind and version out of its items, so absent is right.

@@ -4,12 +4,7 @@
 //! reset as a reset, and a reader that stops makes the writer stop. A connection that is idle
 //! holds no buffer.
 
-use std::{
-    io,
-    net::Shutdown,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use h2::Reason;
 use socket2::SockRef;
@@ -89,33 +84,25 @@ fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-/// A TCP connection that is reset when dropped, unless both its directions ended well: an
-/// application must not take a connection that was cut off for one that was complete.
+/// A TCP connection that is reset when it closes, unless both its directions ended well: an
+/// application must not take a connection that was cut off for one that was complete. The kernel
+/// is told from the start, since it may be the one that closes, after the agent was killed.
 #[derive(Debug)]
-struct ResetOnDrop {
+pub struct ResetOnDrop {
     stream: TcpStream,
-    armed: bool,
+}
+
+impl From<TcpStream> for ResetOnDrop {
+    fn from(stream: TcpStream) -> Self {
+        // It fails only on what isn't a socket.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        Self { stream }
+    }
 }
 
 impl ResetOnDrop {
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            armed: true,
-        }
-    }
-
-    fn finished(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            // It fails only on what isn't a socket.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        }
+    fn finished(&self) {
+        let _ = SockRef::from(&self.stream).set_linger(None);
     }
 }
 

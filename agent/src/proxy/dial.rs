@@ -2,23 +2,28 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     time::Duration,
 };
 
 use ambit_common::mark;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::{TcpSocket, TcpStream}, time};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time,
+};
 
+use super::copy::ResetOnDrop;
 use crate::policy::Permit;
 
 /// How long a server may take to accept.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Source ports of connections that bear a client's address. Below the range that Linux gives
-/// pods (32768 to 60999), so that no connection of the client's own can have the same ports.
-const PORTS: RangeInclusive<u16> = 16384..=32767;
+/// pods (32768 to 60999), so that no connection of the client's own can have the same ports; as
+/// many as in that range, since a closed connection keeps its port for a minute (TIME_WAIT).
+const PORTS: RangeInclusive<u16> = 1024..=32767;
 
 /// How many ports are tried. A port is taken only if this node already has a connection from the
 /// same client through it to the same server.
@@ -47,24 +52,29 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<TcpStream, Error> {
-    connect(permit.destination_address(), client, mark::AGENT).await
+pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<ResetOnDrop, Error> {
+    Ok(connect(permit.destination_address(), client, mark::AGENT)
+        .await?
+        .into())
 }
 
 /// Dials a server that isn't of the mesh, as the client itself would have.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn outside(address: SocketAddr, client: Option<IpAddr>) -> Result<TcpStream, Error> {
+pub(super) async fn outside(
+    address: SocketAddr,
+    client: Option<IpAddr>,
+) -> Result<ResetOnDrop, Error> {
     // Tracked: a pod's way out of the cluster may need the node's masquerade.
-    connect(address, client, mark::AGENT_TRACKED).await
+    Ok(connect(address, client, mark::AGENT_TRACKED).await?.into())
 }
 
 /// Dials another agent, from the node's own address.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
+pub(super) async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
     connect(address, None, mark::AGENT_TRACKED).await
 }
 
@@ -98,11 +108,18 @@ async fn connect(
 }
 
 fn is_port_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 fn socket(address: SocketAddr, client: Option<IpAddr>, mark: u32) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_mark(mark)?;
     if let Some(client) = client {
@@ -120,41 +137,37 @@ fn socket(address: SocketAddr, client: Option<IpAddr>, mark: u32) -> io::Result<
 ///
 /// # Errors
 /// Without `CAP_NET_ADMIN`.
-pub fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
-    if is_ipv6 { socket.set_ip_transparent_v6(true) } else { socket.set_ip_transparent_v4(true) }
+pub(super) fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        socket.set_ip_transparent_v6(true)
+    } else {
+        socket.set_ip_transparent_v4(true)
+    }
 }
 
-/// A listening socket on every address, for connections to any address.
+/// A listening socket for connections to any address, which the capture assigns to it. Others
+/// reach it by `address`.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn listener(port: u16, is_ipv6: bool, mark: u32) -> io::Result<tokio::net::TcpListener> {
+pub(super) fn listener(address: SocketAddr, mark: u32) -> io::Result<tokio::net::TcpListener> {
     /// Connections that may wait to be accepted; `net.core.somaxconn` bounds it too.
     const BACKLOG: i32 = 4096;
-    let (domain, any) = if is_ipv6 {
-        (Domain::IPV6, IpAddr::from(Ipv6Addr::UNSPECIFIED))
-    } else {
-        (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED))
-    };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     // Two agents listen at once while one takes over from the other.
     socket.set_reuse_port(true)?;
-    if is_ipv6 {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    set_transparent(&socket, is_ipv6)?;
+    set_transparent(&socket, address.is_ipv6())?;
     socket.set_mark(mark)?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     tokio::net::TcpListener::from_std(socket.into())
-}
-
-/// Closes a connection with a reset: the client must see that it failed, not that it ended.
-pub fn reset(stream: TcpStream) {
-    if let Ok(stream) = stream.into_std() {
-        // Without it the client sees an end instead of a reset, which is all that is lost.
-        let _ = Socket::from(stream).set_linger(Some(Duration::ZERO));
-    }
 }

@@ -35,15 +35,20 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
 /// the newer certificate, so that nobody relies for longer than a certificate lives on what was
 /// proven once, and roots that are trusted no more are out of use soon. `None`: of anybody's.
 fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
-    proxy.pool.replace(|key| renewed.as_ref().is_none_or(|renewed| *renewed == key.source));
+    proxy.pool.replace(|key| {
+        renewed
+            .as_ref()
+            .is_none_or(|renewed| *renewed == key.source)
+    });
 }
 
 async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: bool) {
     let local = workloads_changed.then(|| identities(proxy, &snapshot));
     // Connections before the tunnels that carry them, so that each ends for its own reason.
     let (connections, latest) = (proxy.connections.clone(), snapshot.clone());
-    let closed =
-        tokio::task::spawn_blocking(move || connections.reevaluate(&latest)).await.unwrap_or(0);
+    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&latest))
+        .await
+        .unwrap_or(0);
     if closed > 0 {
         tracing::info!(closed, "connections ended by a change");
     }
@@ -62,7 +67,9 @@ fn identities(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
         .filter(|workload| workload.is_enrolled())
         .map(|workload| workload.identity.clone())
         .collect();
-    proxy.certificates.retain(|identity| local.contains(identity));
+    proxy
+        .certificates
+        .retain(|identity| local.contains(identity));
     for identity in &local {
         if let Err(error) = proxy.certificates.prefetch(identity) {
             tracing::error!("{error}");

@@ -8,70 +8,25 @@ use tokio::net::TcpStream;
 use super::{
     Proxy, baggage,
     connections::{ConnectionGuard, OpenConnection, RegisterError},
-    copy::{CopyError, TcpSide, copy_tunnel},
-    dial, log_dry_run,
+    copy::{TcpSide, copy_tunnel},
+    dial,
+    error::{Error, ended, finish},
+    log_dry_run,
     route::TUNNEL_PORT,
 };
 use crate::{
     discovery::{model::Workload, store::Snapshot},
-    hbone::{Authority, server::{self, InboundRequest}, stream::StreamError},
-    identity::{Identity, tls::Accepted},
-    policy::{self, Connection, Denied},
-    telemetry::{
-        ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer,
+    hbone::{
+        Authority,
+        server::{self, InboundRequest},
     },
+    identity::{Identity, tls::Accepted},
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
 /// Ports of the agent itself, which no stream may ask for: it would come back to us.
 const OWN_PORTS: [u16; 3] = [15001, 15006, TUNNEL_PORT];
-
-/// Why a stream was refused, or cut off.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("the authority {0} is a name, and no waypoint serves names here")]
-    Name(Authority),
-    #[error("port {0} is the agent's own, not a workload's")]
-    OwnPort(u16),
-    #[error("{0} is no enrolled workload of this node")]
-    NotHere(SocketAddr),
-    #[error("the tunnel was opened to {tunnel}, and {address} is {workload}")]
-    OtherIdentity { tunnel: Identity, address: SocketAddr, workload: Identity },
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    #[error(transparent)]
-    Dial(#[from] dial::Error),
-    #[error("the client's agent gave up: {0}")]
-    Answer(#[from] StreamError),
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-}
-
-impl Error {
-    /// What the other agent is told.
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Denied(_) => StatusCode::UNAUTHORIZED,
-            Self::Register(_) | Self::Dial(_) | Self::Answer(_) | Self::Copy(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    fn flags(&self) -> ResponseFlags {
-        match self {
-            Self::Denied(_) => ResponseFlags::Deny,
-            Self::OtherIdentity { .. } => ResponseFlags::IdentityError,
-            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) => ResponseFlags::Connect,
-            Self::Register(_) | Self::Dial(_) => ResponseFlags::Connect,
-            Self::Answer(_) | Self::Copy(_) => ResponseFlags::None,
-        }
-    }
-}
 
 /// Serves one tunnel from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
@@ -83,19 +38,27 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
     let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
     let expected = captured_for.as_ref().map(|workload| &workload.identity);
-    let Accepted { stream, client, server } =
-        match proxy.server_certificates.accept(stream, expected).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%peer, %local, "tunnel refused: {error}");
-                return;
-            }
-        };
+    let Accepted {
+        stream,
+        client,
+        server,
+    } = match proxy.server_certificates.accept(stream, expected).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::warn!(%peer, %local, "tunnel refused: {error}");
+            return;
+        }
+    };
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 
     // From here on client and server are known, each by a certificate.
     let _open = proxy.metrics.inbound_tunnel_opened();
-    let tunnel = Arc::new(Tunnel { proxy: proxy.clone(), client, server, peer });
+    let tunnel = Arc::new(Tunnel {
+        proxy: proxy.clone(),
+        client,
+        server,
+        peer,
+    });
     let handler = move |request| stream_in(tunnel.clone(), request);
     let drain = proxy.drain.clone();
     if let Err(error) = server::serve(stream, &proxy.tunnel_settings, handler, drain).await {
@@ -136,7 +99,14 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
         },
         transfer.clone(),
     );
-    let stream = Stream { tunnel, snapshot, source, source_address, address, transfer };
+    let stream = Stream {
+        tunnel,
+        snapshot,
+        source,
+        source_address,
+        address,
+        transfer,
+    };
     let result = match destination {
         Ok(destination) => stream.carry(request, &destination).await,
         Err(error) => {
@@ -144,12 +114,7 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
             Err(error)
         }
     };
-    match &result {
-        Ok(()) => report.finish(Outcome::Complete),
-        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
-    }
+    finish(report, &result);
 }
 
 impl Tunnel {
@@ -190,9 +155,9 @@ impl Tunnel {
             .ok_or(Error::NotHere(address))?;
         if workload.identity != self.server {
             return Err(Error::OtherIdentity {
-                tunnel: self.server.clone(),
+                tunnel: Box::new(self.server.clone()),
                 address,
-                workload: workload.identity.clone(),
+                workload: Box::new(workload.identity.clone()),
             });
         }
         Ok(workload)
@@ -244,14 +209,15 @@ impl Stream {
             }
         };
         let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;
-        let copied =
-            copy_tunnel(server, TcpSide::Server, stream, &self.transfer, guard.token()).await;
-        match (copied, guard.closed_by()) {
-            (Err(CopyError::Cancelled), Some(reason)) => {
-                Err(RegisterError::Closed(reason.clone()).into())
-            }
-            (copied, _) => Ok(copied?),
-        }
+        let copied = copy_tunnel(
+            server,
+            TcpSide::Server,
+            stream,
+            &self.transfer,
+            guard.token(),
+        )
+        .await;
+        ended(&guard, copied)
     }
 
     fn register(&self, destination: &Arc<Workload>) -> Result<ConnectionGuard, RegisterError> {
@@ -265,6 +231,9 @@ impl Stream {
             service: None,
             transfer: self.transfer.clone(),
         };
-        self.tunnel.proxy.connections.register(connection, &self.snapshot)
+        self.tunnel
+            .proxy
+            .connections
+            .register(connection, &self.snapshot)
     }
 }

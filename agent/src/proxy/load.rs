@@ -11,12 +11,12 @@ use crate::discovery::model::Endpoint;
 
 /// Open connections by endpoint. Bounded by the connections that are open.
 #[derive(Debug, Default)]
-pub struct Load(Mutex<HashMap<SocketAddr, usize>>);
+pub(super) struct Load(Mutex<HashMap<SocketAddr, usize>>);
 
 impl Load {
     /// The index of the endpoint to take; `endpoints` has at least one.
     #[must_use]
-    pub fn choose(&self, endpoints: &[&Endpoint]) -> usize {
+    pub(super) fn choose(&self, endpoints: &[&Endpoint]) -> usize {
         if endpoints.len() < 2 {
             return 0;
         }
@@ -29,21 +29,28 @@ impl Load {
             let address = SocketAddr::new(endpoint.address, endpoint.port);
             counts.get(&address).copied().unwrap_or(0)
         };
-        if open(second) < open(first) { second } else { first }
+        if open(second) < open(first) {
+            second
+        } else {
+            first
+        }
     }
 
     /// Counts a connection to an endpoint until the guard is dropped.
     #[must_use]
-    pub fn count(self: &Arc<Self>, endpoint: SocketAddr) -> LoadGuard {
+    pub(super) fn count(self: &Arc<Self>, endpoint: SocketAddr) -> LoadGuard {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(endpoint).or_default() += 1;
-        LoadGuard { load: self.clone(), endpoint }
+        LoadGuard {
+            load: self.clone(),
+            endpoint,
+        }
     }
 }
 
 /// A connection that counts.
 #[derive(Debug)]
-pub struct LoadGuard {
+pub(super) struct LoadGuard {
     load: Arc<Load>,
     endpoint: SocketAddr,
 }
@@ -65,7 +72,12 @@ mod tests {
     use super::*;
 
     fn endpoint(last: u8) -> Endpoint {
-        Endpoint { port_name: "".into(), address: [10, 0, 0, last].into(), port: 80, node: None }
+        Endpoint {
+            port_name: "".into(),
+            address: [10, 0, 0, last].into(),
+            port: 80,
+            node: None,
+        }
     }
 
     #[test]

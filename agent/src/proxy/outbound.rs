@@ -8,10 +8,11 @@ use super::{
     Proxy,
     connections::{ConnectionGuard, OpenConnection, RegisterError},
     connector,
-    copy::{CopyError, TcpSide, copy_tcp, copy_tunnel},
+    copy::{ResetOnDrop, TcpSide, copy_tcp, copy_tunnel},
     dial,
+    error::{Error, ended, finish},
     load::LoadGuard,
-    route::{self, NoRoute, Request, Route},
+    route::{self, Request, Route},
 };
 use crate::{
     discovery::{
@@ -20,61 +21,14 @@ use crate::{
     },
     hbone::{
         Authority, Forwarded, HboneStream, RequestHeaders,
-        client::OpenError,
         pool::{PoolError, PoolKey},
     },
-    policy::{self, Connection, Denied},
-    telemetry::{ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer},
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
 /// From the client's connection to the answer of the other agent, a new tunnel included.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Why a client's connection was not carried, or not to its end.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    NoRoute(#[from] NoRoute),
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    #[error(transparent)]
-    Dial(#[from] dial::Error),
-    #[error(transparent)]
-    Tunnel(#[from] PoolError<connector::Error>),
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-}
-
-impl Error {
-    fn flags(&self) -> ResponseFlags {
-        match self {
-            Self::NoRoute(_) | Self::Dial(_) | Self::Register(_) => ResponseFlags::Connect,
-            Self::Denied(_) => ResponseFlags::Deny,
-            Self::Tunnel(error) => tunnel_flags(error),
-            Self::Copy(_) => ResponseFlags::None,
-        }
-    }
-}
-
-fn tunnel_flags(error: &PoolError<connector::Error>) -> ResponseFlags {
-    match error {
-        PoolError::Connect(cause) => match &**cause {
-            connector::Error::Certificate(_) => ResponseFlags::IdentityError,
-            connector::Error::Dial(_) => ResponseFlags::Connect,
-            connector::Error::Peer(_) | connector::Error::Handshake(_) => ResponseFlags::TlsFailure,
-        },
-        PoolError::ConnectTimeout(_) => ResponseFlags::NetworkPolicy,
-        PoolError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
-        PoolError::Open(OpenError::Denied(_)) => ResponseFlags::Deny,
-        PoolError::Open(_)
-        | PoolError::Timeout
-        | PoolError::TooManyTunnels(_)
-        | PoolError::Invalidated
-        | PoolError::Draining => ResponseFlags::Connect,
-    }
-}
 
 /// Carries one captured connection from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
@@ -82,6 +36,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         // Reset between SYN and accept.
         return;
     };
+    let client = ResetOnDrop::from(client);
     let (peer, original) = (super::canonical(peer), super::canonical(original));
 
     // Who: the hook let nothing through but the interface's own addresses, so the address tells
@@ -89,7 +44,6 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let snapshot = proxy.store.snapshot();
     let Some(source) = proxy.local_workload(&snapshot, peer.ip()) else {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
-        dial::reset(client);
         return;
     };
 
@@ -101,11 +55,18 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         Ok(request) => request,
         Err(error) => {
             let description = describe(&source, peer, original, None);
-            refuse(&proxy, client, description, &error.into());
+            let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
+            finish(report, &Err(error.into()));
             return;
         }
     };
-    let exchange = Exchange { proxy, snapshot, source, peer, request };
+    let exchange = Exchange {
+        proxy,
+        snapshot,
+        source,
+        peer,
+        request,
+    };
     let _load = exchange.count_load();
     match exchange.request.route.clone() {
         Route::Local(destination) => exchange.local(client, &destination).await,
@@ -125,18 +86,29 @@ struct Exchange {
 
 impl Exchange {
     fn count_load(&self) -> Option<LoadGuard> {
-        self.request.service.as_ref().map(|_| self.proxy.load.count(self.request.address))
+        self.request
+            .service
+            .as_ref()
+            .map(|_| self.proxy.load.count(self.request.address))
     }
 
     /// An enrolled pod of this node: both agents are this one, so both reports are.
-    async fn local(self, client: TcpStream, destination: &Arc<Workload>) {
-        let description = describe(&self.source, self.peer, self.request.address, Some(&self.request));
+    async fn local(self, client: ResetOnDrop, destination: &Arc<Workload>) {
+        let description = describe(
+            &self.source,
+            self.peer,
+            self.request.address,
+            Some(&self.request),
+        );
         let transfer = Arc::<Transfer>::default();
         let as_source =
             ConnectionReport::open(&self.proxy.metrics, description.clone(), transfer.clone());
         let as_destination = ConnectionReport::open(
             &self.proxy.metrics,
-            ConnectionDescription { reporter: Reporter::Destination, ..description },
+            ConnectionDescription {
+                reporter: Reporter::Destination,
+                ..description
+            },
             transfer.clone(),
         );
         let result = self.carry_local(client, destination, &transfer).await;
@@ -146,7 +118,7 @@ impl Exchange {
 
     async fn carry_local(
         &self,
-        client: TcpStream,
+        client: ResetOnDrop,
         destination: &Arc<Workload>,
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
@@ -156,31 +128,19 @@ impl Exchange {
             destination,
             destination_address: self.request.address,
         };
-        let permit = match policy::evaluate(self.snapshot.policies(), &connection) {
-            Ok(permit) => permit,
-            Err(denied) => {
-                dial::reset(client);
-                return Err(denied.into());
-            }
-        };
+        let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
         let guard = self.register(Reporter::Destination, transfer)?;
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = match dial::to_pod(&permit, keep).await {
-            Ok(server) => server,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        let server = dial::to_pod(&permit, keep).await?;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     /// An enrolled pod elsewhere: its agent decides.
-    async fn tunnel(self, client: TcpStream, destination: &Arc<Workload>, via: SocketAddr) {
+    async fn tunnel(self, client: ResetOnDrop, destination: &Arc<Workload>, via: SocketAddr) {
         let mut description = describe(&self.source, self.peer, via, Some(&self.request));
         description.hbone_address = Some(self.request.address);
         let transfer = Arc::<Transfer>::default();
@@ -191,21 +151,15 @@ impl Exchange {
 
     async fn carry_tunnel(
         &self,
-        client: TcpStream,
+        client: ResetOnDrop,
         destination: &Arc<Workload>,
         via: SocketAddr,
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = match self.open_stream(destination, via).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        let stream = self.open_stream(destination, via).await?;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     async fn open_stream(
@@ -230,13 +184,20 @@ impl Exchange {
             traceparent: None,
         };
         let authority = Authority::Address(self.request.address);
-        self.proxy.pool.open(&key, &authority, &headers, Instant::now() + DEADLINE).await
+        self.proxy
+            .pool
+            .open(&key, &authority, &headers, Instant::now() + DEADLINE)
+            .await
     }
 
     /// Not of the mesh: carried on as it came.
-    async fn plain(self, client: TcpStream) {
-        let mut description =
-            describe(&self.source, self.peer, self.request.address, Some(&self.request));
+    async fn plain(self, client: ResetOnDrop) {
+        let mut description = describe(
+            &self.source,
+            self.peer,
+            self.request.address,
+            Some(&self.request),
+        );
         description.secured = false;
         let transfer = Arc::<Transfer>::default();
         let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
@@ -244,17 +205,22 @@ impl Exchange {
         finish(report, &result);
     }
 
-    async fn carry_plain(&self, client: TcpStream, transfer: &Arc<Transfer>) -> Result<(), Error> {
+    async fn carry_plain(
+        &self,
+        client: ResetOnDrop,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let server = match dial::outside(self.request.address, Some(self.peer.ip())).await {
-            Ok(server) => server,
-            Err(error) => {
-                dial::reset(client);
-                return Err(error.into());
-            }
-        };
+        // A process of this node answers from a local socket, past the hook that would bring its
+        // answer to us: it gets the node's address as source.
+        let is_own = self
+            .source
+            .node_addresses
+            .contains(&self.request.address.ip());
+        let keep = (!is_own).then_some(self.peer.ip());
+        let server = dial::outside(self.request.address, keep).await?;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        closed_by(&guard, copied)
+        ended(&guard, copied)
     }
 
     fn register(
@@ -269,41 +235,15 @@ impl Exchange {
             source_address: self.peer,
             destination: self.request.route.workload().cloned(),
             destination_address: self.request.address,
-            service: self.request.service.as_ref().map(|service| service.name.clone()),
+            service: self
+                .request
+                .service
+                .as_ref()
+                .map(|service| service.name.clone()),
             transfer: transfer.clone(),
         };
         self.proxy.connections.register(connection, &self.snapshot)
     }
-}
-
-/// A copy that was cancelled says why.
-fn closed_by(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
-    match (copied, guard.closed_by()) {
-        (Err(CopyError::Cancelled), Some(reason)) => {
-            Err(Error::Register(RegisterError::Closed(reason.clone())))
-        }
-        (copied, _) => Ok(copied?),
-    }
-}
-
-fn finish(report: ConnectionReport, result: &Result<(), Error>) {
-    match result {
-        Ok(()) => report.finish(Outcome::Complete),
-        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
-    }
-}
-
-fn refuse(
-    proxy: &Proxy,
-    client: TcpStream,
-    description: ConnectionDescription,
-    error: &Error,
-) {
-    dial::reset(client);
-    let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
-    report.finish(Outcome::Failed { flags: error.flags(), error });
 }
 
 fn describe(
@@ -312,7 +252,9 @@ fn describe(
     destination: SocketAddr,
     request: Option<&Request>,
 ) -> ConnectionDescription {
-    let workload = request.and_then(|request| request.route.workload()).cloned();
+    let workload = request
+        .and_then(|request| request.route.workload())
+        .cloned();
     let destination_identity = workload
         .as_ref()
         .filter(|workload| workload.is_enrolled())

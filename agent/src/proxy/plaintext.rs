@@ -8,44 +8,23 @@ use tokio::net::TcpStream;
 
 use super::{
     Proxy,
-    connections::{OpenConnection, RegisterError},
-    copy::{CopyError, copy_tcp},
-    dial, log_dry_run,
+    connections::OpenConnection,
+    copy::{ResetOnDrop, copy_tcp},
+    dial,
+    error::{Error, ended, finish},
+    log_dry_run,
 };
 use crate::{
-    policy::{self, Connection, Denied},
-    telemetry::{ConnectionDescription, ConnectionReport, Outcome, Reporter, ResponseFlags, Transfer},
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("the pod is no longer an enrolled workload of this node")]
-    NotHere,
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    #[error(transparent)]
-    Dial(#[from] dial::Error),
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-}
-
-impl Error {
-    fn flags(&self) -> ResponseFlags {
-        match self {
-            Self::Denied(_) => ResponseFlags::Deny,
-            Self::NotHere | Self::Register(_) | Self::Dial(_) => ResponseFlags::Connect,
-            Self::Copy(_) => ResponseFlags::None,
-        }
-    }
-}
 
 /// Carries one connection from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let (Ok(peer), Ok(original)) = (client.peer_addr(), client.local_addr()) else {
         return;
     };
+    let client = ResetOnDrop::from(client);
     let (peer, original) = (super::canonical(peer), super::canonical(original));
     let snapshot = proxy.store.snapshot();
     let destination = proxy.local_workload(&snapshot, original.ip());
@@ -61,7 +40,9 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
                 .cloned(),
             source_identity: None,
             source_address: peer,
-            destination_identity: destination.as_ref().map(|workload| workload.identity.clone()),
+            destination_identity: destination
+                .as_ref()
+                .map(|workload| workload.identity.clone()),
             destination: destination.clone(),
             destination_address: original,
             hbone_address: None,
@@ -71,7 +52,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         transfer.clone(),
     );
     let carry = async {
-        let destination = destination.ok_or(Error::NotHere)?;
+        let destination = destination.ok_or(Error::NotHere(original))?;
         let connection = Connection {
             source: None,
             source_address: peer.ip(),
@@ -92,27 +73,9 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         };
         let guard = proxy.connections.register(open, &snapshot)?;
         let server = dial::to_pod(&permit, Some(peer.ip())).await?;
-        Ok((server, guard))
+        let copied = copy_tcp(client, server, &transfer, guard.token()).await;
+        ended(&guard, copied)
     };
-    let result = match carry.await {
-        Err(error) => {
-            dial::reset(client);
-            Err(error)
-        }
-        Ok((server, guard)) => {
-            let copied = copy_tcp(client, server, &transfer, guard.token()).await;
-            match (copied, guard.closed_by()) {
-                (Err(CopyError::Cancelled), Some(reason)) => {
-                    Err(RegisterError::Closed(reason.clone()).into())
-                }
-                (copied, _) => copied.map_err(Error::from),
-            }
-        }
-    };
-    match &result {
-        Ok(()) => report.finish(Outcome::Complete),
-        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
-        Err(error) => report.finish(Outcome::Failed { flags: error.flags(), error }),
-    }
+    let result = carry.await;
+    finish(report, &result);
 }

@@ -103,7 +103,11 @@ pub fn route(
         }
         other => Route::Plain(other),
     };
-    Ok(Request { service: service.cloned(), address, route })
+    Ok(Request {
+        service: service.cloned(),
+        address,
+        route,
+    })
 }
 
 /// The node's address of the same family as the pod's where there is one: a dual-stack node may
@@ -112,9 +116,14 @@ fn tunnel_address(workload: &Workload, pod: IpAddr) -> IpAddr {
     match workload.tunnel {
         Tunnel::PodAddress => pod,
         Tunnel::NodeAgent => {
-            let same_family =
-                workload.node_addresses.iter().find(|node| node.is_ipv4() == pod.is_ipv4());
-            same_family.or(workload.node_addresses.first()).copied().unwrap_or(pod)
+            let same_family = workload
+                .node_addresses
+                .iter()
+                .find(|node| node.is_ipv4() == pod.is_ipv4());
+            same_family
+                .or(workload.node_addresses.first())
+                .copied()
+                .unwrap_or(pod)
         }
     }
 }

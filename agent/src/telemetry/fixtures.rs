@@ -92,7 +92,10 @@ pub(crate) fn stranger() -> ConnectionDescription {
 /// Denied by policy `shop/<name>`.
 pub(crate) fn denied_by(name: &str) -> Denied {
     Denied::ByPolicy {
-        rule: RuleName { policy: object("shop", name), index: 0 },
+        rule: RuleName {
+            policy: object("shop", name),
+            index: 0,
+        },
     }
 }
 

@@ -6,8 +6,7 @@ use std::{
 };
 
 use prometheus::{
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
-    proto::MetricFamily,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 
 use super::{
@@ -214,7 +213,9 @@ impl Metrics {
         &self,
         read: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Result<(), MetricsError> {
-        self.observe(&[&OUTBOUND_TUNNELS], move || vec![OUTBOUND_TUNNELS.single(read() as f64)])
+        self.observe(&[&OUTBOUND_TUNNELS], move || {
+            vec![OUTBOUND_TUNNELS.single(read() as f64)]
+        })
     }
 
     /// The page that `/metrics` serves, in Prometheus's text format 0.0.4.
@@ -229,7 +230,10 @@ impl Metrics {
     }
 
     pub(super) fn connection_opened(&self, direction: Direction) -> OpenCount {
-        OpenCount::new(self.connections_open.with_label_values(&[direction.as_str()]))
+        OpenCount::new(
+            self.connections_open
+                .with_label_values(&[direction.as_str()]),
+        )
     }
 
     pub(super) fn denied(&self, denied: &Denied) {

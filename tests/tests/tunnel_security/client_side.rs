@@ -33,7 +33,10 @@ fn an_agent_finds_out_who_stands_in_for_another_and_resets_the_client() -> Resul
         (
             "another identity",
             thief.certificate(&account("thief"), Life::Valid, &thief),
-            format!("the peer is {}, where {tills} was expected", account("thief")),
+            format!(
+                "the peer is {}, where {tills} was expected",
+                account("thief")
+            ),
         ),
         (
             "an expired certificate",
@@ -52,14 +55,17 @@ fn an_agent_finds_out_who_stands_in_for_another_and_resets_the_client() -> Resul
         assert_eq!(told["end"], "reset", "{shown}: {told}");
         // One line says who wanted to reach whom, and why that failed.
         mesh.agent("a").await_stderr(DEADLINE, |line| {
-            [&cause, &buyers.to_string(), &tills.to_string()].iter().all(|part| line.contains(*part))
+            [&cause, &buyers.to_string(), &tills.to_string()]
+                .iter()
+                .all(|part| line.contains(*part))
         })?;
     }
 
     // Nobody at all.
     let told = buyer.peer(["observe-client", "--connect", &at])?;
     assert_eq!(told["end"], "reset", "{told}");
-    mesh.agent("a").await_stderr(DEADLINE, |line| line.contains("no agent runs there"))?;
+    mesh.agent("a")
+        .await_stderr(DEADLINE, |line| line.contains("no agent runs there"))?;
 
     // The agent itself again: all is well without further ado.
     mesh.start_agent(lab.node("b"))?;

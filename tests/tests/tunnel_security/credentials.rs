@@ -44,7 +44,10 @@ impl Forger {
     }
 
     fn open(directory: &Path, trust_domain: &str) -> Self {
-        let settings = Settings { trust_domain: trust_domain.into(), ..Settings::default() };
+        let settings = Settings {
+            trust_domain: trust_domain.into(),
+            ..Settings::default()
+        };
         Self(Authority::open(directory, settings, SystemTime::now()).unwrap())
     }
 

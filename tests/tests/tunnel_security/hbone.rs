@@ -35,7 +35,12 @@ impl<'a> Client<'a> {
         server: &Identity,
     ) -> Self {
         let config = tls::client_config(certificate, server.clone());
-        Self { node, to, config, asks_for: server.clone() }
+        Self {
+            node,
+            to,
+            config,
+            asks_for: server.clone(),
+        }
     }
 
     /// As other implementations call: without a server name.
@@ -53,7 +58,10 @@ impl<'a> Client<'a> {
         forwarded: Option<&str>,
         text: &str,
     ) -> Result<std::result::Result<StatusCode, String>> {
-        let stream = self.node.in_namespace(|| TcpStream::connect(self.to))?.unwrap();
+        let stream = self
+            .node
+            .in_namespace(|| TcpStream::connect(self.to))?
+            .unwrap();
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(forwarded) = forwarded {
             request = request.header("forwarded", forwarded);
@@ -86,7 +94,9 @@ impl<'a> Client<'a> {
         stream.set_nonblocking(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
         let name = tls::identity_sni(&self.asks_for);
-        let stream = TlsConnector::from(self.config.clone()).connect(name, stream).await?;
+        let stream = TlsConnector::from(self.config.clone())
+            .connect(name, stream)
+            .await?;
         let (mut requests, connection) = h2::client::handshake(stream).await?;
         let exchange = async {
             requests = requests.ready().await?;
@@ -134,8 +144,12 @@ impl FakeAgent {
                 tokio::spawn(async move {
                     // A client that lets itself be deceived gets an answer, and its connection
                     // through: the test sees that.
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let Ok(mut tunnel) = h2::server::handshake(stream).await else { return };
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let Ok(mut tunnel) = h2::server::handshake(stream).await else {
+                        return;
+                    };
                     while let Some(Ok((_, mut respond))) = tunnel.accept().await {
                         let accepted = http::Response::new(());
                         let _ = respond.send_response(accepted, true);

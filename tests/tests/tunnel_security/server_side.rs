@@ -14,7 +14,8 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn pod(lab: &Lab, node: &str, name: &str) -> Result<Pod> {
-    lab.node(node).pod(name, PodSpec::in_namespace("shop").service_account(name))
+    lab.node(node)
+        .pod(name, PodSpec::in_namespace("shop").service_account(name))
 }
 
 /// The mesh's own root in the test's hands, which makes what the authority wouldn't.
@@ -47,15 +48,30 @@ fn a_client_without_a_good_certificate_gets_no_tunnel_and_the_log_says_why() -> 
     // on how far it has come with what it sends; the log says it all.
     let table = [
         (
-            Client::new(node, to, &foreign.certificate(&buyers, Life::Valid, &ours), &tills),
+            Client::new(
+                node,
+                to,
+                &foreign.certificate(&buyers, Life::Valid, &ours),
+                &tills,
+            ),
             "signed by no root that this mesh trusts",
         ),
         (
-            Client::new(node, to, &ours.certificate(&buyers, Life::Expired, &ours), &tills),
+            Client::new(
+                node,
+                to,
+                &ours.certificate(&buyers, Life::Expired, &ours),
+                &tills,
+            ),
             "the peer's certificate has expired",
         ),
         (
-            Client::new(node, to, &theirs.certificate(&elsewhere, Life::Valid, &ours), &tills),
+            Client::new(
+                node,
+                to,
+                &theirs.certificate(&elsewhere, Life::Valid, &ours),
+                &tills,
+            ),
             "is not of trust domain cluster.local",
         ),
         // A good certificate, and nobody here whom it asks for.
@@ -77,13 +93,28 @@ fn a_client_without_a_good_certificate_gets_no_tunnel_and_the_log_says_why() -> 
     // What has nothing of this mesh but its trust bundle, seen from outside.
     let bundle = mesh.state_directory().join("trust-bundle.pem");
     for (options, told, cause) in [
-        (["-tls1_3", "-alpn", "h2"], "certificate required", "the peer presented no certificate"),
-        (["-tls1_2", "-alpn", "h2"], "protocol version", "SupportedVersionsExtensionRequired"),
-        (["-tls1_3", "-alpn", "http/1.1"], "no application protocol", "no common ALPN"),
+        (
+            ["-tls1_3", "-alpn", "h2"],
+            "certificate required",
+            "the peer presented no certificate",
+        ),
+        (
+            ["-tls1_2", "-alpn", "h2"],
+            "protocol version",
+            "SupportedVersionsExtensionRequired",
+        ),
+        (
+            ["-tls1_3", "-alpn", "http/1.1"],
+            "no application protocol",
+            "no common ALPN",
+        ),
     ] {
         let output = openssl(node, to, &bundle, &tills, &options)?;
         let said = format!("{} {}", output.text(), output.stderr).to_lowercase();
-        assert!(said.contains("alert") && said.contains(told), "{options:?}: {said}");
+        assert!(
+            said.contains("alert") && said.contains(told),
+            "{options:?}: {said}"
+        );
         mesh.agent("b").await_stderr(DEADLINE, |line| {
             line.contains("tunnel refused") && line.contains(cause)
         })?;
@@ -106,7 +137,14 @@ fn openssl(
 ) -> Result<Output> {
     let (to, name) = (to.to_string(), tls::identity_sni(server));
     node.command("openssl")
-        .args(["s_client", "-connect", &to, "-servername", &name.to_str(), "-ign_eof"])
+        .args([
+            "s_client",
+            "-connect",
+            &to,
+            "-servername",
+            &name.to_str(),
+            "-ign_eof",
+        ])
         .arg("-CAfile")
         .arg(bundle)
         .args(options)
@@ -118,9 +156,14 @@ fn only_workloads_of_the_node_may_be_asked_for_by_connect() -> Result<()> {
     let lab = Lab::builder("authority").build()?;
     lab.namespace("shop").enrolled()?;
     lab.namespace("legacy").not_enrolled()?;
-    let (buyer, till, other) =
-        (pod(&lab, "a", "buyer")?, pod(&lab, "b", "till")?, pod(&lab, "b", "other")?);
-    let outside = lab.node("b").pod("outside", PodSpec::in_namespace("legacy"))?;
+    let (buyer, till, other) = (
+        pod(&lab, "a", "buyer")?,
+        pod(&lab, "b", "till")?,
+        pod(&lab, "b", "other")?,
+    );
+    let outside = lab
+        .node("b")
+        .pod("outside", PodSpec::in_namespace("legacy"))?;
     let mut servers = Vec::new();
     for pod in [&buyer, &till, &other, &outside] {
         servers.push(pod.peer_server(["echo-server", "--listen", "0.0.0.0:80"])?);
@@ -133,16 +176,34 @@ fn only_workloads_of_the_node_may_be_asked_for_by_connect() -> Result<()> {
 
     let till_address = till.address();
     for (asked, cause) in [
-        (buyer.at(80).to_string(), "no enrolled workload of this node"),
-        (outside.at(80).to_string(), "no enrolled workload of this node"),
-        (format!("{}:80", lab.node("b").address()), "no enrolled workload of this node"),
-        ("127.0.0.1:15000".into(), "no enrolled workload of this node"),
+        (
+            buyer.at(80).to_string(),
+            "no enrolled workload of this node",
+        ),
+        (
+            outside.at(80).to_string(),
+            "no enrolled workload of this node",
+        ),
+        (
+            format!("{}:80", lab.node("b").address()),
+            "no enrolled workload of this node",
+        ),
+        (
+            "127.0.0.1:15000".into(),
+            "no enrolled workload of this node",
+        ),
         ("[::1]:80".into(), "no enrolled workload of this node"),
         (till.at(15001).to_string(), "port 15001 is the agent's own"),
         (till.at(15006).to_string(), "port 15006 is the agent's own"),
         (till.at(15008).to_string(), "port 15008 is the agent's own"),
-        ("till.shop.svc.cluster.local:80".into(), "is a name, and no waypoint"),
-        (other.at(80).to_string(), "the tunnel was opened to spiffe://"),
+        (
+            "till.shop.svc.cluster.local:80".into(),
+            "is a name, and no waypoint",
+        ),
+        (
+            other.at(80).to_string(),
+            "the tunnel was opened to spiffe://",
+        ),
         // What isn't an authority at all is logged at debug level only.
         (till_address.to_string(), ""),
         (format!("{till_address}:0"), ""),
@@ -150,7 +211,11 @@ fn only_workloads_of_the_node_may_be_asked_for_by_connect() -> Result<()> {
         ("10.77.300.1:80".into(), ""),
         ("-x-:80".into(), ""),
     ] {
-        assert_eq!(client.connect(&asked)?, Ok(StatusCode::BAD_REQUEST), "{asked}");
+        assert_eq!(
+            client.connect(&asked)?,
+            Ok(StatusCode::BAD_REQUEST),
+            "{asked}"
+        );
         mesh.agent("b").await_stderr(DEADLINE, |line| {
             cause.is_empty() || line.contains(cause) && line.contains("connection failed")
         })?;
@@ -164,7 +229,10 @@ fn only_workloads_of_the_node_may_be_asked_for_by_connect() -> Result<()> {
     for server in &servers {
         assert_eq!(server.reports()?, [] as [serde_json::Value; 0]);
     }
-    assert_eq!(client.connect(&till.at(80).to_string())?, Ok(StatusCode::OK));
+    assert_eq!(
+        client.connect(&till.at(80).to_string())?,
+        Ok(StatusCode::OK)
+    );
     Ok(())
 }
 
@@ -172,8 +240,11 @@ fn only_workloads_of_the_node_may_be_asked_for_by_connect() -> Result<()> {
 fn a_client_address_is_believed_only_where_it_is_the_proven_identitys() -> Result<()> {
     let lab = Lab::builder("forwarded").build()?;
     lab.namespace("shop").enrolled()?;
-    let (buyer, till, other) =
-        (pod(&lab, "a", "buyer")?, pod(&lab, "b", "till")?, pod(&lab, "a", "other")?);
+    let (buyer, till, other) = (
+        pod(&lab, "a", "buyer")?,
+        pod(&lab, "b", "till")?,
+        pod(&lab, "a", "other")?,
+    );
     let mut echo = till.peer_server(["echo-server", "--listen", "0.0.0.0:80"])?;
     let mesh = Mesh::default().start(&lab)?;
     let ours = thief(&lab, &mesh, "cluster.local");
@@ -206,10 +277,16 @@ fn a_tunnel_to_a_pods_own_address_is_captured_and_needs_no_server_name() -> Resu
     for network in [PodNetwork::Routed, PodNetwork::Bridged] {
         for family in [Family::V4, Family::V6] {
             eprintln!("{network:?} {family:?}");
-            let lab = Lab::builder("podtunnel").pods(network).family(family).build()?;
+            let lab = Lab::builder("podtunnel")
+                .pods(network)
+                .family(family)
+                .build()?;
             lab.namespace("shop").enrolled()?;
-            let (_buyer, till, other) =
-                (pod(&lab, "a", "buyer")?, pod(&lab, "b", "till")?, pod(&lab, "b", "other")?);
+            let (_buyer, till, other) = (
+                pod(&lab, "a", "buyer")?,
+                pod(&lab, "b", "till")?,
+                pod(&lab, "b", "other")?,
+            );
             let listen = ["echo-server", "--listen", "[::]:80", "--dual-stack"];
             let _echo = [till.peer_server(listen)?, other.peer_server(listen)?];
             let mut mesh = Mesh::default().start(&lab)?;

@@ -8,8 +8,14 @@ fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
     let text: Arc<str> = Arc::from(name);
     Arc::new(Workload {
         uid: WorkloadUid(text.clone()),
-        name: ObjectName { namespace: "shop".into(), name: text.clone() },
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        name: ObjectName {
+            namespace: "shop".into(),
+            name: text.clone(),
+        },
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
         node: "a".into(),
         node_addresses: Vec::new(),
         identity: Identity::new("cluster.local", "shop", text.clone()),
@@ -30,16 +36,32 @@ fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
 }
 
 fn claim(interface: u32, address: &str, evidence: Evidence) -> Claim {
-    Claim { interface, address: address.parse().unwrap(), evidence }
+    Claim {
+        interface,
+        address: address.parse().unwrap(),
+        evidence,
+    }
 }
 
 /// Binds, and gives the result as text: `3=x 4=y !z` where `!` marks a conflict.
-fn bound(before: &[(u32, &str)], interfaces: &[u32], claims: &[Claim], pods: &[Arc<Workload>]) -> String {
-    let before = before.iter().map(|(i, uid)| (*i, WorkloadUid((*uid).into()))).collect();
+fn bound(
+    before: &[(u32, &str)],
+    interfaces: &[u32],
+    claims: &[Claim],
+    pods: &[Arc<Workload>],
+) -> String {
+    let before = before
+        .iter()
+        .map(|(i, uid)| (*i, WorkloadUid((*uid).into())))
+        .collect();
     let interfaces = interfaces.iter().copied().collect();
     let (bindings, conflicts) = bind(&before, &interfaces, claims, pods);
-    let bindings = bindings.iter().map(|(interface, uid)| format!("{interface}={uid}"));
-    let conflicts = conflicts.iter().map(|conflict| format!("!{}", conflict.workload.name));
+    let bindings = bindings
+        .iter()
+        .map(|(interface, uid)| format!("{interface}={uid}"));
+    let conflicts = conflicts
+        .iter()
+        .map(|conflict| format!("!{}", conflict.workload.name));
     bindings.chain(conflicts).collect::<Vec<_>>().join(" ")
 }
 
@@ -47,11 +69,23 @@ fn bound(before: &[(u32, &str)], interfaces: &[u32], claims: &[Claim], pods: &[A
 fn a_pod_is_bound_by_any_of_its_addresses() {
     use Evidence::{HostRoute, PodNamespace};
     let pods = [pod("x", &["10.0.0.1", "fd00::1"])];
-    assert_eq!(bound(&[], &[3], &[claim(3, "10.0.0.1", HostRoute)], &pods), "3=x");
-    assert_eq!(bound(&[], &[3], &[claim(3, "fd00::1", PodNamespace)], &pods), "3=x");
-    assert_eq!(bound(&[], &[3], &[claim(3, "10.0.0.2", HostRoute)], &pods), "");
+    assert_eq!(
+        bound(&[], &[3], &[claim(3, "10.0.0.1", HostRoute)], &pods),
+        "3=x"
+    );
+    assert_eq!(
+        bound(&[], &[3], &[claim(3, "fd00::1", PodNamespace)], &pods),
+        "3=x"
+    );
+    assert_eq!(
+        bound(&[], &[3], &[claim(3, "10.0.0.2", HostRoute)], &pods),
+        ""
+    );
     // The interface is gone, or isn't a pod's.
-    assert_eq!(bound(&[], &[4], &[claim(3, "10.0.0.1", HostRoute)], &pods), "");
+    assert_eq!(
+        bound(&[], &[4], &[claim(3, "10.0.0.1", HostRoute)], &pods),
+        ""
+    );
 }
 
 #[test]
@@ -69,9 +103,18 @@ fn doubt_binds_nothing() {
     use Evidence::PodNamespace;
     let x = pod("x", &["10.0.0.1"]);
     let y = pod("y", &["10.0.0.2"]);
-    let two_interfaces = [claim(3, "10.0.0.1", PodNamespace), claim(4, "10.0.0.1", PodNamespace)];
-    assert_eq!(bound(&[], &[3, 4], &two_interfaces, &[x.clone()]), "!x");
-    let two_pods = [claim(3, "10.0.0.1", PodNamespace), claim(3, "10.0.0.2", PodNamespace)];
+    let two_interfaces = [
+        claim(3, "10.0.0.1", PodNamespace),
+        claim(4, "10.0.0.1", PodNamespace),
+    ];
+    assert_eq!(
+        bound(&[], &[3, 4], &two_interfaces, std::slice::from_ref(&x)),
+        "!x"
+    );
+    let two_pods = [
+        claim(3, "10.0.0.1", PodNamespace),
+        claim(3, "10.0.0.2", PodNamespace),
+    ];
     assert_eq!(bound(&[], &[3], &two_pods, &[x, y]), "!x !y");
 }
 
@@ -80,10 +123,16 @@ fn a_bound_interface_cannot_claim_a_second_pod() {
     use Evidence::PodNamespace;
     let pods = [pod("x", &["10.0.0.1"]), pod("y", &["10.0.0.2"])];
     // The pod behind 3, bound as x, gives itself y's address.
-    let claims = [claim(3, "10.0.0.1", PodNamespace), claim(3, "10.0.0.2", PodNamespace)];
+    let claims = [
+        claim(3, "10.0.0.1", PodNamespace),
+        claim(3, "10.0.0.2", PodNamespace),
+    ];
     assert_eq!(bound(&[(3, "x")], &[3], &claims, &pods), "3=x");
     // And y's own interface is still found.
-    let claims = [claim(3, "10.0.0.2", PodNamespace), claim(4, "10.0.0.2", PodNamespace)];
+    let claims = [
+        claim(3, "10.0.0.2", PodNamespace),
+        claim(4, "10.0.0.2", PodNamespace),
+    ];
     assert_eq!(bound(&[(3, "x")], &[3, 4], &claims, &pods), "3=x 4=y");
 }
 
@@ -93,5 +142,8 @@ fn a_binding_ends_with_its_pod_or_its_interface() {
     let successor = [pod("z", &["10.0.0.1"])];
     let claims = [claim(3, "10.0.0.1", HostRoute)];
     assert_eq!(bound(&[(3, "x")], &[3], &claims, &successor), "3=z");
-    assert_eq!(bound(&[(3, "x")], &[], &claims, &[pod("x", &["10.0.0.1"])]), "");
+    assert_eq!(
+        bound(&[(3, "x")], &[], &claims, &[pod("x", &["10.0.0.1"])]),
+        ""
+    );
 }

@@ -26,6 +26,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn with_policies(policies: PolicySet) -> Self {
+        Self {
+            policies,
+            ..Self::default()
+        }
+    }
+
     /// Counts the changes since the start: two snapshots with the same number are the same.
     #[must_use]
     pub fn generation(&self) -> u64 {

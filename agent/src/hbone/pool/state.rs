@@ -149,10 +149,6 @@ impl<E: Error + 'static> State<E> {
         self.live.remove(&id);
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&PoolKey) -> bool) {
-        self.entries.retain(|key, _| keep(key));
-    }
-
     pub(super) fn replace(&mut self, mut matches: impl FnMut(&PoolKey) -> bool) {
         self.entries.retain(|key, entry| {
             if matches(key) {

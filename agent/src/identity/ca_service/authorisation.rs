@@ -26,7 +26,7 @@ impl<A: NodeAuthorizer + ?Sized> NodeAuthorizer for Arc<A> {
     }
 }
 
-pub(super) fn any_runs_on<'a>(
+fn any_runs_on<'a>(
     workloads: impl IntoIterator<Item = &'a Arc<Workload>>,
     identity: &Identity,
     node: &str,
@@ -35,4 +35,66 @@ pub(super) fn any_runs_on<'a>(
     // A pod that isn't scheduled yet has an empty node, which no caller may stand for.
     !node.is_empty()
         && workloads.any(|workload| workload.identity == *identity && *workload.node == *node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        discovery::model::{Enrolment, ObjectName, TelemetryNames, Tunnel, WorkloadUid},
+        identity::testing::shop,
+    };
+
+    fn workload(account: &str, node: &str) -> Arc<Workload> {
+        let name = ObjectName {
+            namespace: "shop".into(),
+            name: account.into(),
+        };
+        let unknown: Arc<str> = "unknown".into();
+        Arc::new(Workload {
+            uid: WorkloadUid(format!("{account}@{node}").into()),
+            name,
+            addresses: Vec::new(),
+            node: node.into(),
+            node_addresses: Vec::new(),
+            identity: shop(account),
+            enrolment: Enrolment::Enrolled,
+            labels: Arc::default(),
+            exclusions: Arc::default(),
+            tunnel: Tunnel::NodeAgent,
+            ready: false,
+            telemetry: Arc::new(TelemetryNames {
+                workload: Arc::clone(&unknown),
+                workload_type: Arc::clone(&unknown),
+                canonical_service: Arc::clone(&unknown),
+                canonical_revision: Arc::clone(&unknown),
+                app: Arc::clone(&unknown),
+                version: unknown,
+            }),
+        })
+    }
+
+    #[test]
+    fn a_node_stands_for_what_runs_on_it_alone() {
+        let workloads = [
+            workload("web", "node-a"),
+            workload("web", "node-b"),
+            workload("db", "node-b"),
+            workload("pending", ""),
+        ];
+        let foreign = Identity::new("elsewhere", "shop", "web");
+        for (identity, node, expected) in [
+            (shop("web"), "node-a", true),
+            (shop("web"), "node-b", true),
+            (shop("db"), "node-b", true),
+            (shop("db"), "node-a", false),
+            (shop("web"), "node-c", false),
+            (shop("unknown"), "node-a", false),
+            (shop("pending"), "", false),
+            (foreign, "node-a", false),
+        ] {
+            let found = any_runs_on(&workloads, &identity, node);
+            assert_eq!(found, expected, "{identity} on {node:?}");
+        }
+    }
 }

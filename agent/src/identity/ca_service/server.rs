@@ -187,10 +187,14 @@ where
     timeout(DRAIN, connection).await.unwrap_or(Ok(()))
 }
 
-async fn answer(
+pub(super) async fn answer<B>(
     service: CertificateService,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+    request: Request<B>,
+) -> Result<Response<Body>, Infallible>
+where
+    B: hyper::body::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     if request.uri().path() != CREATE_CERTIFICATE {
         return Ok(Status::unimplemented("only CreateCertificate is served here").into_http());
     }

@@ -123,7 +123,11 @@ impl ServerCertificates {
             .map_err(handshake_error)?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let client = peer_identity(shown).map_err(PeerError::from)?;
-        Ok(Accepted { stream, client, server: identity })
+        Ok(Accepted {
+            stream,
+            client,
+            server: identity,
+        })
     }
 
     /// Whose certificate to show.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     condition::When,
-    values::{AccountName, List, Principal, Readable, SelectorField, Text},
+    values::{AccountName, Fields, List, Principal, Readable, SelectorField, Text, not_null},
 };
 use crate::{
     discovery::model::ObjectName,
@@ -19,25 +19,28 @@ use crate::{
 
 /// A spec in which every value is good by itself and with its neighbours.
 #[derive(Deserialize, Default)]
-#[serde(try_from = "SpecFields")]
+#[serde(try_from = "Fields<SpecFields>")]
 pub(super) struct Spec(SpecFields);
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct SpecFields {
-    selector: Option<SelectorField>,
-    target_ref: Option<ReferenceFields>,
+    #[serde(default, deserialize_with = "not_null")]
+    selector: Option<Fields<SelectorField>>,
+    #[serde(default, deserialize_with = "not_null")]
+    target_ref: Option<Fields<ReferenceFields>>,
     #[serde(default)]
-    target_refs: List<ReferenceFields>,
+    target_refs: List<Fields<ReferenceFields>>,
+    #[serde(default, deserialize_with = "not_null")]
     action: Option<Text<Action>>,
     #[serde(default)]
-    rules: Vec<RuleFields>,
+    rules: Vec<Fields<RuleFields>>,
 }
 
-impl TryFrom<SpecFields> for Spec {
+impl TryFrom<Fields<SpecFields>> for Spec {
     type Error = &'static str;
 
-    fn try_from(fields: SpecFields) -> Result<Self, Self::Error> {
+    fn try_from(Fields(fields): Fields<SpecFields>) -> Result<Self, Self::Error> {
         let targets = [
             fields.selector.is_some(),
             fields.target_ref.is_some(),
@@ -60,19 +63,19 @@ impl Spec {
             .target_ref
             .into_iter()
             .chain(fields.target_refs.0)
-            .map(TargetReference::from)
+            .map(|Fields(reference)| reference.into())
             .collect();
         AuthorizationPolicy {
             action: fields.action.map_or(Action::Allow, |Text(action)| action),
             target: if references.is_empty() {
-                Target::Workloads(fields.selector.unwrap_or_default().into())
+                Target::Workloads(fields.selector.unwrap_or_default().0.into())
             } else {
                 Target::References(references)
             },
             rules: fields
                 .rules
                 .into_iter()
-                .map(|rule| rule.rule(&name.namespace))
+                .map(|Fields(rule)| rule.rule(&name.namespace))
                 .collect(),
             name,
             dry_run,
@@ -137,9 +140,9 @@ impl Readable for NoNamespace {
 #[serde(deny_unknown_fields)]
 struct RuleFields {
     #[serde(default)]
-    from: List<FromFields>,
+    from: List<Fields<FromFields>>,
     #[serde(default)]
-    to: List<ToFields>,
+    to: List<Fields<ToFields>>,
     #[serde(default)]
     when: List<When>,
 }
@@ -160,13 +163,13 @@ impl RuleFields {
     /// `own` is the policy's namespace.
     fn rule(self, own: &Arc<str>) -> Rule {
         let mut rule = Rule::default();
-        for (index, FromFields { source }) in self.from.0.into_iter().enumerate() {
+        for (index, Fields(FromFields { source })) in self.from.0.into_iter().enumerate() {
             let http = source.http_fields();
             rule.http_fields
                 .extend(http.map(|field| format!("from[{index}].source.{field}")));
             rule.from.push(source.source(own));
         }
-        for (index, ToFields { operation }) in self.to.0.into_iter().enumerate() {
+        for (index, Fields(ToFields { operation })) in self.to.0.into_iter().enumerate() {
             let http = operation.http_fields();
             rule.http_fields
                 .extend(http.map(|field| format!("to[{index}].operation.{field}")));
@@ -186,7 +189,7 @@ impl RuleFields {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "SourceFields")]
+#[serde(try_from = "Fields<SourceFields>")]
 struct CheckedSource(SourceFields);
 
 #[derive(Deserialize, Default)]
@@ -208,10 +211,10 @@ struct SourceFields {
     not_remote_ip_blocks: List<Text<IpNet>>,
 }
 
-impl TryFrom<SourceFields> for CheckedSource {
+impl TryFrom<Fields<SourceFields>> for CheckedSource {
     type Error = &'static str;
 
-    fn try_from(fields: SourceFields) -> Result<Self, Self::Error> {
+    fn try_from(Fields(fields): Fields<SourceFields>) -> Result<Self, Self::Error> {
         let source = Self(fields);
         let fields = &source.0;
         let accounts =
@@ -266,7 +269,7 @@ impl CheckedSource {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "OperationFields")]
+#[serde(try_from = "Fields<OperationFields>")]
 struct CheckedOperation(OperationFields);
 
 #[derive(Deserialize, Default)]
@@ -282,10 +285,10 @@ struct OperationFields {
     not_paths: List<Text<String>>,
 }
 
-impl TryFrom<OperationFields> for CheckedOperation {
+impl TryFrom<Fields<OperationFields>> for CheckedOperation {
     type Error = &'static str;
 
-    fn try_from(fields: OperationFields) -> Result<Self, Self::Error> {
+    fn try_from(Fields(fields): Fields<OperationFields>) -> Result<Self, Self::Error> {
         let operation = Self(fields);
         let ports = !(operation.0.ports.is_empty() && operation.0.not_ports.is_empty());
         if !(ports || operation.http_fields().next().is_some()) {

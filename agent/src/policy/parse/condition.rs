@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::values::{AccountName, List, Principal, Readable, Text};
+use super::values::{AccountName, Fields, List, Principal, Readable, Text};
 use crate::policy::model::{Condition, Criteria, Pattern};
 
 /// A condition whose values fit its key.
 #[derive(Deserialize)]
-#[serde(try_from = "Fields")]
+#[serde(try_from = "Fields<ConditionFields>")]
 pub(super) enum When {
     /// Complete as it is.
     Plain(Condition),
@@ -19,7 +19,7 @@ pub(super) enum When {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Fields {
+struct ConditionFields {
     key: Text<String>,
     #[serde(default)]
     values: List<Text<String>>,
@@ -30,10 +30,10 @@ struct Fields {
 /// What these keys begin with is seen by waypoints only: Istio's reference of conditions.
 const HTTP_PREFIXES: [&str; 3] = ["request.", "connection.", "experimental."];
 
-impl TryFrom<Fields> for When {
+impl TryFrom<Fields<ConditionFields>> for When {
     type Error = String;
 
-    fn try_from(fields: Fields) -> Result<Self, String> {
+    fn try_from(Fields(fields): Fields<ConditionFields>) -> Result<Self, String> {
         if fields.values.is_empty() && fields.not_values.is_empty() {
             return Err("a condition without values: write values or notValues".to_owned());
         }
@@ -60,7 +60,7 @@ impl TryFrom<Fields> for When {
     }
 }
 
-fn read<T: Readable>(fields: Fields) -> Result<Criteria<T>, String> {
+fn read<T: Readable>(fields: ConditionFields) -> Result<Criteria<T>, String> {
     let list = |name: &str, list: List<Text<String>>| {
         list.values()
             .iter()
@@ -74,6 +74,6 @@ fn read<T: Readable>(fields: Fields) -> Result<Criteria<T>, String> {
     })
 }
 
-fn read_principals(fields: Fields) -> Result<Criteria<Pattern>, String> {
+fn read_principals(fields: ConditionFields) -> Result<Criteria<Pattern>, String> {
     read(fields).map(|principals| principals.map(|Principal(pattern)| pattern))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::values::{SelectorField, Text};
+use super::values::{Fields, SelectorField, Text, not_null};
 use crate::{
     discovery::model::ObjectName,
     policy::model::{MtlsMode, PeerAuthentication, Selector},
@@ -13,7 +13,7 @@ use crate::{
 
 /// A spec in which every value is good by itself and with its neighbours.
 #[derive(Deserialize, Default)]
-#[serde(try_from = "Fields")]
+#[serde(try_from = "Fields<SpecFields>")]
 pub(super) struct Spec {
     selector: Selector,
     mode: MtlsMode,
@@ -22,18 +22,19 @@ pub(super) struct Spec {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Fields {
+struct SpecFields {
     #[serde(default)]
-    selector: SelectorField,
+    selector: Fields<SelectorField>,
     #[serde(default)]
-    mtls: MtlsFields,
+    mtls: Fields<MtlsFields>,
     #[serde(default)]
-    port_level_mtls: BTreeMap<Text<u16>, MtlsFields>,
+    port_level_mtls: BTreeMap<Text<u16>, Fields<MtlsFields>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct MtlsFields {
+    #[serde(default, deserialize_with = "not_null")]
     mode: Option<Text<MtlsMode>>,
 }
 
@@ -43,11 +44,11 @@ impl MtlsFields {
     }
 }
 
-impl TryFrom<Fields> for Spec {
+impl TryFrom<Fields<SpecFields>> for Spec {
     type Error = &'static str;
 
-    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
-        let selector = Selector::from(fields.selector);
+    fn try_from(Fields(fields): Fields<SpecFields>) -> Result<Self, Self::Error> {
+        let selector = Selector::from(fields.selector.0);
         if selector.is_empty() && !fields.port_level_mtls.is_empty() {
             return Err("portLevelMtls needs a selector: \
                         add matchLabels that select the workloads whose ports these are");
@@ -55,9 +56,9 @@ impl TryFrom<Fields> for Spec {
         let ports = fields.port_level_mtls.into_iter();
         Ok(Self {
             selector,
-            mode: fields.mtls.mode(),
+            mode: fields.mtls.0.mode(),
             ports: ports
-                .map(|(Text(port), mtls)| (port, mtls.mode()))
+                .map(|(Text(port), Fields(mtls))| (port, mtls.mode()))
                 .collect(),
         })
     }

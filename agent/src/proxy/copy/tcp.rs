@@ -18,12 +18,12 @@ use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
 /// # Errors
 /// [`CopyError`] says which side failed and how.
 pub async fn copy_tcp(
-    client: TcpStream,
-    server: TcpStream,
+    client: impl Into<ResetOnDrop>,
+    server: impl Into<ResetOnDrop>,
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let (mut client, mut server) = (ResetOnDrop::new(client), ResetOnDrop::new(server));
+    let (client, server): (ResetOnDrop, ResetOnDrop) = (client.into(), server.into());
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),

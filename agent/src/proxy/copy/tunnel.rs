@@ -45,13 +45,13 @@ impl TcpSide {
 /// # Errors
 /// [`CopyError`] says which side failed and how.
 pub async fn copy_tunnel(
-    tcp: TcpStream,
+    tcp: impl Into<ResetOnDrop>,
     side: TcpSide,
     mut stream: HboneStream,
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let mut tcp = ResetOnDrop::new(tcp);
+    let tcp: ResetOnDrop = tcp.into();
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),

@@ -1,0 +1,179 @@
+use serde_json::json;
+
+use super::*;
+use crate::discovery::{
+    reduce::Reducer,
+    store::{Change, Store},
+};
+
+/// Two nodes, a and b: pods `a-1` and `b-1` of the mesh and `b-out` outside it; services over them.
+fn snapshot() -> Arc<Snapshot> {
+    let documents = [
+        namespace("shop", "enabled"),
+        namespace("legacy", "disabled"),
+        pod("shop", "a-1", "a", "10.77.1.1", "10.78.0.1"),
+        pod("shop", "b-1", "b", "10.77.2.1", "10.78.0.2"),
+        pod("legacy", "b-out", "b", "10.77.2.9", "10.78.0.2"),
+        service("all", "10.96.0.1", json!({})),
+        service(
+            "near",
+            "10.96.0.2",
+            json!({ "trafficDistribution": "PreferSameNode" }),
+        ),
+        service(
+            "local",
+            "10.96.0.3",
+            json!({ "internalTrafficPolicy": "Local" }),
+        ),
+        service("empty", "10.96.0.4", json!({})),
+        slice(
+            "all",
+            &[("10.77.1.1", "a"), ("10.77.2.1", "b"), ("10.77.2.9", "b")],
+        ),
+        slice("near", &[("10.77.1.1", "a"), ("10.77.2.1", "b")]),
+        slice("local", &[("10.77.1.1", "a")]),
+    ];
+    let mut reducer = Reducer::new("cluster.local");
+    let text = documents
+        .map(|document| document.to_string())
+        .join("\n---\n");
+    let manifest = crate::discovery::manifest::parse(
+        &text,
+        crate::discovery::manifest::Format::Yaml,
+        &mut reducer,
+    )
+    .unwrap();
+    let store = Store::default();
+    store.apply(
+        manifest
+            .objects
+            .into_iter()
+            .map(|parsed| Change::Upsert(parsed.object)),
+    );
+    store.snapshot()
+}
+
+fn namespace(name: &str, mesh: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": name, "labels": { "ambit.dev/mesh": mesh } },
+    })
+}
+
+fn pod(namespace: &str, name: &str, node: &str, ip: &str, host: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "namespace": namespace, "name": name, "uid": name },
+        "spec": { "nodeName": node, "containers": [] },
+        "status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+            "hostIP": host, "hostIPs": [{ "ip": host }],
+        },
+    })
+}
+
+fn service(name: &str, vip: &str, mut spec: serde_json::Value) -> serde_json::Value {
+    spec["clusterIP"] = vip.into();
+    spec["clusterIPs"] = json!([vip]);
+    spec["ports"] = json!([{ "port": 80, "targetPort": 8080, "protocol": "TCP" }]);
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "namespace": "shop", "name": name }, "spec": spec,
+    })
+}
+
+fn slice(service: &str, endpoints: &[(&str, &str)]) -> serde_json::Value {
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|(ip, node)| json!({ "addresses": [ip], "nodeName": node }))
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop", "name": service,
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{ "port": 8080 }],
+    })
+}
+
+/// Routes, and gives the result as text.
+fn routed(node: &str, original: &str, choice: usize) -> String {
+    let original = original.parse().unwrap();
+    match route(&snapshot(), node, original, |_| choice) {
+        Ok(Request { address, route, .. }) => match route {
+            Route::Local(pod) => format!("local {} {address}", pod.name.name),
+            Route::Tunnel { workload, via } => {
+                format!("tunnel {} {address} via {via}", workload.name.name)
+            }
+            Route::Plain(_) => format!("plain {address}"),
+        },
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_pod_is_reached_where_it_runs() {
+    for (node, original, expected) in [
+        ("a", "10.77.1.1:8080", "local a-1 10.77.1.1:8080"),
+        (
+            "b",
+            "10.77.1.1:8080",
+            "tunnel a-1 10.77.1.1:8080 via 10.78.0.1:15008",
+        ),
+        (
+            "a",
+            "10.77.2.1:1",
+            "tunnel b-1 10.77.2.1:1 via 10.78.0.2:15008",
+        ),
+        ("a", "10.77.2.9:80", "plain 10.77.2.9:80"),
+        ("a", "192.0.2.1:443", "plain 192.0.2.1:443"),
+    ] {
+        assert_eq!(routed(node, original, 0), expected, "{node} to {original}");
+    }
+}
+
+#[test]
+fn a_service_leads_to_the_chosen_endpoint_and_its_own_port() {
+    for (choice, expected) in [
+        (0, "local a-1 10.77.1.1:8080"),
+        (1, "tunnel b-1 10.77.2.1:8080 via 10.78.0.2:15008"),
+        (2, "plain 10.77.2.9:8080"),
+        // A choice that is out of range takes the last.
+        (9, "plain 10.77.2.9:8080"),
+    ] {
+        assert_eq!(
+            routed("a", "10.96.0.1:80", choice),
+            expected,
+            "choice {choice}"
+        );
+    }
+    // Another port of the VIP is nobody's service.
+    assert_eq!(routed("a", "10.96.0.1:81", 0), "plain 10.96.0.1:81");
+}
+
+#[test]
+fn a_service_may_prefer_or_demand_the_same_node() {
+    for (node, vip, expected) in [
+        ("a", "10.96.0.2:80", "local a-1 10.77.1.1:8080"),
+        (
+            "c",
+            "10.96.0.2:80",
+            "tunnel b-1 10.77.2.1:8080 via 10.78.0.2:15008",
+        ),
+        ("a", "10.96.0.3:80", "local a-1 10.77.1.1:8080"),
+        (
+            "b",
+            "10.96.0.3:80",
+            "service shop/local asks for endpoints on this node only (internalTrafficPolicy: \
+             Local), and none is ready here for port 80",
+        ),
+        (
+            "a",
+            "10.96.0.4:80",
+            "service shop/empty has no ready endpoint for port 80",
+        ),
+    ] {
+        assert_eq!(routed(node, vip, 1), expected, "{node} to {vip}");
+    }
+}

@@ -21,7 +21,11 @@ fn lines_of(
     let (subscriber, _) = subscriber(LogFormat::Json, "info", written.clone()).unwrap();
     let metrics = metrics();
     tracing::subscriber::with_default(subscriber, || {
-        connection(ConnectionReport::open(&metrics, description, Arc::default()));
+        connection(ConnectionReport::open(
+            &metrics,
+            description,
+            Arc::default(),
+        ));
     });
     let closed: f64 = crate::telemetry::fixtures::scrape(&metrics, "istio_tcp_connections_closed")
         .iter()

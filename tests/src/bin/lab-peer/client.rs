@@ -84,6 +84,32 @@ pub(crate) fn idle(client: &Client, connections: usize) -> anyhow::Result<()> {
     report(&json!({ "ends": ends }))
 }
 
+/// Has a text echoed over and over, on one connection for as long as that lasts, then on another.
+pub(crate) fn persistent(client: &Client, text: &str, interval: Duration) -> anyhow::Result<()> {
+    let mut connections = 0_usize;
+    loop {
+        match connect(client) {
+            Err(_) => thread::sleep(interval),
+            Ok(mut stream) => {
+                stream.set_read_timeout(None)?;
+                connections += 1;
+                let mut requests = 0_usize;
+                let end = loop {
+                    if let Err(error) = echo_once(&mut stream, text, text.len()) {
+                        break connection::end(&error);
+                    }
+                    if requests == 0 {
+                        report(&json!({ "echoing": connections }))?;
+                    }
+                    requests += 1;
+                    thread::sleep(interval);
+                };
+                report(&json!({ "broken": connections, "requests": requests, "end": end }))?;
+            }
+        }
+    }
+}
+
 /// Has bytes echoed, then resets.
 pub(crate) fn reset(mut stream: &TcpStream, after: u64) -> io::Result<Value> {
     let bytes = vec![b'r'; usize::try_from(after).map_err(io::Error::other)?];

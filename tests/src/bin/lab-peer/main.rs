@@ -9,7 +9,7 @@ mod connection;
 mod forge;
 mod server;
 
-use std::{io::Write as _, net::SocketAddr};
+use std::{io::Write as _, net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
@@ -49,6 +49,18 @@ enum Mode {
         /// How many.
         #[arg(long, default_value_t = 1)]
         connections: usize,
+    },
+    /// Has a text echoed over and over until it is killed: reports the first echo on each
+    /// connection, and how each ended. Tries again where it can't connect.
+    PersistentClient {
+        #[command(flatten)]
+        client: Client,
+        /// The text of each request.
+        #[arg(long)]
+        text: String,
+        /// Pause between requests, and between attempts to connect, in milliseconds.
+        #[arg(long, default_value_t = 20)]
+        interval_ms: u64,
     },
     /// Sends and receives at once, and reports the hashes of both.
     TransferServer {
@@ -200,6 +212,11 @@ fn main() -> anyhow::Result<()> {
             client,
             connections,
         } => client::idle(&client, connections),
+        Mode::PersistentClient {
+            client,
+            text,
+            interval_ms,
+        } => client::persistent(&client, &text, Duration::from_millis(interval_ms)),
         Mode::TransferClient { client, bytes } => {
             client::run(&client, |stream| connection::transfer(stream, bytes))
         }

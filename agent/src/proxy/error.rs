@@ -1,0 +1,139 @@
+//! Why a connection was refused, or cut off: one enum for all three ways in, in the operator's
+//! words, and what metrics and other agents are told of it.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+
+use super::{
+    connections::{ConnectionGuard, RegisterError},
+    connector,
+    copy::CopyError,
+    dial,
+    route::NoRoute,
+};
+use crate::{
+    hbone::{Authority, client::OpenError, pool::PoolError, stream::StreamError},
+    identity::Identity,
+    policy::Denied,
+    telemetry::{ConnectionReport, Outcome, ResponseFlags},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// A client of this node: no way to where it wants to go.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// Another agent asks for a service by name.
+    #[error("the authority {0} is a name, and no waypoint serves names here")]
+    Name(Authority),
+    /// Another agent asks for the agent itself.
+    #[error("port {0} is the agent's own, not a workload's")]
+    OwnPort(u16),
+    /// The destination isn't, or is no longer, an enrolled pod of this node.
+    #[error("{0} is no enrolled workload of this node")]
+    NotHere(SocketAddr),
+    /// The tunnel is for another workload than the stream.
+    #[error("the tunnel was opened to {tunnel}, and {address} is {workload}")]
+    OtherIdentity {
+        /// Whose certificate the tunnel was opened with.
+        tunnel: Box<Identity>,
+        /// What the stream asks for.
+        address: SocketAddr,
+        /// Who that is.
+        workload: Box<Identity>,
+    },
+    /// Policy says no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The open set is full, or a change forbade the connection meanwhile.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The server can't be reached.
+    #[error(transparent)]
+    Dial(#[from] dial::Error),
+    /// The destination's agent can't be reached, or refused.
+    #[error(transparent)]
+    Tunnel(#[from] PoolError<connector::Error>),
+    /// The client's agent was gone before it had its answer.
+    #[error("the client's agent gave up: {0}")]
+    Answer(#[from] StreamError),
+    /// One side failed while bytes moved.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+}
+
+impl Error {
+    /// What another agent is told, that asked for the stream.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
+            Self::NoRoute(_)
+            | Self::Register(_)
+            | Self::Dial(_)
+            | Self::Tunnel(_)
+            | Self::Answer(_)
+            | Self::Copy(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The nearest of Istio's reasons.
+    fn flags(&self) -> ResponseFlags {
+        match self {
+            Self::Denied(_) => ResponseFlags::Deny,
+            Self::OtherIdentity { .. } => ResponseFlags::IdentityError,
+            Self::Tunnel(error) => tunnel_flags(error),
+            Self::NoRoute(_)
+            | Self::Name(_)
+            | Self::OwnPort(_)
+            | Self::NotHere(_)
+            | Self::Register(_)
+            | Self::Dial(_) => ResponseFlags::Connect,
+            Self::Answer(_) | Self::Copy(_) => ResponseFlags::None,
+        }
+    }
+}
+
+fn tunnel_flags(error: &PoolError<connector::Error>) -> ResponseFlags {
+    match error {
+        PoolError::Connect(cause) => match &**cause {
+            connector::Error::Certificate(_) => ResponseFlags::IdentityError,
+            connector::Error::Dial(_) => ResponseFlags::Connect,
+            connector::Error::Peer(_) | connector::Error::Handshake(_) => ResponseFlags::TlsFailure,
+        },
+        PoolError::ConnectTimeout(_) => ResponseFlags::NetworkPolicy,
+        PoolError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
+        PoolError::Open(OpenError::Denied(_)) => ResponseFlags::Deny,
+        PoolError::Open(_)
+        | PoolError::Timeout
+        | PoolError::TooManyTunnels(_)
+        | PoolError::Invalidated
+        | PoolError::Draining => ResponseFlags::Connect,
+    }
+}
+
+/// What a copy's end means: one that was cancelled by a change says which.
+pub(super) fn ended(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
+    match (copied, guard.closed_by()) {
+        (Err(CopyError::Cancelled), Some(reason)) => {
+            Err(RegisterError::Closed(reason.clone()).into())
+        }
+        (copied, _) => Ok(copied?),
+    }
+}
+
+/// Closes a report with how the connection ended.
+pub(super) fn finish(report: ConnectionReport, result: &Result<(), Error>) {
+    match result {
+        Ok(()) => report.finish(Outcome::Complete),
+        Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
+        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
+        Err(error) => report.finish(Outcome::Failed {
+            flags: error.flags(),
+            error,
+        }),
+    }
+}
