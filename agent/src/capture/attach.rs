@@ -197,7 +197,8 @@ impl Attacher {
         match tc::qdisc_add_clsact(device) {
             Ok(()) => {}
             // It has one already: ours from the hook before, or somebody else's.
-            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+            }
             Err(error) => {
                 let source = io::Error::other(error);
                 return Err(Error::Qdisc {
@@ -218,7 +219,8 @@ impl Attacher {
             ..NlOptions::default()
         });
         // In place of an earlier agent's, in one step: without a filter plaintext would pass.
-        let replaced = filter(device, hook).and_then(|earlier| classifier.attach_to_link(earlier).ok());
+        let replaced =
+            filter(device, hook).and_then(|earlier| classifier.attach_to_link(earlier).ok());
         let link = replaced
             .map_or_else(|| classifier.attach_with_options(device, hook, options), Ok)
             .and_then(|id| classifier.take_link(id))

@@ -69,7 +69,10 @@ pub async fn uninstall(bpffs: &Path) -> Result<(), Error> {
 /// on if nobody else's are there: an empty one does nothing.
 async fn remove_filters(handle: &Handle, index: u32, name: &str) -> Result<(), rtnetlink::Error> {
     let index = i32::try_from(index).unwrap_or(i32::MAX);
-    if !priorities(handle, index).await.contains(&attach::FILTER_PRIORITY) {
+    if !priorities(handle, index)
+        .await
+        .contains(&attach::FILTER_PRIORITY)
+    {
         return Ok(());
     }
     attach::detach_filter(name, TcAttachType::Ingress);

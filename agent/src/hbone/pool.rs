@@ -216,14 +216,14 @@ impl<C: Connector> Pool<C> {
         self.lock().tunnels()
     }
 
-    /// Forgets the tunnels of all keys that `keep` doesn't want, for workloads and identities that
-    /// are gone or certificates that were renewed. Their streams go on to their end; new ones get
-    /// another tunnel.
-    pub fn retain(&self, keep: impl FnMut(&PoolKey) -> bool) {
-        self.lock().retain(keep);
+    /// Opens no more streams on the tunnels of keys that match: their certificates were renewed.
+    /// Streams that are open go on to their end, and so do attempts to connect, whose certificate
+    /// is good for as long as it was renewed ahead of time.
+    pub fn replace(&self, matches: impl FnMut(&PoolKey) -> bool) {
+        self.lock().replace(matches);
     }
 
-    /// Ends tunnels and their streams at once, those that were forgotten before included: for
+    /// Ends tunnels and their streams at once, those that were replaced before included: for
     /// peers that must not be talked to any more.
     pub fn close_matching(&self, matches: impl FnMut(&PoolKey) -> bool) {
         self.lock().close_matching(matches);

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::entry::{Entry, Progress, Shared};
 use super::{
@@ -24,6 +24,8 @@ use super::{
 const MAX_IDENTITIES: usize = 4096;
 /// Calls to the authority at one time.
 const MAX_FETCHES: usize = 16;
+/// Renewals that a follower may be behind with before it is told only that it is.
+const RENEWALS: usize = 256;
 /// How long a connection waits for an identity's first certificate.
 const FIRST_ISSUE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -101,6 +103,7 @@ impl Certificates {
                 source,
                 clock,
                 fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
+                renewed: broadcast::Sender::new(RENEWALS),
             },
             entries: Arc::default(),
         }
@@ -153,6 +156,12 @@ impl Certificates {
     /// [`Error::TooMany`].
     pub fn prefetch(&self, identity: &Identity) -> Result<(), Error> {
         self.progress(identity).map(drop)
+    }
+
+    /// Tells of each identity whose certificate was replaced by a newer one, from now on.
+    #[must_use]
+    pub fn renewals(&self) -> broadcast::Receiver<Identity> {
+        self.shared.renewed.subscribe()
     }
 
     /// Forgets every identity that no local workload has, and its key.

@@ -10,11 +10,16 @@ use crate::{discovery::store::Snapshot, identity::Identity};
 /// Applies every update until the proxy drains.
 pub(super) async fn follow(proxy: &Arc<Proxy>) {
     let mut updates = proxy.store.subscribe();
+    let mut renewals = proxy.certificates.renewals();
     apply(proxy, proxy.store.snapshot(), true).await;
     loop {
         let update = tokio::select! {
             () = proxy.drain.cancelled() => return,
             update = updates.recv() => update,
+            renewed = renewals.recv() => {
+                replace_tunnels(proxy, renewed.ok());
+                continue;
+            }
         };
         match update {
             Ok(update) => {
@@ -26,25 +31,37 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
     }
 }
 
+/// A tunnel has proven what two certificates said when it was opened. New streams go into one of
+/// the newer certificate, so that nobody relies for longer than a certificate lives on what was
+/// proven once, and roots that are trusted no more are out of use soon. `None`: of anybody's.
+fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
+    proxy.pool.replace(|key| {
+        renewed
+            .as_ref()
+            .is_none_or(|renewed| *renewed == key.source)
+    });
+}
+
 async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: bool) {
-    if workloads_changed {
-        identities(proxy, &snapshot);
-        // A tunnel is for one life of one pod: whoever gets its address is another.
-        proxy
-            .pool
-            .close_matching(|key| snapshot.workload(&key.uid).is_none());
-    }
-    let connections = proxy.connections.clone();
-    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&snapshot))
+    let local = workloads_changed.then(|| identities(proxy, &snapshot));
+    // Connections before the tunnels that carry them, so that each ends for its own reason.
+    let (connections, latest) = (proxy.connections.clone(), snapshot.clone());
+    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&latest))
         .await
         .unwrap_or(0);
     if closed > 0 {
         tracing::info!(closed, "connections ended by a change");
     }
+    if let Some(local) = local {
+        // A tunnel is for one life of one pod: whoever gets its address is another.
+        proxy.pool.close_matching(|key| {
+            snapshot.workload(&key.uid).is_none() || !local.contains(&key.source)
+        });
+    }
 }
 
-/// Certificates follow the identities of this node's enrolled pods.
-fn identities(proxy: &Proxy, snapshot: &Snapshot) {
+/// Certificates follow the identities of this node's enrolled pods, which are returned.
+fn identities(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
     let local: HashSet<Identity> = snapshot
         .local_workloads(&proxy.node)
         .filter(|workload| workload.is_enrolled())
@@ -53,13 +70,11 @@ fn identities(proxy: &Proxy, snapshot: &Snapshot) {
     proxy
         .certificates
         .retain(|identity| local.contains(identity));
-    proxy
-        .pool
-        .close_matching(|key| !local.contains(&key.source));
     for identity in &local {
         if let Err(error) = proxy.certificates.prefetch(identity) {
             tracing::error!("{error}");
         }
     }
-    proxy.server_certificates.set_local(local);
+    proxy.server_certificates.set_local(local.iter().cloned());
+    local
 }

@@ -149,8 +149,13 @@ impl<E: Error + 'static> State<E> {
         self.live.remove(&id);
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&PoolKey) -> bool) {
-        self.entries.retain(|key, _| keep(key));
+    pub(super) fn replace(&mut self, mut matches: impl FnMut(&PoolKey) -> bool) {
+        self.entries.retain(|key, entry| {
+            if matches(key) {
+                entry.tunnels.clear();
+            }
+            !entry.tunnels.is_empty() || entry.attempt.is_some()
+        });
     }
 
     pub(super) fn close_matching(&mut self, mut matches: impl FnMut(&PoolKey) -> bool) {

@@ -181,22 +181,22 @@ async fn an_idle_tunnel_is_closed_and_a_used_one_is_kept() {
 }
 
 #[tokio::test]
-async fn a_forgotten_tunnel_serves_its_streams_to_their_end() {
+async fn a_replaced_tunnel_serves_its_streams_to_their_end() {
     let (pool, connector) = pool(Echoes::default(), PoolSettings::default());
-    let mut stream = open(&pool, &key("gone")).await.unwrap();
+    let mut stream = open(&pool, &key("renewed")).await.unwrap();
     open(&pool, &key("stays")).await.unwrap();
-    pool.retain(|key| &*key.uid.0 == "stays");
-    open(&pool, &key("gone")).await.unwrap();
+    pool.replace(|key| &*key.uid.0 == "renewed");
+    open(&pool, &key("renewed")).await.unwrap();
     open(&pool, &key("stays")).await.unwrap();
     assert_eq!(connector.connects.load(SeqCst), 3);
     assert_eq!(exchange(&mut stream, b"kept").await, b"kept");
 }
 
 #[tokio::test]
-async fn closing_resets_streams_of_forgotten_tunnels_too() {
+async fn closing_resets_streams_of_replaced_tunnels_too() {
     let (pool, _) = pool(Echoes::default(), PoolSettings::default());
     let mut forgotten = open(&pool, &key("gone")).await.unwrap();
-    pool.retain(|_| false);
+    pool.replace(|_| true);
     let mut current = open(&pool, &key("gone")).await.unwrap();
     let mut other = open(&pool, &key("stays")).await.unwrap();
     pool.close_matching(|key| &*key.uid.0 == "gone");
@@ -206,19 +206,29 @@ async fn closing_resets_streams_of_forgotten_tunnels_too() {
 }
 
 #[tokio::test]
-async fn an_attempt_for_a_workload_that_went_away_is_called_off() {
-    let connector = Echoes {
-        gate: Some(Semaphore::new(0)),
-        ..Echoes::default()
-    };
-    let (pool, connector) = pool(connector, PoolSettings::default());
-    let key = key("gone");
-    let forget = async {
-        pool.retain(|_| false);
-        connector.gate.as_ref().unwrap().add_permits(1);
-    };
-    let (result, ()) = tokio::join!(open(&pool, &key), forget);
-    assert!(matches!(result, Err(PoolError::Invalidated)), "{result:?}");
+async fn an_attempt_is_called_off_when_its_workload_goes_and_not_when_a_certificate_is_renewed() {
+    type Change = fn(&Pool<Arc<Echoes>>);
+    let table: [(Change, bool); 2] = [
+        (|pool| pool.close_matching(|_| true), true),
+        (|pool| pool.replace(|_| true), false),
+    ];
+    for (change, called_off) in table {
+        let connector = Echoes {
+            gate: Some(Semaphore::new(0)),
+            ..Echoes::default()
+        };
+        let (pool, connector) = pool(connector, PoolSettings::default());
+        let key = key("a");
+        let change = async {
+            change(&pool);
+            connector.gate.as_ref().unwrap().add_permits(1);
+        };
+        let (result, ()) = tokio::join!(open(&pool, &key), change);
+        match result {
+            Err(PoolError::Invalidated) => assert!(called_off),
+            other => assert!(other.is_ok() && !called_off, "{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, broadcast, watch},
     time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// One permit a fetch.
     pub(super) fetches: Arc<Semaphore>,
+    /// Told of each certificate but an identity's first.
+    pub(super) renewed: broadcast::Sender<Identity>,
 }
 
 impl Entry {
@@ -88,6 +90,10 @@ async fn keep(identity: Identity, shared: Shared, progress: watch::Sender<Progre
                     progress.renewals += 1;
                     progress.error = None;
                 });
+                if progress.borrow().renewals > 1 {
+                    // Fails only if nobody follows.
+                    let _ = shared.renewed.send(identity.clone());
+                }
                 pause
             }
             Err(error) => {

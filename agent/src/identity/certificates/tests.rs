@@ -105,7 +105,10 @@ async fn fetches_at_one_time_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_certificate_is_renewed_at_half_of_its_life() {
     let (certificates, source) = cache();
+    let mut renewals = certificates.renewals();
     let first = certificates.certificate(&shop("web")).await.unwrap();
+    // The first one is no renewal.
+    assert!(renewals.try_recv().is_err());
     // Jitter is a tenth of the half.
     sleep(Duration::from_secs(448)).await;
     assert_eq!(source.asked(), 1);
@@ -114,6 +117,7 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let second = certificates.certificate(&shop("web")).await.unwrap();
     assert_ne!(first.serial(), second.serial());
     assert_eq!(state(&certificates).renewals, 2);
+    assert_eq!(renewals.try_recv(), Ok(shop("web")));
 }
 
 #[tokio::test(start_paused = true)]
