@@ -94,7 +94,10 @@ impl Place {
             "--timeout-ms",
             "50000",
         ])?;
-        Ok(Talk { client, before: server.reports()?.len() })
+        Ok(Talk {
+            client,
+            before: server.reports()?.len(),
+        })
     }
 
     /// Opens a connection that the test itself holds. It belongs to the test's own cgroup.
@@ -105,8 +108,12 @@ impl Place {
         let opening = || format!("connect to {at}");
         let connect = || TcpStream::connect_timeout(&at, DEADLINE);
         let stream = self.in_namespace(connect)?.map_err(Error::io(opening()))?;
-        stream.set_read_timeout(Some(DEADLINE)).map_err(Error::io(opening()))?;
-        stream.set_write_timeout(Some(DEADLINE)).map_err(Error::io(opening()))?;
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .map_err(Error::io(opening()))?;
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .map_err(Error::io(opening()))?;
         Ok(Held { stream })
     }
 }
@@ -148,7 +155,11 @@ impl Held {
             self.stream.write_all(said)?;
             self.stream.read_exact(heard)?;
         }
-        if answer == word { Ok(()) } else { Err(io::Error::other("the echo differs")) }
+        if answer == word {
+            Ok(())
+        } else {
+            Err(io::Error::other("the echo differs"))
+        }
     }
 
     /// The client's own address.
@@ -156,7 +167,9 @@ impl Held {
     /// # Errors
     /// If the socket has none any more.
     pub fn address(&self) -> Result<SocketAddr> {
-        self.stream.local_addr().map_err(Error::io("ask for a socket's address"))
+        self.stream
+            .local_addr()
+            .map_err(Error::io("ask for a socket's address"))
     }
 
     /// Waits until the other side ends the connection: `Ok` for an orderly end.
@@ -220,29 +233,41 @@ impl RunningMesh<'_> {
         let wanted = |line: &&str| {
             line.contains("ambit::access") && parts.iter().all(|part| line.contains(part))
         };
-        wait::poll(&format!("a line of the access log of {node} with {parts:?}"), DEADLINE, || {
-            let log = agent.stderr();
-            let found = log.lines().find(wanted).map(ToOwned::to_owned);
-            found.ok_or_else(|| {
-                let lines: Vec<&str> =
-                    log.lines().filter(|line| line.contains("ambit::access")).collect();
-                lines.join("\n")
-            })
-        })
+        wait::poll(
+            &format!("a line of the access log of {node} with {parts:?}"),
+            DEADLINE,
+            || {
+                let log = agent.stderr();
+                let found = log.lines().find(wanted).map(ToOwned::to_owned);
+                found.ok_or_else(|| {
+                    let lines: Vec<&str> = log
+                        .lines()
+                        .filter(|line| line.contains("ambit::access"))
+                        .collect();
+                    lines.join("\n")
+                })
+            },
+        )
     }
 }
 
 /// How a client's conversation failed, if it did. Both directions may tell; a reset is what the
 /// other side did, the rest are its consequences.
 fn failure(told: &Value) -> Option<String> {
-    let ends: Vec<&str> =
-        ["end", "send_error"].iter().filter_map(|field| told[field].as_str()).collect();
-    let failed = ends.iter().find(|end| **end == "reset").or(ends.iter().find(|e| **e != "eof"));
+    let ends: Vec<&str> = ["end", "send_error"]
+        .iter()
+        .filter_map(|field| told[field].as_str())
+        .collect();
+    let failed = ends
+        .iter()
+        .find(|end| **end == "reset")
+        .or(ends.iter().find(|e| **e != "eof"));
     match failed {
         Some(failed) => Some((*failed).into()),
-        None if told["received_sha256"] != told["sent_sha256"] => {
-            Some(format!("{} bytes came back, or others", told["received_bytes"]))
-        }
+        None if told["received_sha256"] != told["sent_sha256"] => Some(format!(
+            "{} bytes came back, or others",
+            told["received_bytes"]
+        )),
         None => None,
     }
 }

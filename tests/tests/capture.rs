@@ -1,5 +1,4 @@
 //! Connections of enrolled pods are captured, wherever the server is and whatever its socket.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy doesn't count as tests")]
 
 use lab::{Family, Lab, Mesh, Pod, PodNetwork, PodSpec, Result, RunningMesh, Way, on_each_network};
 
@@ -18,10 +17,14 @@ fn captured(lab: &Lab) -> Result<()> {
     for server in [&near, &far] {
         let mut echo = server.echo(8080)?;
         for at in server.all_at(8080) {
-            let (way, captured) =
-                lab.node("a").counting("captured_new", || client.talk(&mut echo, at))?;
+            let (way, captured) = lab
+                .node("a")
+                .counting("captured_new", || client.talk(&mut echo, at))?;
             assert_eq!(way, Way::Carried, "{at}");
-            assert!(captured >= 1.0, "captured_new counts the connection to {at}: {captured}");
+            assert!(
+                captured >= 1.0,
+                "captured_new counts the connection to {at}: {captured}"
+            );
         }
     }
     assert_logged(&mut mesh, &client, &near, &far)
@@ -61,7 +64,12 @@ fn enrolled_pods_are_captured_and_logged_with_both_identities() -> Result<()> {
 #[test]
 fn a_dual_stack_pod_is_captured_by_either_family() -> Result<()> {
     for network in [PodNetwork::Routed, PodNetwork::Bridged] {
-        captured(&Lab::builder("dual").pods(network).family(Family::Dual).build()?)?;
+        captured(
+            &Lab::builder("dual")
+                .pods(network)
+                .family(Family::Dual)
+                .build()?,
+        )?;
     }
     Ok(())
 }

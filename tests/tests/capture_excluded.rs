@@ -24,7 +24,9 @@ struct Case<'a> {
 }
 
 fn check(lab: &Lab, server: &Pod, case: &Case<'_>) -> Result<()> {
-    let Case { client, port, way, .. } = case;
+    let Case {
+        client, port, way, ..
+    } = case;
     let name = format!("{} to {} {port}", client.name(), server.name());
     let mut echo = server.echo(*port)?;
     let (a, b) = (lab.node("a"), lab.node("b"));
@@ -41,7 +43,10 @@ fn check(lab: &Lab, server: &Pod, case: &Case<'_>) -> Result<()> {
     assert_eq!(seen, *way, "{name}");
     let moved = [after[0] > before[0], after[1] > before[1]];
     let expected = [case.at_client.is_some(), case.at_server.is_some()];
-    assert_eq!(moved, expected, "{name}: counted by the client's node, the server's node");
+    assert_eq!(
+        moved, expected,
+        "{name}: counted by the client's node, the server's node"
+    );
 
     Ok(())
 }
@@ -59,15 +64,21 @@ fn excluded_ports_and_networks_are_left_alone() -> Result<()> {
         let (out, inward) = (format!("{OUT}, {BOTH}"), BOTH.to_string());
         lab.namespace("shop").enrolled()?;
         let enrolled = [("ambit.dev/mesh", "enabled")];
-        lab.namespace("market").write(&enrolled, &[(OUTBOUND_PORTS, &out)])?;
-        lab.namespace("depot").write(&enrolled, &[(INBOUND_PORTS, &inward)])?;
+        lab.namespace("market")
+            .write(&enrolled, &[(OUTBOUND_PORTS, &out)])?;
+        lab.namespace("depot")
+            .write(&enrolled, &[(INBOUND_PORTS, &inward)])?;
         lab.namespace("street").not_enrolled()?;
 
         let shop = || PodSpec::in_namespace("shop");
         let (a, b) = (lab.node("a"), lab.node("b"));
         let by_pod = b.pod("by-pod", shop().annotation(INBOUND_PORTS, &inward))?;
         let by_namespace = b.pod("by-namespace", PodSpec::in_namespace("depot"))?;
-        let length = if by_pod.address().is_ipv4() { "24" } else { "64" };
+        let length = if by_pod.address().is_ipv4() {
+            "24"
+        } else {
+            "64"
+        };
         let network = format!("{}/{length}", by_pod.address());
         let clients = [
             a.pod("plain", shop())?,
@@ -81,8 +92,12 @@ fn excluded_ports_and_networks_are_left_alone() -> Result<()> {
 
         let (port, network) = (Some("excluded_port"), Some("excluded_network"));
         let outside = Some("not_enrolled");
-        let case = |client, port, way, at_client, at_server| {
-            Case { client, port, way, at_client, at_server }
+        let case = |client, port, way, at_client, at_server| Case {
+            client,
+            port,
+            way,
+            at_client,
+            at_server,
         };
         let mut cases = vec![
             // A tunnel, which no inbound exclusion is meant for.
@@ -105,7 +120,9 @@ fn excluded_ports_and_networks_are_left_alone() -> Result<()> {
             case(outsider, PLAIN, Way::Carried, outside, None),
         ];
         let by_pod = cases.iter().map(|case| (&by_pod, case));
-        let all: Vec<_> = by_pod.chain(others.iter().map(|case| (&by_namespace, case))).collect();
+        let all: Vec<_> = by_pod
+            .chain(others.iter().map(|case| (&by_namespace, case)))
+            .collect();
 
         let wire = lab.wire_capture()?;
         for (server, case) in &all {
@@ -115,7 +132,11 @@ fn excluded_ports_and_networks_are_left_alone() -> Result<()> {
         for (server, case) in all {
             let left = passed_in_clear(&wire, server, case);
             let name = format!("{} to {} {}", case.client.name(), server.name(), case.port);
-            assert_eq!(left, case.at_client.is_some(), "{name}: left the node as it was");
+            assert_eq!(
+                left,
+                case.at_client.is_some(),
+                "{name}: left the node as it was"
+            );
         }
         Ok(())
     })
@@ -132,7 +153,10 @@ fn an_exclusion_ends_with_its_annotation() -> Result<()> {
         let near = lab.node("a").pod("near", PodSpec::in_namespace("shop"))?;
         let far = lab.node("b").pod("far", PodSpec::in_namespace("shop"))?;
         let _mesh = Mesh::default().start(lab)?;
-        let mut servers = [(near.echo(OUT)?, near.at(OUT)), (far.echo(OUT)?, far.at(OUT))];
+        let mut servers = [
+            (near.echo(OUT)?, near.at(OUT)),
+            (far.echo(OUT)?, far.at(OUT)),
+        ];
         for (echo, at) in &mut servers {
             assert_eq!(client.talk(echo, *at)?, Way::Direct, "{at}");
         }

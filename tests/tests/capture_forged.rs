@@ -19,8 +19,15 @@ fn assert_dropped(lab: &Lab, forger: &Pod, source: IpAddr, destination: &Pod) ->
     let before = dropped()?;
     let from = SocketAddr::new(source, PORT).to_string();
     let (to, count) = (destination.at(8080).to_string(), COUNT.to_string());
-    forger
-        .peer(["forge-syn", "--source", &from, "--destination", &to, "--count", &count])?;
+    forger.peer([
+        "forge-syn",
+        "--source",
+        &from,
+        "--destination",
+        &to,
+        "--count",
+        &count,
+    ])?;
     let what = format!("{from} to {to} by {} dropped {COUNT} times", forger.name());
     eventually(&what, DEADLINE, || {
         dropped().is_ok_and(|dropped| dropped - before == f64::from(COUNT))
@@ -47,7 +54,11 @@ fn a_forged_source_is_dropped_where_it_is_sent() -> Result<()> {
             captures.push(pod.capture("eth0", "tcp")?);
         }
 
-        let beyond = if near.address().is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+        let beyond = if near.address().is_ipv4() {
+            "192.0.2.1"
+        } else {
+            "2001:db8::1"
+        };
         let names = [
             near.address(),
             far.address(),
@@ -72,7 +83,11 @@ fn a_forged_source_is_dropped_where_it_is_sent() -> Result<()> {
         assert_eq!(forger.talk(&mut echo, far.at(8080))?, Way::Carried);
         for (pod, capture) in destinations.iter().zip(captures) {
             let seen = capture.stop()?;
-            assert!(seen.iter().all(|packet| !packet.has_port(PORT)), "{}: {seen:?}", pod.name());
+            assert!(
+                seen.iter().all(|packet| !packet.has_port(PORT)),
+                "{}: {seen:?}",
+                pod.name()
+            );
             assert_eq!(seen.is_empty(), pod.name() != "far", "{}", pod.name());
         }
         Ok(())

@@ -59,7 +59,9 @@ fn connections_to_a_pod_wait_for_its_announcement_too() -> Result<()> {
             let before = held()?;
             let talk = client.begin_talk(&echo, early.at(echo.address().port()))?;
             talks.push((talk, echo));
-            eventually("a SYN is held", DEADLINE, || held().is_ok_and(|held| held > before));
+            eventually("a SYN is held", DEADLINE, || {
+                held().is_ok_and(|held| held > before)
+            });
         }
         for (_, echo) in &talks {
             assert_eq!(echo.clients()?, [], "nobody got through");
@@ -75,18 +77,27 @@ fn connections_to_a_pod_wait_for_its_announcement_too() -> Result<()> {
 
 /// A pod that nobody announces, after the hold.
 fn after_the_hold(network: PodNetwork, family: Family, policy: &str, counter: &str) -> Result<()> {
-    let lab = Lab::builder("unknown").pods(network).family(family).build()?;
+    let lab = Lab::builder("unknown")
+        .pods(network)
+        .family(family)
+        .build()?;
     lab.namespace("shop").enrolled()?;
     lab.namespace("street").not_enrolled()?;
-    let server = lab.node("b").pod("server", PodSpec::in_namespace("street"))?;
+    let server = lab
+        .node("b")
+        .pod("server", PodSpec::in_namespace("street"))?;
     let mut echo = server.echo(8080)?;
     let node = lab.node("a");
     let arguments = ["--hold", "1s", "--unknown-pods", policy];
     let _mesh = Mesh::default().agent_arguments(&arguments).start(&lab)?;
 
-    let stray = node.schedule("stray", PodSpec::in_namespace("street"))?.start()?;
+    let stray = node
+        .schedule("stray", PodSpec::in_namespace("street"))?
+        .start()?;
     let talk = stray.begin_talk(&echo, server.at(8080))?;
-    eventually(counter, DEADLINE, || node.packets(counter).is_ok_and(|count| count >= 1.0));
+    eventually(counter, DEADLINE, || {
+        node.packets(counter).is_ok_and(|count| count >= 1.0)
+    });
     if policy == "deny" {
         assert_eq!(echo.clients()?, [], "nobody got through");
         // Known at last, and no pod of the mesh.
@@ -98,11 +109,15 @@ fn after_the_hold(network: PodNetwork, family: Family, policy: &str, counter: &s
 
 #[test]
 fn a_pod_that_stays_unknown_is_treated_as_the_operator_said() -> Result<()> {
-    let policies = [("deny", "dropped_unknown_pod"), ("allow", "unknown_pod_allowed")];
+    let policies = [
+        ("deny", "dropped_unknown_pod"),
+        ("allow", "unknown_pod_allowed"),
+    ];
     for (policy, counter) in policies {
-        for (network, family) in
-            [(PodNetwork::Routed, Family::V4), (PodNetwork::Bridged, Family::V6)]
-        {
+        for (network, family) in [
+            (PodNetwork::Routed, Family::V4),
+            (PodNetwork::Bridged, Family::V6),
+        ] {
             eprintln!("{policy} {network:?} {family:?}");
             after_the_hold(network, family, policy, counter)?;
         }

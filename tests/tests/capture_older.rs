@@ -33,7 +33,10 @@ impl Stage {
 
     /// Opens a connection to each server and uses it once.
     fn open(&self) -> Result<[Held; 2]> {
-        let mut held = [self.client.hold(self.near.1)?, self.client.hold(self.far.1)?];
+        let mut held = [
+            self.client.hold(self.near.1)?,
+            self.client.hold(self.far.1)?,
+        ];
         for held in &mut held {
             held.echo().expect("the connection works");
         }
@@ -54,7 +57,10 @@ impl Stage {
         let servers = [(&self.near.0, false), (&self.far.0, true)];
         for (mut held, (server, is_far)) in held.into_iter().zip(servers) {
             let older = || -> Result<Vec<f64>> {
-                lab.nodes().iter().map(|node| node.packets("older_connection")).collect()
+                lab.nodes()
+                    .iter()
+                    .map(|node| node.packets("older_connection"))
+                    .collect()
             };
             let before = older()?;
             held.echo().expect("the connection goes on");
@@ -117,7 +123,10 @@ fn a_pod_that_leaves_the_mesh_loses_what_was_carried_and_connects_by_itself() ->
         stage.await_way(&Way::Direct);
         // For one that was tunnelled, either end's agent may be the first to say so.
         let near = stage.near.1.to_string();
-        mesh.await_access("a", &[&near, "connection failed", "shop/client left the mesh"])?;
+        mesh.await_access(
+            "a",
+            &[&near, "connection failed", "shop/client left the mesh"],
+        )?;
 
         // And back again: what it opened by itself is now older.
         let held = stage.open()?;

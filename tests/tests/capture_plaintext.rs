@@ -30,9 +30,16 @@ impl Stage {
         lab.namespace("shop").enrolled()?;
         lab.namespace("street").not_enrolled()?;
         lab.apply("strict.yaml", STRICT)?;
-        let strict = lab.node("a").pod("strict", PodSpec::in_namespace("vault"))?;
+        let strict = lab
+            .node("a")
+            .pod("strict", PodSpec::in_namespace("vault"))?;
         let open = lab.node("a").pod("open", PodSpec::in_namespace("shop"))?;
-        Ok(Self { to_strict: strict.echo(8080)?, to_open: open.echo(8080)?, strict, open })
+        Ok(Self {
+            to_strict: strict.echo(8080)?,
+            to_open: open.echo(8080)?,
+            strict,
+            open,
+        })
     }
 
     /// The ways from a place to both pods' own addresses.
@@ -42,7 +49,10 @@ impl Stage {
     }
 
     fn ways_by(&mut self, from: &Place, strict: SocketAddr, open: SocketAddr) -> Result<[Way; 2]> {
-        Ok([from.talk(&mut self.to_strict, strict)?, from.talk(&mut self.to_open, open)?])
+        Ok([
+            from.talk(&mut self.to_strict, strict)?,
+            from.talk(&mut self.to_open, open)?,
+        ])
     }
 }
 
@@ -60,14 +70,21 @@ fn probes_of_the_node_pass_and_other_plaintext_meets_peer_authentication() -> Re
         assert_eq!(ways, [Way::Direct, Way::Direct], "the node's own process");
         assert!(counted >= 2.0, "counted as such: {counted}");
 
-        let strangers: [(&str, &Place); 3] =
-            [("pod of the same node", &near), ("pod of another", &far), ("other node", b)];
+        let strangers: [(&str, &Place); 3] = [
+            ("pod of the same node", &near),
+            ("pod of another", &far),
+            ("other node", b),
+        ];
         for (name, place) in strangers {
             assert_eq!(stage.ways(place)?, [Way::reset(), Way::Carried], "{name}");
         }
         let refused = format!("{}", stage.strict.at(8080));
         mesh.await_access("a", &[&refused, "connection denied", "vault/default"])?;
-        assert_eq!(stage.to_strict.clients()?.len(), 1, "the node's process, and nobody else");
+        assert_eq!(
+            stage.to_strict.clients()?.len(),
+            1,
+            "the node's process, and nobody else"
+        );
         Ok(())
     })
 }
@@ -80,8 +97,14 @@ fn plaintext_that_came_through_kube_proxy_meets_peer_authentication_too() -> Res
         let near = a.pod("near", PodSpec::in_namespace("street"))?;
         let far = b.pod("far", PodSpec::in_namespace("street"))?;
         let services = [
-            lab.service("vault", "strict").port(80, 8080).endpoint(&stage.strict).apply()?,
-            lab.service("shop", "open").port(80, 8080).endpoint(&stage.open).apply()?,
+            lab.service("vault", "strict")
+                .port(80, 8080)
+                .endpoint(&stage.strict)
+                .apply()?,
+            lab.service("shop", "open")
+                .port(80, 8080)
+                .endpoint(&stage.open)
+                .apply()?,
         ];
         for node in lab.nodes() {
             for service in &services {

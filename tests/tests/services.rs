@@ -76,7 +76,11 @@ fn vips_lead_to_their_endpoints(lab: &Lab, kube_proxy: bool) -> Result<()> {
         &mut stage.outside_far.1,
     ];
     for (vip, server) in vips.iter().zip(servers) {
-        assert_eq!(client.talk(server, *vip)?, Way::Carried, "{vip}, kube-proxy: {kube_proxy}");
+        assert_eq!(
+            client.talk(server, *vip)?,
+            Way::Carried,
+            "{vip}, kube-proxy: {kube_proxy}"
+        );
     }
     for (node, service, direction) in [
         ("a", "near", "inbound"),
@@ -90,7 +94,10 @@ fn vips_lead_to_their_endpoints(lab: &Lab, kube_proxy: bool) -> Result<()> {
     }
     // A pod's kernel takes no packet from its own address: another stands in.
     let itself = client.talk(&mut own, vips[4])?;
-    assert!(matches!(itself, Way::Replaced(_)), "a pod reaches itself by a VIP: {itself:?}");
+    assert!(
+        matches!(itself, Way::Replaced(_)),
+        "a pod reaches itself by a VIP: {itself:?}"
+    );
     let headless = client.talk(&mut stage.far.1, stage.far.0.at(8080))?;
     assert_eq!(headless, Way::Carried, "a headless service's pod");
     Ok(())
@@ -110,7 +117,10 @@ fn virtual_addresses_lead_to_their_endpoints_past_kube_proxy() -> Result<()> {
 fn a_service_that_nobody_serves_resets_at_once_and_the_log_names_it() -> Result<()> {
     on_each_network("nobody", |lab| {
         let stage = Stage::set(lab)?;
-        let none = lab.service("shop", "none").port(80, 8080).unready_endpoint(&stage.near.0);
+        let none = lab
+            .service("shop", "none")
+            .port(80, 8080)
+            .unready_endpoint(&stage.near.0);
         let local = lab
             .service("shop", "local")
             .port(80, 8080)
@@ -118,7 +128,10 @@ fn a_service_that_nobody_serves_resets_at_once_and_the_log_names_it() -> Result<
             .spec("internalTrafficPolicy", "Local");
         let services = [apply(lab, none, true)?, apply(lab, local, true)?];
         let mut mesh = Mesh::default().start(lab)?;
-        let reasons = ["shop/none has no ready endpoint", "internalTrafficPolicy: Local"];
+        let reasons = [
+            "shop/none has no ready endpoint",
+            "internalTrafficPolicy: Local",
+        ];
         for (service, reason) in services.iter().zip(reasons) {
             let at = service.at(80).to_string();
             let told = stage.client.peer(["observe-client", "--connect", &at])?;
@@ -151,7 +164,13 @@ fn spread<const N: usize>(
     let seen = || servers.map(|server| server.clients().map_or(0, |clients| clients.len()));
     let before = seen();
     let (at, connections) = (at.to_string(), count.to_string());
-    let told = client.peer(["echo-client", "--connect", &at, "--connections", &connections])?;
+    let told = client.peer([
+        "echo-client",
+        "--connect",
+        &at,
+        "--connections",
+        &connections,
+    ])?;
     assert_eq!(told["succeeded"], count, "{told}");
     let mut share = [0; N];
     eventually("every connection is reported", DEADLINE, || {
@@ -171,7 +190,10 @@ fn connections_spread_over_endpoints_as_the_service_asks() -> Result<()> {
         let third = (third.echo(8080)?, third);
         let service = |name: &str| {
             let service = lab.service("shop", name).port(80, 8080);
-            service.endpoint(&stage.near.0).endpoint(&stage.far.0).endpoint(&third.1)
+            service
+                .endpoint(&stage.near.0)
+                .endpoint(&stage.far.0)
+                .endpoint(&third.1)
         };
         let local = ("internalTrafficPolicy", "Local");
         let prefer = ("trafficDistribution", "PreferSameNode");
@@ -184,9 +206,15 @@ fn connections_spread_over_endpoints_as_the_service_asks() -> Result<()> {
         let share = spread(&stage.client, any.at(80), COUNT, servers)?;
         // The less busy of two by chance keeps them close; chance alone would only now and then.
         let (least, most) = (share.iter().min(), share.iter().max());
-        assert!(most <= least.map(|least| least + COUNT / 10).as_ref(), "{share:?}");
+        assert!(
+            most <= least.map(|least| least + COUNT / 10).as_ref(),
+            "{share:?}"
+        );
         for service in [&local, &preferred] {
-            assert_eq!(spread(&stage.client, service.at(80), 20, servers)?, [20, 0, 0]);
+            assert_eq!(
+                spread(&stage.client, service.at(80), 20, servers)?,
+                [20, 0, 0]
+            );
         }
 
         // Preferred isn't required.
@@ -195,10 +223,15 @@ fn connections_spread_over_endpoints_as_the_service_asks() -> Result<()> {
             .unready_endpoint(&stage.near.0)
             .endpoint(&stage.far.0)
             .apply()?;
-        eventually("the node's own endpoint is out of service", DEADLINE, || {
-            spread(&stage.client, preferred.at(80), 1, servers).is_ok_and(|to| to == [0, 1, 0])
-        });
-        assert_eq!(spread(&stage.client, preferred.at(80), 20, servers)?, [0, 20, 0]);
+        eventually(
+            "the node's own endpoint is out of service",
+            DEADLINE,
+            || spread(&stage.client, preferred.at(80), 1, servers).is_ok_and(|to| to == [0, 1, 0]),
+        );
+        assert_eq!(
+            spread(&stage.client, preferred.at(80), 20, servers)?,
+            [0, 20, 0]
+        );
         Ok(())
     })
 }

@@ -19,7 +19,13 @@ fn enrolled_pods_talk_and_the_wire_shows_only_tls() -> Result<()> {
         let inside = server.capture("eth0", "tcp")?;
         let _mesh = Mesh::default().start(lab)?;
         let at = server.at(8080);
-        let told = client.peer(["echo-client", "--connect", &at.to_string(), "--requests", "20"])?;
+        let told = client.peer([
+            "echo-client",
+            "--connect",
+            &at.to_string(),
+            "--requests",
+            "20",
+        ])?;
         assert_eq!(told["succeeded"], 1, "{told}");
         assert_eq!(client.talk(&mut echo, at)?, Way::Carried);
 
@@ -28,7 +34,10 @@ fn enrolled_pods_talk_and_the_wire_shows_only_tls() -> Result<()> {
             "the server got it in clear, so it would be seen on the wire too"
         );
         let packets = wire.stop()?;
-        assert!(packets.iter().any(|packet| packet.has_port(15008)), "there is a tunnel");
+        assert!(
+            packets.iter().any(|packet| packet.has_port(15008)),
+            "there is a tunnel"
+        );
         for packet in &packets {
             assert!(!packet.contains(MARKER), "in clear on the wire: {packet:?}");
             assert!(
@@ -39,7 +48,11 @@ fn enrolled_pods_talk_and_the_wire_shows_only_tls() -> Result<()> {
         // The echo client's connection, and the one that was looked at.
         let clients = echo.clients()?;
         assert_eq!(clients.len(), 2);
-        assert!(clients.iter().all(|address| address.ip() == client.address()));
+        assert!(
+            clients
+                .iter()
+                .all(|address| address.ip() == client.address())
+        );
         Ok(())
     })
 }
