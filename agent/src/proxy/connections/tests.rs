@@ -200,14 +200,14 @@ async fn a_closed_connection_is_told_why_and_only_it() {
     assert_eq!(connections.close_where(denies_8080), 1);
     assert_eq!(connections.close_where(denies_8080), 0, "closed before");
 
-    guards[0].cancelled().await;
+    guards[0].token().cancelled().await;
     let reason = guards[0].closed_by().unwrap();
     assert_eq!(*reason, CloseReason::Denied(denied_by("lock-down")));
     assert!(
         matches!(reason.outcome(), Outcome::Denied(denied) if *denied == denied_by("lock-down"))
     );
     assert_eq!(guards[1].closed_by(), None);
-    assert!(!guards[1].cancellation().is_cancelled());
+    assert!(!guards[1].token().is_cancelled());
 }
 
 #[test]
