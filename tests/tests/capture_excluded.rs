@@ -30,15 +30,18 @@ fn check(lab: &Lab, server: &Pod, case: &Case<'_>) -> Result<()> {
     let name = format!("{} to {} {port}", client.name(), server.name());
     let mut echo = server.echo(*port)?;
     let (a, b) = (lab.node("a"), lab.node("b"));
-    let count = |reason: Option<&str>| -> Result<[f64; 2]> {
-        let reason = reason.unwrap_or("excluded_port");
-        Ok([a.packets(reason)?, b.packets(reason)?])
+    let count = || -> Result<[f64; 2]> {
+        let none = "excluded_port";
+        Ok([
+            a.packets(case.at_client.unwrap_or(none))?,
+            b.packets(case.at_server.unwrap_or(none))?,
+        ])
     };
-    let before = (count(case.at_client)?, count(case.at_server)?);
+    let before = count()?;
     let seen = client.talk(&mut echo, SocketAddr::new(server.address(), *port))?;
-    let after = (count(case.at_client)?, count(case.at_server)?);
+    let after = count()?;
     assert_eq!(seen, *way, "{name}");
-    let moved = [after.0[0] > before.0[0], after.1[1] > before.1[1]];
+    let moved = [after[0] > before[0], after[1] > before[1]];
     let expected = [case.at_client.is_some(), case.at_server.is_some()];
     assert_eq!(
         moved, expected,
