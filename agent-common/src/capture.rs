@@ -5,10 +5,7 @@
 
 use crate::{
     counter::Counter,
-    map::{
-        Configuration, FLOW_CAPTURED, FLOW_OLDER, FlowValue, INTERFACE_ENROLLED, INTERFACE_KNOWN,
-        InterfaceValue,
-    },
+    map::{Configuration, INTERFACE_ENROLLED, INTERFACE_KNOWN, InterfaceValue},
 };
 
 /// A listening socket of the agent; the value is half of its place in the map of listeners.
@@ -89,19 +86,37 @@ pub enum Owner {
     Agent,
 }
 
-/// Whether a connection's memory is of the present enrolment, and what it says.
-#[must_use]
-#[inline(always)]
-fn remembered(flow: Option<&FlowValue>, epoch: u32) -> u32 {
-    match flow {
-        Some(flow) if flow.epoch == epoch => flow.kind,
-        _ => 0,
+/// What is remembered of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The agent accepted or opened it: without a socket of the agent, none of its packets may
+    /// pass.
+    Captured,
+    /// It's older than the enrolment: left alone.
+    Older,
+    /// Nothing, or nothing of the present enrolment.
+    Nothing,
+}
+
+impl Memory {
+    /// From the epochs that the two maps of connections have for it.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(captured: Option<&u32>, older: Option<&u32>, epoch: u32) -> Self {
+        if captured == Some(&epoch) {
+            Self::Captured
+        } else if older == Some(&epoch) {
+            Self::Older
+        } else {
+            Self::Nothing
+        }
     }
 }
 
 /// A packet of an established connection that no socket of the agent owns.
 ///
-/// `to_mesh`: the other end is an enrolled workload. `agent_listens`: an agent is there.
+/// `to_mesh`: the other end is an enrolled workload or a service. `agent_listens`: an agent is
+/// there.
 ///
 /// A connection that the agent once had must not go on in plaintext when the agent has died: its
 /// listener, once there is one, answers with a reset. A connection nobody remembers is older than
@@ -110,22 +125,37 @@ fn remembered(flow: Option<&FlowValue>, epoch: u32) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn unowned(
-    flow: Option<&FlowValue>,
-    epoch: u32,
+    memory: Memory,
     to_mesh: bool,
     agent_listens: bool,
     configuration: &Configuration,
     listener: Listener,
 ) -> Verdict {
-    match remembered(flow, epoch) {
-        FLOW_CAPTURED if agent_listens => Verdict::Capture(listener, Counter::CapturedOrphan),
-        FLOW_CAPTURED => Verdict::Drop(Counter::DroppedWithoutAgent),
-        FLOW_OLDER => Verdict::Pass(Counter::OlderConnection),
-        _ if !to_mesh => Verdict::Pass(Counter::NotMesh),
-        _ if agent_listens || configuration.allow_without_agent == 1 => {
+    match memory {
+        Memory::Captured if agent_listens => Verdict::Capture(listener, Counter::CapturedOrphan),
+        Memory::Captured => Verdict::Drop(Counter::DroppedWithoutAgent),
+        Memory::Older => Verdict::Pass(Counter::OlderConnection),
+        Memory::Nothing if !to_mesh => Verdict::Pass(Counter::NotMesh),
+        Memory::Nothing if agent_listens || configuration.allow_without_agent == 1 => {
             Verdict::Pass(Counter::OlderConnection)
         }
-        _ => Verdict::Drop(Counter::DroppedWithoutAgent),
+        Memory::Nothing => Verdict::Drop(Counter::DroppedWithoutAgent),
+    }
+}
+
+/// A TCP packet from or to an interface whose pod isn't known, or no longer.
+///
+/// `syn` is what [`standing`] says of a SYN. `was_captured`: the agent had the connection, under
+/// whatever enrolment; then the pod was known once, and its packets must not go on without it.
+#[must_use]
+#[inline(always)]
+pub fn unknown(syn: Verdict, opens: bool, was_captured: bool) -> Verdict {
+    if opens {
+        syn
+    } else if was_captured {
+        Verdict::Drop(Counter::DroppedHeld)
+    } else {
+        Verdict::Pass(Counter::OlderConnection)
     }
 }
 

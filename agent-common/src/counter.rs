@@ -56,6 +56,8 @@ counters! {
     CapturedOrphan = "captured_orphan",
     /// Captured: turned back towards the agent before it reached the pod.
     Diverted = "diverted",
+    /// Captured: turned back through loopback, for it bears an address of the node as source.
+    DivertedThroughLoopback = "diverted_through_loopback",
     /// Captured: sent up to the bridge device, where a socket can be assigned.
     SentToBridge = "sent_to_bridge",
     /// Dropped: the source address isn't the interface's.

@@ -19,8 +19,13 @@ pub const MAX_SERVICES: u32 = 131_072;
 pub const MAX_EXCLUDED_PORTS: u32 = 32_768;
 /// Excluded networks times this node's interfaces.
 pub const MAX_EXCLUDED_NETWORKS: u32 = 32_768;
-/// Connections remembered on one node. The oldest unused one is forgotten first.
+/// Connections of the agent that are remembered on one node; see [`FlowKey`].
 pub const MAX_FLOWS: u32 = 131_072;
+/// Connections older than their pod's enrolment that are remembered. They have a map of their
+/// own, so that a pod that makes up packets of such can't push the agent's own out.
+pub const MAX_OLDER: u32 = 65_536;
+/// Addresses of the node itself.
+pub const MAX_NODE_ADDRESSES: u32 = 1_024;
 
 /// An IPv6 address, or an IPv4 address mapped to one (`::ffff:a.b.c.d`), in network byte order.
 pub type Address = [u8; 16];
@@ -35,6 +40,8 @@ pub const INTERFACE_ENROLLED: u32 = 1 << 2;
 pub const INTERFACE_BRIDGE_PORT: u32 = 1 << 3;
 /// Packets carry no link header (tunnels, WireGuard).
 pub const INTERFACE_NO_LINK_HEADER: u32 = 1 << 4;
+/// The loopback device.
+pub const INTERFACE_LOOPBACK: u32 = 1 << 5;
 
 /// What the node's agent says of an interface.
 #[repr(C)]
@@ -106,7 +113,8 @@ const _: () = assert!(size_of::<NetworkKey>() == 20);
 /// Bits of a [`NetworkKey`] before its address.
 pub const NETWORK_KEY_PREFIX: u32 = 32;
 
-/// A connection as the pod on this node sees it.
+/// A connection as the pod on this node sees it. The value of its maps is the interface's epoch
+/// when it was written: under another epoch it means nothing.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -120,23 +128,6 @@ pub struct FlowKey {
     pub peer_port: u16,
 }
 const _: () = assert!(size_of::<FlowKey>() == 36);
-
-/// The agent accepted or opened the connection: without a socket of the agent, none of its
-/// packets may pass.
-pub const FLOW_CAPTURED: u32 = 1;
-/// The connection is older than the enrolment: left alone.
-pub const FLOW_OLDER: u32 = 2;
-
-/// What is remembered of a connection.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowValue {
-    /// `FLOW_*`.
-    pub kind: u32,
-    /// The interface's epoch when it was written.
-    pub epoch: u32,
-}
-const _: () = assert!(size_of::<FlowValue>() == 8);
 
 /// Settings of the programs. Written once by each agent that starts.
 #[repr(C)]
@@ -162,8 +153,7 @@ mod user {
         reason = "aya asks for an unsafe marker on plain-data map types"
     )]
     use super::{
-        Configuration, FlowKey, FlowValue, InterfaceValue, NetworkKey, PortKey, ServiceKey,
-        SourceKey,
+        Configuration, FlowKey, InterfaceValue, NetworkKey, PortKey, ServiceKey, SourceKey,
     };
 
     macro_rules! plain_data {
@@ -177,7 +167,6 @@ mod user {
     plain_data!(
         Configuration,
         FlowKey,
-        FlowValue,
         InterfaceValue,
         NetworkKey,
         PortKey,

@@ -5,8 +5,11 @@ use crate::capture::Listener;
 
 /// First of the capture marks; one per [`Listener`], all matched by one `ip rule`.
 pub const CAPTURE: u32 = 0x1538;
-/// The bits that tell a capture mark from any other mark.
-pub const CAPTURE_MASK: u32 = 0xffff_fffc;
+/// The bits that tell a capture mark from any other mark. The upper half belongs to others: CNIs
+/// set bits there on packets of all kinds.
+pub const CAPTURE_MASK: u32 = 0xfffc;
+/// The bits that tell the agent's own marks.
+pub const AGENT_MASK: u32 = 0xffff;
 /// A socket of the agent whose packets stay out of conntrack, and so out of kube-proxy's NAT:
 /// it speaks for an address that NAT would rewrite.
 pub const AGENT: u32 = 0x1540;
@@ -28,7 +31,7 @@ pub const fn listener(mark: u32) -> Option<Listener> {
     if mark & CAPTURE_MASK != CAPTURE {
         return None;
     }
-    match mark & !CAPTURE_MASK {
+    match mark & AGENT_MASK & !CAPTURE_MASK {
         0 => Some(Listener::Outbound),
         1 => Some(Listener::Plaintext),
         2 => Some(Listener::Tunnel),
@@ -40,7 +43,7 @@ pub const fn listener(mark: u32) -> Option<Listener> {
 #[must_use]
 #[inline(always)]
 pub const fn is_agent(mark: u32) -> bool {
-    mark == AGENT || mark == AGENT_TRACKED
+    mark & AGENT_MASK == AGENT || mark & AGENT_MASK == AGENT_TRACKED
 }
 
 #[cfg(test)]
@@ -51,6 +54,11 @@ mod tests {
     fn every_listener_has_a_mark_of_its_own_and_no_other_mark_is_one() {
         for role in [Listener::Outbound, Listener::Plaintext, Listener::Tunnel] {
             assert_eq!(listener(for_listener(role)), Some(role));
+            assert_eq!(
+                listener(for_listener(role) | 0x4_0000),
+                Some(role),
+                "a CNI's bit"
+            );
             assert!(!is_agent(for_listener(role)));
         }
         for mark in [
@@ -61,7 +69,7 @@ mod tests {
             0x8000,
             0x539,
             CAPTURE | 3,
-            u32::MAX,
+            0xffff_0000,
         ] {
             assert_eq!(listener(mark), None, "{mark:#x}");
         }

@@ -27,15 +27,19 @@ pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
 pub const EXCLUDED_NETWORKS: &str = "EXCLUDED_NETWORKS";
 /// The agent's listening sockets, by [`Listener`](crate::capture::Listener) and family.
 pub const LISTENERS: &str = "LISTENERS";
-/// Connections that the agent owns or deliberately left alone.
+/// Connections that the agent accepted or opened, by [`FlowKey`](crate::map::FlowKey).
 pub const FLOWS: &str = "FLOWS";
+/// Connections that are older than the enrolment, by [`FlowKey`](crate::map::FlowKey).
+pub const OLDER: &str = "OLDER";
+/// The set of the node's own addresses.
+pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 /// Packets by [`Counter`](crate::counter::Counter).
 pub const COUNTERS: &str = "COUNTERS";
 /// The one [`Configuration`](crate::map::Configuration).
 pub const CONFIGURATION: &str = "CONFIGURATION";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 10] = [
+pub const PINNED_MAPS: [&str; 12] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -44,6 +48,8 @@ pub const PINNED_MAPS: [&str; 10] = [
     EXCLUDED_NETWORKS,
     LISTENERS,
     FLOWS,
+    OLDER,
+    NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,
 ];

@@ -1,9 +1,9 @@
 //! Bringing a packet to the agent, once it's decided that it goes there.
 
 use ambit_common::{
-    capture::{Listener, Owner, Verdict},
+    capture::{Listener, Memory, Owner, Verdict},
     counter::Counter,
-    map::{FLOW_CAPTURED, FlowKey, FlowValue, INTERFACE_BRIDGE_PORT, InterfaceValue},
+    map::{FlowKey, INTERFACE_BRIDGE_PORT, InterfaceValue},
     mark,
 };
 use aya_ebpf::{
@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, INTERFACES},
+    maps::{FLOWS, INTERFACES, OLDER, WORKLOADS},
     packet::{self, Packet, Payload, Segment},
     socket::{self, Assigned},
     to_pod, verdict,
@@ -21,6 +21,8 @@ use crate::{
 
 /// `PACKET_HOST` of linux/if_packet.h: for this host.
 const PACKET_HOST: u32 = 0;
+/// Index of the loopback device in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// Delivers at ingress to the socket of the agent that owns the connection; `None` if none does.
 #[inline(always)]
@@ -59,11 +61,11 @@ pub fn turned_back_before(
         return None;
     };
     let flow = packet.flow_of_receiver(segment);
-    // SAFETY: the map's values are plain data, written whole.
-    let epoch = match unsafe { FLOWS.get(&flow) } {
-        Some(flow) if flow.kind == FLOW_CAPTURED => flow.epoch,
-        _ => return None,
-    };
+    // SAFETY: the maps' values are plain data, written whole.
+    let (captured, enrolled) = unsafe { (FLOWS.get(&flow), WORKLOADS.get(packet.destination)) };
+    // A pod that has left the mesh answers for itself.
+    enrolled?;
+    let epoch = *captured?;
     // What is switched doesn't meet early demux before `to_pod`.
     if is_bridge_port(interface) {
         return None;
@@ -71,9 +73,15 @@ pub fn turned_back_before(
     let listener = to_pod::listener_for(segment);
     let (assigned, counter) = if segment.opens() {
         // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
-        (socket::assign_listener(ctx, listener, packet.is_ipv6), Counter::CapturedNew)
+        (
+            socket::assign_listener(ctx, listener, packet.is_ipv6),
+            Counter::CapturedNew,
+        )
     } else {
-        (socket::assign_owner(ctx, packet, segment, &flow, epoch), Counter::CapturedSocket)
+        (
+            socket::assign_owner(ctx, packet, segment, &flow, epoch),
+            Counter::CapturedSocket,
+        )
     };
     match assigned {
         Assigned::Done => Some(to_host(ctx, listener, counter)),
@@ -166,34 +174,55 @@ fn to_bridge(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) ->
     Verdict::Capture(listener, Counter::SentToBridge)
 }
 
-/// Turns a packet back at egress: it comes in once more by the device it came from, marked, and
+/// Turns a packet back at egress: it comes in once more, marked, by the device it came from, and
 /// the program there delivers it. That device must carry a program of ours, or the packet would
 /// meet whatever listens on the node.
+///
+/// What bears an IPv4 address of the node as source (a masquerade made it so) would be refused at
+/// any device but loopback: no such packet may come from outside.
 #[inline(always)]
-pub fn at_egress(ctx: &TcContext, listener: Listener) -> i32 {
-    // SAFETY: the context is the kernel's.
-    let ingress = unsafe { (*ctx.skb.skb).ingress_ifindex };
+pub fn at_egress(ctx: &TcContext, listener: Listener, counter: Counter) -> i32 {
+    let ingress = match counter {
+        Counter::DivertedThroughLoopback => LOOPBACK,
+        // SAFETY: the context is the kernel's.
+        _ => unsafe { (*ctx.skb.skb).ingress_ifindex },
+    };
     // SAFETY: the map's values are plain data.
     if unsafe { INTERFACES.get(ingress) }.is_none() {
         return verdict::carry_out(ctx, Verdict::Drop(Counter::DroppedNoHookOnIngress));
     }
     ctx.skb.set_mark(mark::for_listener(listener));
-    verdict::count(Counter::Diverted);
+    verdict::count(counter);
     // SAFETY: no pointers; the action it returns is the program's own.
     unsafe { bpf_redirect(ingress, BPF_F_INGRESS.into()) as i32 }
-}
-
-/// Remembers a connection under the interface's present epoch.
-#[inline(always)]
-pub fn remember(flow: &FlowKey, kind: u32, epoch: u32) {
-    let value = FlowValue { kind, epoch };
-    if FLOWS.insert(flow, value, 0).is_err() {
-        verdict::count(Counter::FlowTableFailed);
-    }
 }
 
 /// Remembers that the agent owns the connection.
 #[inline(always)]
 pub fn remember_captured(flow: &FlowKey, epoch: u32) {
-    remember(flow, FLOW_CAPTURED, epoch);
+    if FLOWS.insert(flow, epoch, 0).is_err() {
+        verdict::count(Counter::FlowTableFailed);
+    }
+}
+
+/// Remembers that the connection is older than the enrolment.
+#[inline(always)]
+pub fn remember_older(flow: &FlowKey, epoch: u32) {
+    if OLDER.insert(flow, epoch, 0).is_err() {
+        verdict::count(Counter::FlowTableFailed);
+    }
+}
+
+/// What the maps of connections say.
+#[inline(always)]
+pub fn memory(flow: &FlowKey, epoch: u32) -> Memory {
+    // SAFETY: the maps' values are plain data, written whole.
+    unsafe { Memory::new(FLOWS.get(flow), OLDER.get(flow), epoch) }
+}
+
+/// Whether the agent had the connection, under whatever enrolment.
+#[inline(always)]
+pub fn was_captured(flow: &FlowKey) -> bool {
+    // SAFETY: the map's values are plain data, written whole.
+    unsafe { FLOWS.get(flow) }.is_some()
 }

@@ -3,11 +3,11 @@
 //! Who the pod is follows from the interface, never from the packet.
 
 use ambit_common::{
-    capture::{self, Listener, Standing, Verdict},
+    capture::{self, Listener, Memory, Standing, Verdict},
     counter::Counter,
     map::{
-        DIRECTION_OUTBOUND, FLOW_OLDER, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey,
-        PortKey, ServiceKey, SourceKey,
+        DIRECTION_OUTBOUND, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey, PortKey,
+        ServiceKey, SourceKey,
     },
     mark,
 };
@@ -43,25 +43,39 @@ fn examine(ctx: &TcContext) -> Verdict {
         // Turned back by `to_pod` of another pod of this node.
         return deliver::marked(ctx, interface, listener);
     }
-    let packet = match packet::parse(ctx, interface) {
-        Ok(packet) => packet,
-        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
-        Err(counter) => return Verdict::Drop(counter),
-    };
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedUnknownPod);
     };
     // SAFETY: reads the clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    match capture::standing(interface, configuration, now) {
-        Standing::Unknown(verdict) => match &packet.payload {
-            Payload::Tcp(segment) if segment.opens() => verdict,
-            Payload::Tcp(_) => Verdict::Pass(Counter::OlderConnection),
-            _ => Verdict::Pass(Counter::NotTcp),
-        },
+    let standing = capture::standing(interface, configuration, now);
+    let packet = match packet::parse(ctx, interface) {
+        Ok(packet) => packet,
+        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
+        // Frames that we can't read are a pod's own business until it is enrolled.
+        Err(_) if standing == Standing::NotEnrolled => return Verdict::Pass(Counter::NotEnrolled),
+        Err(counter) => return Verdict::Drop(counter),
+    };
+    match standing {
+        Standing::Unknown(syn) => unknown(ctx, interface, &packet, syn),
         Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet),
         Standing::Enrolled => enrolled(ctx, index, interface, &packet),
     }
+}
+
+/// A pod that isn't known yet, or no longer. What it has open with the agent goes on there.
+#[inline(always)]
+fn unknown(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet, syn: Verdict) -> Verdict {
+    let Payload::Tcp(segment) = &packet.payload else {
+        return Verdict::Pass(Counter::NotTcp);
+    };
+    let flow = packet.flow_of_sender(segment);
+    if !segment.opens()
+        && let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow)
+    {
+        return verdict;
+    }
+    capture::unknown(syn, segment.opens(), deliver::was_captured(&flow))
 }
 
 /// A pod outside the mesh may send what it likes, but not in the name of a pod inside.
@@ -107,7 +121,7 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
     let verdict = if segment.opens() {
         opening(index, interface, packet, segment, &flow)
     } else {
-        going_on(interface, packet, &flow)
+        going_on(interface, packet, segment, &flow)
     };
     match verdict {
         Verdict::Capture(listener, counter) => {
@@ -154,22 +168,25 @@ fn opening(
 
 /// The pod sends on a connection that no socket of the agent owns.
 #[inline(always)]
-fn going_on(interface: &InterfaceValue, packet: &Packet, flow: &FlowKey) -> Verdict {
+fn going_on(
+    interface: &InterfaceValue,
+    packet: &Packet,
+    segment: &Segment,
+    flow: &FlowKey,
+) -> Verdict {
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedWithoutAgent);
     };
-    // SAFETY: the map's values are plain data.
-    let remembered = unsafe { FLOWS.get(flow) };
+    let memory = deliver::memory(flow, interface.epoch);
     let verdict = capture::unowned(
-        remembered,
-        interface.epoch,
-        is_mesh(packet),
+        memory,
+        is_mesh(packet) || is_service(packet, segment),
         socket::has_listener(Listener::Outbound, packet.is_ipv6),
         configuration,
         Listener::Outbound,
     );
-    if verdict == Verdict::Pass(Counter::OlderConnection) && remembered.is_none() {
-        deliver::remember(flow, FLOW_OLDER, interface.epoch);
+    if verdict == Verdict::Pass(Counter::OlderConnection) && memory == Memory::Nothing {
+        deliver::remember_older(flow, interface.epoch);
     }
     verdict
 }

@@ -4,9 +4,9 @@ use ambit_common::{
     capture::Listener,
     counter,
     map::{
-        Configuration, FlowKey, FlowValue, InterfaceValue, MAX_EXCLUDED_NETWORKS,
-        MAX_EXCLUDED_PORTS, MAX_FLOWS, MAX_INTERFACES, MAX_SERVICES, MAX_SOURCES, MAX_WORKLOADS,
-        NetworkKey, PortKey, ServiceKey, SourceKey,
+        Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
+        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_SERVICES, MAX_SOURCES,
+        MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
 };
 use aya_ebpf::{
@@ -33,7 +33,12 @@ pub static EXCLUDED_NETWORKS: LpmTrie<NetworkKey, u32> =
 #[map]
 pub static LISTENERS: SockMap = SockMap::pinned(Listener::SLOTS, 0);
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(MAX_FLOWS, 0);
+pub static FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_FLOWS, 0);
+#[map]
+pub static OLDER: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_OLDER, 0);
+#[map]
+pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
+    HashMap::pinned(MAX_NODE_ADDRESSES, NO_PREALLOC);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 #[map]

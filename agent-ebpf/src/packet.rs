@@ -8,6 +8,10 @@ use aya_ebpf::programs::TcContext;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// VLAN tags, inner and outer. The kernel takes one tag off before a hook sees the frame; with a
+/// second one of VLAN 0 it would deliver, behind our back, what the frame carries.
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const ETHERNET_HEADER: usize = 14;
 
 const PROTOCOL_TCP: u8 = 6;
@@ -89,6 +93,7 @@ pub fn parse(ctx: &TcContext, interface: &InterfaceValue) -> Result<Packet, Coun
     match u16::from_be(protocol) {
         ETHERTYPE_IPV4 => parse_ipv4(ctx, network),
         ETHERTYPE_IPV6 => parse_ipv6(ctx, network),
+        ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => Err(Counter::DroppedMalformed),
         _ => Err(Counter::NotIp),
     }
 }
@@ -143,10 +148,10 @@ fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
         if next == 44 {
             let is_whole = extension[2] == 0 && extension[3] & 0xf9 == 0;
             if !is_whole {
-                packet.payload = if extension[0] == PROTOCOL_TCP {
-                    Payload::Fragment
-                } else {
-                    Payload::Other
+                // Behind further extension headers TCP may follow, in this fragment or another.
+                packet.payload = match extension[0] {
+                    PROTOCOL_TCP | 0 | 43 | 44 | 51 | 60 => Payload::Fragment,
+                    _ => Payload::Other,
                 };
                 return Ok(packet);
             }

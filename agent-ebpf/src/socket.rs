@@ -5,7 +5,7 @@
 
 use ambit_common::{
     capture::{Listener, Owner},
-    map::{Address, FLOW_CAPTURED, FlowKey, FlowValue},
+    map::{Address, FlowKey},
     mark,
 };
 use aya_ebpf::{
@@ -164,13 +164,8 @@ fn owner_of(socket: *mut bpf_sock, segment: &Segment, flow: &FlowKey, epoch: u32
     let full = unsafe { bpf_sk_fullsock(socket) };
     let is_agents = if full.is_null() {
         // SAFETY: the map's values are plain data, written whole.
-        match unsafe { FLOWS.get(flow) } {
-            Some(FlowValue {
-                kind: FLOW_CAPTURED,
-                epoch: of,
-            }) => *of == epoch,
-            _ => false,
-        }
+        let captured = unsafe { FLOWS.get(flow) };
+        captured == Some(&epoch)
     } else {
         // SAFETY: not null.
         mark::is_agent(unsafe { (*full).mark })

@@ -4,9 +4,9 @@
 //! ends here. Plaintext for an enrolled pod is turned back to the agent, which decides.
 
 use ambit_common::{
-    capture::{self, Listener, Owner, Standing, Verdict},
+    capture::{self, Listener, Memory, Owner, Standing, Verdict},
     counter::Counter,
-    map::{DIRECTION_INBOUND, FLOW_OLDER, FlowKey, InterfaceValue},
+    map::{DIRECTION_INBOUND, FlowKey, InterfaceValue},
     mark,
 };
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
@@ -14,7 +14,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContex
 use crate::{
     deliver,
     from_pod::is_excluded_port,
-    maps::{CONFIGURATION, FLOWS, INTERFACES, WORKLOADS},
+    maps::{CONFIGURATION, FLOWS, INTERFACES, NODE_ADDRESSES, WORKLOADS},
     packet::{self, Packet, Payload, Segment},
     socket, verdict,
 };
@@ -25,7 +25,7 @@ const TUNNEL_PORT: u16 = 15008;
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     match examine(&ctx) {
-        Verdict::Capture(listener, _) => deliver::at_egress(&ctx, listener),
+        Verdict::Capture(listener, counter) => deliver::at_egress(&ctx, listener, counter),
         verdict => verdict::carry_out(&ctx, verdict),
     }
 }
@@ -65,23 +65,47 @@ fn examine(ctx: &TcContext) -> Verdict {
         return Verdict::Pass(counter);
     }
     match standing {
-        Standing::Unknown(verdict) if segment.opens() => verdict,
-        Standing::Unknown(_) | Standing::NotEnrolled => Verdict::Pass(Counter::OlderConnection),
-        Standing::Enrolled => plaintext(ctx, index, interface, &packet, segment, &flow),
+        Standing::Unknown(syn) => {
+            capture::unknown(syn, segment.opens(), deliver::was_captured(&flow))
+        }
+        Standing::NotEnrolled => Verdict::Pass(Counter::NotEnrolled),
+        Standing::Enrolled => match plaintext(ctx, index, interface, &packet, segment, &flow) {
+            Verdict::Capture(listener, _) => Verdict::Capture(listener, way_back(&packet)),
+            verdict => verdict,
+        },
+    }
+}
+
+/// How a packet gets back to the agent, and what is counted.
+#[inline(always)]
+fn way_back(packet: &Packet) -> Counter {
+    // SAFETY: the map's values are plain data.
+    let is_nodes = unsafe { NODE_ADDRESSES.get(packet.source) }.is_some();
+    if is_nodes && !packet.is_ipv6 {
+        Counter::DivertedThroughLoopback
+    } else {
+        Counter::Diverted
     }
 }
 
 /// Kernel evidence that the packet comes from a process of this node, not through it: the agent
 /// by the mark of its sockets, the kubelet and other processes by the socket that the packet
-/// still has. A packet that was forwarded has lost both.
+/// still has. A packet that came in by any device (it has an ingress interface) proves nothing by
+/// a socket: a frame that is switched keeps the sending pod's, across namespaces.
 #[inline(always)]
 fn sent_by_node(ctx: &TcContext) -> Option<Counter> {
     // SAFETY: the context is the kernel's; the socket is only compared with null.
-    let (packet_mark, socket) =
-        unsafe { ((*ctx.skb.skb).mark, (*ctx.skb.skb).__bindgen_anon_2.sk) };
+    let (packet_mark, socket, ingress) = unsafe {
+        let skb = ctx.skb.skb;
+        (
+            (*skb).mark,
+            (*skb).__bindgen_anon_2.sk,
+            (*skb).ingress_ifindex,
+        )
+    };
     if mark::is_agent(packet_mark) {
         Some(Counter::FromAgent)
-    } else if !socket.is_null() {
+    } else if ingress == 0 && !socket.is_null() {
         Some(Counter::NodeProcess)
     } else {
         None
@@ -129,17 +153,11 @@ fn plaintext(
         return verdict;
     }
     // SAFETY: the map's values are plain data.
-    let (remembered, from_mesh) = unsafe { (FLOWS.get(flow), WORKLOADS.get(packet.source)) };
-    let verdict = capture::unowned(
-        remembered,
-        interface.epoch,
-        from_mesh.is_some(),
-        agent_listens,
-        configuration,
-        listener,
-    );
-    if verdict == Verdict::Pass(Counter::OlderConnection) && remembered.is_none() {
-        deliver::remember(flow, FLOW_OLDER, interface.epoch);
+    let from_mesh = unsafe { WORKLOADS.get(packet.source) }.is_some();
+    let memory = deliver::memory(flow, interface.epoch);
+    let verdict = capture::unowned(memory, from_mesh, agent_listens, configuration, listener);
+    if verdict == Verdict::Pass(Counter::OlderConnection) && memory == Memory::Nothing {
+        deliver::remember_older(flow, interface.epoch);
     }
     verdict
 }

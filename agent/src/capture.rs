@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::discovery::{model::Workload, store::Store};
 use attach::{Attacher, Mechanism};
-use devices::Observation;
+pub use interfaces::BoundPods;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
 
@@ -40,6 +40,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// How often to look again while a pod has no interface yet: addresses in a pod's namespace
 /// change without an event here.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// It doubles up to this, for what doesn't settle by itself.
+const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(10);
 
 /// How the capture behaves.
 #[derive(Debug, Clone)]
@@ -100,19 +102,30 @@ impl Capture {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn start(settings: Settings, store: Arc<Store>) -> Result<(Self, Counters), Error> {
-        let loaded = loader::load(&settings)?;
+    pub async fn start(
+        settings: Settings,
+        store: Arc<Store>,
+        bound: BoundPods,
+    ) -> Result<(Self, Counters), Error> {
+        let mut loaded = loader::load(&settings)?;
+        // Before any listener is served: what came while no agent ran is of the mesh by then.
+        publish::publish_all(&mut loaded.maps, &store.snapshot())?;
         // Strict checking makes the kernel honour the namespace that a dump of addresses names.
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
         let netlink = tokio::spawn(connection);
         routing::install(&handle, has_ipv6()).await?;
-        nftables::install().map_err(Error::Nftables)?;
+        tokio::task::spawn_blocking(nftables::install)
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(Error::Nftables)?;
+        routing::accept_node_addresses_on_loopback();
         let attacher = Attacher::new(
             loaded.object,
             loader::link_directory(&settings.bpffs),
             settings.mechanism,
         );
-        let interfaces = Interfaces::new(attacher, &loaded.maps);
+        let interfaces = Interfaces::new(attacher, &loaded.maps, bound);
         let capture = Self {
             settings,
             store,
@@ -148,7 +161,6 @@ impl Capture {
         cancellation: CancellationToken,
     ) -> Result<(), Error> {
         let mut updates = self.store.subscribe();
-        let mut ready = Some(ready);
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Ipv4Route,
@@ -167,9 +179,8 @@ impl Capture {
 
         let mut published = publish::publish_all(&mut self.maps, &self.store.snapshot())?;
         let mut is_unsettled = self.look().await?;
-        if let Some(ready) = ready.take() {
-            ready();
-        }
+        ready();
+        let mut pause = LOOK_AGAIN;
         loop {
             let look = tokio::select! {
                 () = cancellation.cancelled() => return Ok(()),
@@ -195,9 +206,14 @@ impl Capture {
                     }
                     Err(RecvError::Closed) => return Ok(()),
                 },
-                () = time::sleep(LOOK_AGAIN), if is_unsettled => true,
+                () = time::sleep(pause), if is_unsettled => {
+                    pause = (pause * 2).min(LOOK_AGAIN_LATEST);
+                    is_unsettled = self.look().await?;
+                    continue;
+                }
             };
             if look {
+                pause = LOOK_AGAIN;
                 time::sleep(SETTLE).await;
                 while events.try_recv().is_ok() {}
                 is_unsettled = self.look().await?;
@@ -206,8 +222,13 @@ impl Capture {
     }
 
     async fn look(&mut self) -> Result<bool, Error> {
-        let observation: Observation =
-            devices::observe(&self.handle, |index| self.interfaces.is_bound(index)).await?;
+        let interfaces = &self.interfaces;
+        let observation = devices::observe(
+            &self.handle,
+            |index| interfaces.is_bound(index),
+            |index| interfaces.is_pods(index),
+        )
+        .await?;
         let snapshot = self.store.snapshot();
         let pods: Vec<Arc<Workload>> = snapshot
             .local_workloads(&self.settings.node)

@@ -35,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::connector::TunnelConnector;
 use self::{connections::Connections, load::Load};
 use crate::{
+    capture::BoundPods,
     discovery::{
         model::Workload,
         store::{Snapshot, Store},
@@ -56,6 +57,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every connection needs.
 pub struct Proxy {
+    bound: BoundPods,
     node: Arc<str>,
     cluster: Arc<str>,
     store: Arc<Store>,
@@ -74,6 +76,8 @@ pub struct Proxy {
 
 /// What a proxy is made of.
 pub struct Parts {
+    /// Which pods' interfaces are known.
+    pub bound: BoundPods,
     /// This node's name.
     pub node: Arc<str>,
     /// The cluster's name, for telemetry.
@@ -94,6 +98,7 @@ impl Proxy {
     pub fn new(parts: Parts) -> Arc<Self> {
         let connector = TunnelConnector::new(parts.certificates.clone());
         Arc::new(Self {
+            bound: parts.bound,
             node: parts.node,
             cluster: parts.cluster,
             store: parts.store,

@@ -56,34 +56,58 @@ fn a_connection_without_owner_goes_on_only_if_it_never_was_the_agents() {
     let orphan = Verdict::Capture(Listener::Outbound, Counter::CapturedOrphan);
     let older = Verdict::Pass(Counter::OlderConnection);
     let waits = Verdict::Drop(Counter::DroppedWithoutAgent);
-    let captured = Some((FLOW_CAPTURED, 7));
     // memory, to the mesh, agent there, allow without agent
     for (memory, to_mesh, agent, allow, expected) in [
-        (captured, true, true, 0, orphan),
-        (captured, false, true, 0, orphan),
-        (captured, true, false, 0, waits),
-        (captured, true, false, 1, waits),
-        (Some((FLOW_CAPTURED, 6)), true, true, 0, older),
-        (Some((FLOW_OLDER, 7)), true, false, 0, older),
-        (Some((FLOW_OLDER, 6)), true, false, 0, waits),
-        (None, true, true, 0, older),
-        (None, true, false, 0, waits),
-        (None, true, false, 1, older),
-        (None, false, false, 0, Verdict::Pass(Counter::NotMesh)),
+        (Memory::Captured, true, true, 0, orphan),
+        (Memory::Captured, false, true, 0, orphan),
+        (Memory::Captured, true, false, 0, waits),
+        (Memory::Captured, true, false, 1, waits),
+        (Memory::Older, true, false, 0, older),
+        (Memory::Nothing, true, true, 0, older),
+        (Memory::Nothing, true, false, 0, waits),
+        (Memory::Nothing, true, false, 1, older),
+        (
+            Memory::Nothing,
+            false,
+            false,
+            0,
+            Verdict::Pass(Counter::NotMesh),
+        ),
     ] {
-        let flow = memory.map(|(kind, epoch)| FlowValue { kind, epoch });
-        let verdict = unowned(
-            flow.as_ref(),
-            7,
-            to_mesh,
-            agent,
-            &configuration(allow),
-            Listener::Outbound,
-        );
+        let configuration = configuration(allow);
+        let verdict = unowned(memory, to_mesh, agent, &configuration, Listener::Outbound);
         assert_eq!(
             verdict, expected,
             "{memory:?}, mesh {to_mesh}, agent {agent}, allow {allow}"
         );
+    }
+}
+
+#[test]
+fn memory_of_another_enrolment_means_nothing() {
+    for (captured, older, expected) in [
+        (Some(7), None, Memory::Captured),
+        (Some(6), None, Memory::Nothing),
+        (None, Some(7), Memory::Older),
+        (None, Some(6), Memory::Nothing),
+        (Some(6), Some(7), Memory::Older),
+        (Some(7), Some(7), Memory::Captured),
+        (None, None, Memory::Nothing),
+    ] {
+        assert_eq!(Memory::new(captured.as_ref(), older.as_ref(), 7), expected);
+    }
+}
+
+#[test]
+fn a_pod_that_is_no_longer_known_goes_on_with_nothing_that_the_agent_had() {
+    let held = Verdict::Drop(Counter::DroppedHeld);
+    for (opens, was_captured, expected) in [
+        (true, false, held),
+        (true, true, held),
+        (false, true, held),
+        (false, false, Verdict::Pass(Counter::OlderConnection)),
+    ] {
+        assert_eq!(unknown(held, opens, was_captured), expected);
     }
 }
 

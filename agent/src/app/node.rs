@@ -14,7 +14,7 @@ use crate::{
         AdminSource, CertificateView, Limits, ProblemView, Readiness, serve_admin, serve_metrics,
         serve_readiness,
     },
-    capture::{self, Capture},
+    capture::{self, BoundPods, Capture},
     discovery::{
         directory::{Directory, Problems},
         store::{Snapshot, Store},
@@ -91,7 +91,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         settings.node.clone(),
         settings.max_connections,
     ));
+    let bound = BoundPods::default();
     let proxy = Proxy::new(Parts {
+        bound: bound.clone(),
         node: settings.node.clone(),
         cluster: settings.cluster.clone(),
         store: store.clone(),
@@ -115,7 +117,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     });
     metrics.observe_certificates(move || certificates.states())?;
 
-    let (mut capture, counters) = Capture::start(settings.capture, store.clone()).await?;
+    let (mut capture, counters) = Capture::start(settings.capture, store.clone(), bound).await?;
     metrics.observe_capture(move || counters.read())?;
 
     let mut tasks = JoinSet::new();

@@ -9,9 +9,10 @@ use futures::TryStreamExt;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
-        address::{AddressAttribute, AddressMessage},
+        AddressFamily,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Device {
     pub(super) peer: Option<(i32, u32)>,
     /// The bridge that the device is a port of.
     pub(super) bridge: Option<u32>,
+    /// Whether it's a bridge itself.
+    pub(super) is_bridge: bool,
     /// The device's own MAC address, if it has one of six bytes.
     pub(super) mac: Option<[u8; 6]>,
     /// Whether packets bear an Ethernet header.
@@ -46,24 +49,36 @@ pub(super) struct Observation {
     pub(super) pods: BTreeSet<u32>,
     /// What says which address is behind which of them.
     pub(super) claims: Vec<Claim>,
+    /// The node's own addresses.
+    pub(super) node_addresses: BTreeSet<IpAddr>,
 }
 
 /// Looks at everything once: some dumps over netlink.
 ///
 /// Pods' namespaces are asked only for interfaces that `is_bound` says no to: the others' claims
-/// would count for nothing.
+/// would count for nothing. `is_pods` says which are pods' whatever routes lead through them.
 ///
 /// # Errors
 /// The kernel's refusal of a dump.
 pub(super) async fn observe(
     handle: &Handle,
     is_bound: impl Fn(u32) -> bool,
+    is_pods: impl Fn(u32) -> bool,
 ) -> Result<Observation, rtnetlink::Error> {
     let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-    let devices: BTreeMap<u32, Device> = links
+    let mut devices: BTreeMap<u32, Device> = links
         .iter()
         .map(|link| (link.header.index, device(link)))
         .collect();
+    let bridges: BTreeSet<u32> = devices
+        .values()
+        .filter(|device| device.is_bridge)
+        .map(|device| device.index)
+        .collect();
+    for device in devices.values_mut() {
+        // Other masters (a VRF, a bond) switch nothing.
+        device.bridge = device.bridge.filter(|master| bridges.contains(master));
+    }
     let mut routes = Vec::new();
     for request in [
         RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -87,9 +102,12 @@ pub(super) async fn observe(
         .collect();
     let pods: BTreeSet<u32> = devices
         .values()
-        .filter(|device| device.peer.is_some() && !own.contains(&device.index))
+        .filter(|device| device.peer.is_some())
+        // What is known for a pod's stays one, whatever routes come to lead through it.
+        .filter(|device| is_pods(device.index) || !own.contains(&device.index))
         .map(|device| device.index)
         .collect();
+    let node_addresses = addresses.iter().filter_map(local_address).collect();
 
     let mut claims: Vec<Claim> = routes
         .iter()
@@ -118,6 +136,7 @@ pub(super) async fn observe(
         devices,
         pods,
         claims,
+        node_addresses,
     })
 }
 
@@ -145,8 +164,12 @@ fn device(link: &LinkMessage) -> Device {
         name: String::new(),
         peer: None,
         bridge: None,
+        is_bridge: false,
         mac: None,
-        has_link_header: link.header.link_layer_type == LinkLayerType::Ether,
+        has_link_header: matches!(
+            link.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
         is_loopback: link.header.link_layer_type == LinkLayerType::Loopback,
     };
     let (mut is_veth, mut namespace, mut peer) = (false, None, None);
@@ -158,6 +181,7 @@ fn device(link: &LinkMessage) -> Device {
             LinkAttribute::Link(index) => peer = Some(*index),
             LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
+                device.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 is_veth = infos
                     .iter()
                     .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
@@ -180,7 +204,8 @@ struct Route {
 }
 
 fn route(message: &RouteMessage) -> Option<Route> {
-    if message.header.kind != RouteType::Unicast {
+    // A router advertisement may be the pod's own: it says nothing about the node.
+    if message.header.kind != RouteType::Unicast || message.header.protocol == RouteProtocol::Ra {
         return None;
     }
     let (mut device, mut destination, mut has_gateway) = (None, None, false);
@@ -207,8 +232,14 @@ fn route(message: &RouteMessage) -> Option<Route> {
 }
 
 /// An address that stands for a network of its own, as uplinks and bridges have: pods' veths
-/// have none, or a single one that serves as gateway.
+/// have none, or a single one that serves as gateway. An IPv6 address that isn't permanent may come
+/// from a pod's router advertisement.
 fn is_network(message: &AddressMessage) -> bool {
+    let is_advertised = message.header.family == AddressFamily::Inet6
+        && !message.header.flags.contains(AddressHeaderFlags::Permanent);
+    if is_advertised {
+        return false;
+    }
     local_address(message).is_some_and(|address| {
         message.header.prefix_len < host_length(address) && !is_link_local(address)
     })

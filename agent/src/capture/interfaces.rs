@@ -4,14 +4,15 @@
 //! kernel or the store says that something moved, so nothing depends on the order of events.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use ambit_common::map::{
-    INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_KNOWN, INTERFACE_NO_LINK_HEADER,
-    INTERFACE_POD, InterfaceValue,
+    INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_KNOWN, INTERFACE_LOOPBACK,
+    INTERFACE_NO_LINK_HEADER, INTERFACE_POD, InterfaceValue,
 };
+use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -20,7 +21,20 @@ use super::{
     devices::{Device, Observation},
     maps::{self, Maps},
 };
-use crate::discovery::model::{Workload, WorkloadUid};
+use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
+
+/// The pods of this node whose interface is known, for whoever needs the evidence. Read without
+/// waiting; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct BoundPods(Arc<ArcSwap<HashSet<WorkloadUid>>>);
+
+impl BoundPods {
+    /// Whether the pod has an interface that is known for its own.
+    #[must_use]
+    pub fn contains(&self, uid: &WorkloadUid) -> bool {
+        self.0.load().contains(uid)
+    }
+}
 
 /// The state of every device that carries programs.
 pub(super) struct Interfaces {
@@ -28,6 +42,9 @@ pub(super) struct Interfaces {
     attached: BTreeMap<u32, (Role, String)>,
     written: BTreeMap<u32, Written>,
     bindings: Bindings,
+    /// Pods whose interface has gone while they are still there, as they were then.
+    lost: HashMap<WorkloadUid, Arc<Workload>>,
+    bound: BoundPods,
     conflicts: Vec<Conflict>,
     epoch: u32,
 }
@@ -40,58 +57,74 @@ struct Written {
 }
 
 impl Interfaces {
-    /// Starts from what an earlier agent left in the maps: stamps and epochs go on.
+    /// Starts from what an earlier agent left in the maps: stamps go on. Epochs begin above any
+    /// that an earlier agent can have used: they grow by less than one a second.
     #[must_use]
-    pub(super) fn new(attacher: Attacher, maps: &Maps) -> Self {
+    pub(super) fn new(attacher: Attacher, maps: &Maps, bound: BoundPods) -> Self {
         let written: BTreeMap<u32, Written> = maps
             .interfaces()
             .map(|(index, value)| (index, Written { value, pod: None }))
             .collect();
-        let epoch = written
-            .values()
-            .map(|written| written.value.epoch)
-            .max()
-            .unwrap_or(0);
+        let left = written.values().map(|written| written.value.epoch).max();
+        let seconds = u32::try_from(monotonic_now() / 1_000_000_000).unwrap_or(u32::MAX);
         Self {
             attacher,
             attached: BTreeMap::new(),
             written,
             bindings: Bindings::new(),
+            lost: HashMap::new(),
+            bound,
             conflicts: Vec::new(),
-            epoch,
+            epoch: left.unwrap_or(0).max(seconds),
         }
     }
 
     /// Brings programs and maps in line with what was observed and what is known.
     ///
-    /// `pods` are this node's, complete: a pod that isn't among them is taken for gone.
+    /// `pods` are this node's, complete: a pod that isn't among them is taken for gone. What the
+    /// kernel refuses for one device is logged, and tried again at the next call; the others go on.
     ///
     /// # Errors
-    /// A map that refused an entry. Attaching errors are logged and tried again at the next call.
+    /// A map that refused what concerns the node as a whole.
     pub(super) fn reconcile(
         &mut self,
         maps: &mut Maps,
         observation: &Observation,
         pods: &[Arc<Workload>],
     ) -> Result<(), maps::Error> {
-        let (bindings, conflicts) =
-            bind::bind(&self.bindings, &observation.pods, &observation.claims, pods);
-        self.bindings = bindings;
-        self.report(conflicts);
         let by_uid: HashMap<&WorkloadUid, &Arc<Workload>> =
             pods.iter().map(|pod| (&pod.uid, pod)).collect();
+        self.note_lost(observation, &by_uid);
+        // Whoever has the address of a pod that lost its interface may be another pod, which isn't
+        // announced yet: the lost one is found again when its object has changed.
+        let findable: Vec<Arc<Workload>> = pods
+            .iter()
+            .filter(|pod| !self.lost.contains_key(&pod.uid))
+            .cloned()
+            .collect();
+        let (bindings, conflicts) = bind::bind(
+            &self.bindings,
+            &observation.pods,
+            &observation.claims,
+            &findable,
+        );
+        self.bindings = bindings;
+        self.report(conflicts);
+        // Before the maps: nothing is captured for a pod that isn't known for bound.
+        self.bound
+            .0
+            .store(Arc::new(self.bindings.values().cloned().collect()));
+        maps.set_node_addresses(&observation.node_addresses)?;
 
-        for device in observation
-            .devices
-            .values()
-            .filter(|device| !device.is_loopback)
-        {
+        for device in observation.devices.values() {
             let is_pod = observation.pods.contains(&device.index);
-            let pod = self
-                .bindings
-                .get(&device.index)
-                .and_then(|uid| by_uid.get(uid).copied());
-            self.write(maps, device, is_pod, pod.cloned(), observation)?;
+            let uid = self.bindings.get(&device.index);
+            let pod = uid.and_then(|uid| by_uid.get(uid).copied()).cloned();
+            if let Err(error) = self.write(maps, device, is_pod, pod, observation) {
+                // Left as it was: an interface that isn't known lets no new connection pass.
+                tracing::error!(interface = device.name, "{error}; it is tried again");
+                continue;
+            }
             self.attach(device, if is_pod { Role::Pod } else { Role::Node });
         }
         self.forget_absent(maps, observation)
@@ -102,18 +135,46 @@ impl Interfaces {
         self.bindings.contains_key(&index)
     }
 
-    /// Whether a pod of this node has no interface yet, or an interface no pod: worth another look
-    /// even if no event comes, since addresses in a pod's namespace change without one here.
+    /// Whether an interface is or was known for a pod's, by this agent or an earlier one.
+    pub(super) fn is_pods(&self, index: u32) -> bool {
+        const POD: u32 = INTERFACE_POD | INTERFACE_KNOWN;
+        let written = self.written.get(&index);
+        self.is_bound(index) || written.is_some_and(|written| written.value.flags & POD == POD)
+    }
+
+    /// Whether another look is worth it even if no event comes: a pod of this node has no interface
+    /// yet and an interface no pod (addresses in a pod's namespace change without an event here), or
+    /// the kernel refused something.
     #[must_use]
     pub(super) fn is_unsettled(&self, observation: &Observation, pods: &[Arc<Workload>]) -> bool {
-        let unbound = pods.iter().any(|pod| {
-            !pod.addresses.is_empty() && !self.bindings.values().any(|uid| *uid == pod.uid)
-        });
-        unbound
-            && observation
-                .pods
-                .iter()
-                .any(|index| !self.bindings.contains_key(index))
+        let is_unbound = |pod: &Arc<Workload>| {
+            pod.enrolment != Enrolment::HostNetwork
+                && !pod.addresses.is_empty()
+                && !self.bindings.values().any(|uid| *uid == pod.uid)
+        };
+        let is_free = |index: &u32| !self.bindings.contains_key(index);
+        let refused = observation
+            .devices
+            .keys()
+            .any(|index| !self.attached.contains_key(index));
+        refused || (pods.iter().any(is_unbound) && observation.pods.iter().any(is_free))
+    }
+
+    fn note_lost(
+        &mut self,
+        observation: &Observation,
+        pods: &HashMap<&WorkloadUid, &Arc<Workload>>,
+    ) {
+        self.lost
+            .retain(|uid, was| pods.get(uid).is_some_and(|is| **is == *was));
+        for (index, uid) in &self.bindings {
+            if let Some(pod) = pods.get(uid)
+                && !observation.pods.contains(index)
+            {
+                tracing::info!(pod = %pod.name, "the pod's interface is gone");
+                self.lost.insert(uid.clone(), Arc::clone(pod));
+            }
+        }
     }
 
     fn write(
@@ -133,6 +194,7 @@ impl Interfaces {
             (INTERFACE_ENROLLED, enrolled),
             (INTERFACE_BRIDGE_PORT, device.bridge.is_some()),
             (INTERFACE_NO_LINK_HEADER, !device.has_link_header),
+            (INTERFACE_LOOPBACK, device.is_loopback),
         ] {
             if set {
                 flags |= flag;
@@ -141,14 +203,15 @@ impl Interfaces {
         let was = before.map(|before| before.value);
         let was_known = was.is_some_and(|was| was.flags & INTERFACE_KNOWN != 0);
         let was_enrolled = was.is_some_and(|was| was.flags & INTERFACE_ENROLLED != 0);
-        let same_pod = before.is_none_or(|before| match (&before.pod, &pod) {
-            (Some(before), Some(pod)) => before.uid == pod.uid,
-            // Taking over: the entry doesn't say whose it was, and it was the same interface.
-            (None, Some(_)) => was_enrolled,
-            _ => true,
+        let other_pod = before.is_some_and(|before| match (&before.pod, &pod) {
+            (Some(before), Some(pod)) => before.uid != pod.uid,
+            _ => false,
         });
+        // What was remembered under one enrolment means nothing under the next. To be unknown for
+        // a while is no end of an enrolment: what the agent had must stay remembered.
+        let begins = enrolled && was_known && !was_enrolled;
         let epoch = match was {
-            Some(was) if was_enrolled == enrolled && same_pod => was.epoch,
+            Some(was) if !other_pod && !begins => was.epoch,
             _ => {
                 self.epoch = self.epoch.wrapping_add(1);
                 self.epoch

@@ -1,6 +1,7 @@
 //! Typed handles of the pinned maps: the only place that reads or writes them.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
 };
@@ -60,6 +61,7 @@ pub struct Maps {
     services: HashMap<MapData, ServiceKey, u32>,
     excluded_ports: HashMap<MapData, PortKey, u32>,
     excluded_networks: LpmTrie<MapData, NetworkKey, u32>,
+    node_addresses: HashMap<MapData, Address, u32>,
     listeners: SockMap<MapData>,
     configuration: Array<MapData, Configuration>,
 }
@@ -80,6 +82,7 @@ impl Maps {
             services: take(object, name::SERVICES)?,
             excluded_ports: take(object, name::EXCLUDED_PORTS)?,
             excluded_networks: take(object, name::EXCLUDED_NETWORKS)?,
+            node_addresses: take(object, name::NODE_ADDRESSES)?,
             listeners: take(object, name::LISTENERS)?,
             configuration: take(object, name::CONFIGURATION)?,
         })
@@ -227,6 +230,27 @@ impl Maps {
         for key in stale {
             absent_is_fine(self.excluded_networks.remove(&key))
                 .map_err(refused(name::EXCLUDED_NETWORKS))?;
+        }
+        Ok(())
+    }
+
+    /// Makes `addresses` the ones that are the node's own.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let present: Vec<Address> = self.node_addresses.keys().filter_map(Result::ok).collect();
+        for stale in present
+            .into_iter()
+            .filter(|key| !addresses.contains(&from_key(*key)))
+        {
+            absent_is_fine(self.node_addresses.remove(&stale))
+                .map_err(refused(name::NODE_ADDRESSES))?;
+        }
+        for address in addresses {
+            self.node_addresses
+                .insert(to_key(*address), 1, 0)
+                .map_err(refused(name::NODE_ADDRESSES))?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ pub(super) fn install() -> io::Result<()> {
         .concat()
     };
     batch.rule("prerouting", &untracked(mark::CAPTURE, mark::CAPTURE_MASK));
-    batch.rule("output", &untracked(mark::AGENT, u32::MAX));
+    batch.rule("output", &untracked(mark::AGENT, mark::AGENT_MASK));
     batch.rule("translated", &for_a_transparent_socket());
     batch.commit()
 }

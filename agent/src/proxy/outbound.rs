@@ -39,10 +39,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = ResetOnDrop::from(client);
     let (peer, original) = (super::canonical(peer), super::canonical(original));
 
-    // Who: the hook let nothing through but the interface's own addresses, so the address tells
-    // the pod.
+    // Who: the hook let nothing through but the addresses of the interface's own pod. So the
+    // address tells the pod, if the pod that has it now is the one whose interface is known.
     let snapshot = proxy.store.snapshot();
-    let Some(source) = proxy.local_workload(&snapshot, peer.ip()) else {
+    let source = proxy
+        .local_workload(&snapshot, peer.ip())
+        .filter(|source| proxy.bound.contains(&source.uid));
+    let Some(source) = source else {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
         return;
     };
