@@ -171,6 +171,26 @@ fn exclusions_are_read_entry_by_entry() {
 }
 
 #[test]
+fn exclusions_beyond_the_limit_are_ignored_and_said_to_be() {
+    let list = |ports: std::ops::RangeInclusive<u16>| {
+        let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
+        ports.join(",")
+    };
+    let issue = "metadata.annotations[ambit.dev/exclude-inbound-ports]: has 40000 entries, and 256 \
+                 is the most; those after the first 256 are ignored, so their traffic is captured";
+    for (count, expected) in [(256, ""), (40_000, issue)] {
+        let metadata = format!(
+            "annotations: {{ambit.dev/exclude-inbound-ports: '{}'}}",
+            list(1..=count)
+        );
+        let (facts, issues) = pod_with(&metadata, "", "");
+        let first: Vec<u16> = (1..=256).collect();
+        assert_eq!(facts.unwrap().workload.exclusions.inbound_ports, first);
+        assert_eq!(issues, expected, "{count}");
+    }
+}
+
+#[test]
 fn namespace_and_node_keep_their_defaults() {
     let yaml = "{metadata: {name: shop, labels: {ambit.dev/mesh: enabled}, \
                 annotations: {ambit.dev/exclude-inbound-ports: '9090'}}}";
