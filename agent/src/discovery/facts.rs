@@ -81,8 +81,6 @@ pub struct PodFacts {
     pub enrolment: Option<bool>,
     /// It has ended, or has been deleted and none of its containers runs: not a workload.
     pub ended: bool,
-    /// `metadata.deletionTimestamp` is set.
-    pub terminating: bool,
     /// `status.startTime`, else `metadata.creationTimestamp`: settles whose an address is.
     pub started: Option<Timestamp>,
     /// The TCP container ports that have a name, for named target ports.

@@ -58,6 +58,8 @@ pub struct Workload {
     pub tunnel: Tunnel,
     /// The `Ready` condition; absent counts as ready, so that bare manifests work.
     pub ready: bool,
+    /// `metadata.deletionTimestamp` is set: its processes end, and its address may be another's soon.
+    pub terminating: bool,
     /// Names for metrics and logs.
     pub telemetry: Arc<TelemetryNames>,
 }

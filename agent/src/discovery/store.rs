@@ -222,8 +222,8 @@ impl Inputs {
         let mut addresses = BTreeSet::new();
         for (name, before) in &touched.pods {
             let after = self.pods.workload(name).map(Arc::clone);
-            // Also where the workload is the same: the pod may now be terminating, which settles
-            // whose an address is and who serves.
+            // Also where the workload is the same: the pod may have another start or other named
+            // ports, which settle whose an address is and who serves.
             for (workload, is_there) in [(before.as_ref(), false), (after.as_ref(), true)] {
                 let Some(workload) = workload else { continue };
                 self.services

@@ -36,6 +36,7 @@ pub(crate) fn workload(namespace: &str, name: &str, node: &str) -> Arc<Workload>
         exclusions: Arc::default(),
         tunnel: Tunnel::NodeAgent,
         ready: true,
+        terminating: false,
         telemetry: Arc::new(TelemetryNames {
             workload: name.into(),
             workload_type: "deployment".into(),

@@ -24,6 +24,7 @@ fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
         exclusions: Arc::new(Exclusions::default()),
         tunnel: Tunnel::NodeAgent,
         ready: true,
+        terminating: false,
         telemetry: Arc::new(TelemetryNames {
             workload: text.clone(),
             workload_type: "pod".into(),

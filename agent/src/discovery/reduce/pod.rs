@@ -63,13 +63,13 @@ pub(super) fn reduce(
         labels: reducer.interner.labels(labels),
         exclusions: reducer.interner.exclusions(exclusions),
         ready: is_ready(&status),
+        terminating,
         telemetry,
     };
     Ok(PodFacts {
         workload,
         enrolment: own_enrolment,
         ended: has_ended(&status, terminating),
-        terminating,
         started: status
             .start_time
             .or(metadata.creation_timestamp)

@@ -19,6 +19,10 @@ const INBOUND_PORTS: &str = "ambit.dev/exclude-inbound-ports";
 const OUTBOUND_CIDRS: &str = "ambit.dev/exclude-outbound-cidrs";
 const TUNNEL: &str = "ambit.dev/tunnel";
 
+/// Entries of one exclusion annotation that are read. They end up in maps of the kernel, which have
+/// a size of their own and are shared by all pods of the node: no one pod may fill them.
+const MAX_ENTRIES: usize = 256;
+
 /// What the labels of a namespace or pod say of enrolment; `None` if nothing that is understood.
 pub(super) fn enrolment(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> Option<bool> {
     let labels = metadata.labels.as_ref()?;
@@ -60,7 +64,8 @@ pub(super) fn tunnel_to_pod(metadata: &ObjectMeta, issues: &mut Vec<FieldError>)
     }
 }
 
-/// What the annotations of a namespace or pod exclude from capture. Bad entries are left out.
+/// What the annotations of a namespace or pod exclude from capture. Bad entries, and
+/// those beyond [`MAX_ENTRIES`], are left out.
 pub(super) fn exclusions(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> Exclusions {
     Exclusions {
         outbound_ports: list(metadata, OUTBOUND_PORTS, PORT, parse_port, issues),
@@ -83,15 +88,21 @@ fn list<T: Ord>(
     if text.trim().is_empty() {
         return Vec::new();
     }
+    let field = || format!("metadata.annotations[{key}]");
     let mut values = Vec::new();
-    for entry in text.split(',').map(str::trim) {
+    for entry in text.split(',').map(str::trim).take(MAX_ENTRIES) {
         match parse(entry) {
             Some(value) => values.push(value),
-            None => {
-                let field = format!("metadata.annotations[{key}]");
-                issues.push(FieldError::unexpected(field, entry, expected));
-            }
+            None => issues.push(FieldError::unexpected(field(), entry, expected)),
         }
+    }
+    let found = text.split(',').count();
+    if found > MAX_ENTRIES {
+        let reason = format!(
+            "has {found} entries, and {MAX_ENTRIES} is the most; those after the first \
+             {MAX_ENTRIES} are ignored, so their traffic is captured"
+        );
+        issues.push(FieldError::new(field(), reason));
     }
     values.sort();
     values.dedup();

@@ -55,7 +55,7 @@ fn ended_pods_are_told_from_those_that_still_run() {
     for (metadata, status, ended) in cases {
         let facts = pod(metadata, "", status);
         assert_eq!(facts.ended, ended, "{metadata} {status}");
-        assert_eq!(facts.terminating, !metadata.is_empty());
+        assert_eq!(facts.workload.terminating, !metadata.is_empty());
     }
 }
 

@@ -36,7 +36,6 @@ pub(super) struct PodIndex {
 pub(super) struct Pod {
     pub(super) workload: Arc<Workload>,
     pub(super) ports: Arc<[NamedPort]>,
-    pub(super) terminating: bool,
     enrolment: Option<bool>,
     exclusions: Arc<Exclusions>,
     tunnel: Tunnel,
@@ -64,7 +63,9 @@ impl PodIndex {
     pub(super) fn claimants(&self, address: IpAddr) -> Vec<ObjectName> {
         let claims = self.claims.get(&address).into_iter().flatten();
         let mut pods: Vec<_> = claims.filter_map(|name| self.pods.get(name)).collect();
-        pods.sort_by_key(|pod| std::cmp::Reverse((!pod.terminating, pod.started, pod.arrival)));
+        pods.sort_by_key(|pod| {
+            std::cmp::Reverse((!pod.workload.terminating, pod.started, pod.arrival))
+        });
         pods.into_iter()
             .map(|pod| pod.workload.name.clone())
             .collect()
@@ -95,7 +96,6 @@ impl PodIndex {
         };
         let mut pod = Pod {
             ports: facts.ports,
-            terminating: facts.terminating,
             enrolment: facts.enrolment,
             exclusions: Arc::clone(&workload.exclusions),
             tunnel: workload.tunnel,

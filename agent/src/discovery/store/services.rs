@@ -181,7 +181,7 @@ fn selects(facts: &ServiceFacts, workload: &Workload) -> bool {
 /// doesn't serve that port.
 fn candidates<'a>(facts: &'a ServiceFacts, pod: &'a Pod) -> impl Iterator<Item = Candidate> + 'a {
     let workload = &pod.workload;
-    let ready = facts.publish_not_ready || (workload.ready && !pod.terminating);
+    let ready = facts.publish_not_ready || (workload.ready && !pod.workload.terminating);
     let may_serve = ready || workload.ready;
     let addresses = workload.addresses.iter();
     let addresses = addresses.filter(move |address| may_serve && facts.families.contain(**address));

@@ -236,7 +236,15 @@ fn address_passes_on_as_soon_as_its_holder_is_being_deleted() {
     let deleted = "uid: u, deletionTimestamp: '2026-01-01T00:00:02Z'";
     store.apply(upserts(&pod("one", "10.0.0.1", deleted, started)));
     let update = updates.try_recv().unwrap();
-    assert_eq!(update.workloads, []);
+    let [
+        WorkloadChange {
+            after: Some(one), ..
+        },
+    ] = &*update.workloads
+    else {
+        panic!("{:?}", update.workloads)
+    };
+    assert_eq!((&*one.name.name, one.terminating), ("one", true));
     let [
         AddressChange {
             before: Some(before),

@@ -63,6 +63,7 @@ mod tests {
             exclusions: Arc::default(),
             tunnel: Tunnel::NodeAgent,
             ready: false,
+            terminating: false,
             telemetry: Arc::new(TelemetryNames {
                 workload: Arc::clone(&unknown),
                 workload_type: Arc::clone(&unknown),

@@ -84,6 +84,7 @@ fn httpbin_in(namespace: &str) -> Workload {
         exclusions: Arc::new(Exclusions::default()),
         tunnel: Tunnel::NodeAgent,
         ready: true,
+        terminating: false,
         telemetry: Arc::new(TelemetryNames {
             workload: name.clone(),
             workload_type: "pod".into(),

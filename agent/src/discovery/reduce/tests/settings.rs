@@ -42,14 +42,12 @@ fn unknown_setting_is_an_issue_that_names_it_and_counts_as_not_set() {
     let cases = [
         (
             "labels: {ambit.dev/mesh: 'on', istio.io/dataplane-mode: ambient}",
-            "metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \"disabled\"; \
-             it counts as not set",
+            "metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \"disabled\"",
             Some(true),
         ),
         (
             "labels: {istio.io/dataplane-mode: sidecar}",
-            "metadata.labels[istio.io/dataplane-mode]: \"sidecar\" is not \"ambient\" or \"none\"; \
-             it counts as not set",
+            "metadata.labels[istio.io/dataplane-mode]: \"sidecar\" is not \"ambient\" or \"none\"",
             None,
         ),
         (
@@ -67,6 +65,31 @@ fn unknown_setting_is_an_issue_that_names_it_and_counts_as_not_set() {
         let (facts, issues) = pod_with(metadata, "", "");
         assert_eq!(issues, expected);
         assert_eq!(facts.unwrap().enrolment, enrolment, "{metadata}");
+    }
+}
+
+#[test]
+fn unknown_enrolment_of_a_namespace_is_an_error_unless_another_label_decides() {
+    let mesh = "metadata.labels[ambit.dev/mesh]: \"on\" is not \"enabled\" or \"disabled\"";
+    let cases = [
+        ("ambit.dev/mesh: 'on'", Err(mesh), ""),
+        (
+            "ambit.dev/mesh: 'on', istio.io/dataplane-mode: ambient",
+            Ok(Some(true)),
+            mesh,
+        ),
+        ("ambit.dev/mesh: disabled", Ok(Some(false)), ""),
+        ("", Ok(None), ""),
+    ];
+    for (labels, expected, expected_issues) in cases {
+        let yaml = format!("{{metadata: {{name: shop, labels: {{{labels}}}}}}}");
+        let mut issues = Vec::new();
+        let facts = reducer().namespace(&serde_norway::from_str(&yaml).unwrap(), &mut issues);
+        let enrolment = facts.map(|facts| facts.enrolment);
+        let expected = expected.map_err(str::to_owned);
+        assert_eq!(enrolment.map_err(|e| e.to_string()), expected, "{labels}");
+        let issues: Vec<_> = issues.iter().map(ToString::to_string).collect();
+        assert_eq!(issues.join("\n"), expected_issues, "{labels}");
     }
 }
 
@@ -144,6 +167,26 @@ fn exclusions_are_read_entry_by_entry() {
             exclusions.outbound_ports, exclusions.inbound_ports, exclusions.outbound_cidrs
         );
         assert_eq!((text.as_str(), found), (expected, issues), "{annotation}");
+    }
+}
+
+#[test]
+fn exclusions_beyond_the_limit_are_ignored_and_said_to_be() {
+    let list = |ports: std::ops::RangeInclusive<u16>| {
+        let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
+        ports.join(",")
+    };
+    let issue = "metadata.annotations[ambit.dev/exclude-inbound-ports]: has 40000 entries, and 256 \
+                 is the most; those after the first 256 are ignored, so their traffic is captured";
+    for (count, expected) in [(256, ""), (40_000, issue)] {
+        let metadata = format!(
+            "annotations: {{ambit.dev/exclude-inbound-ports: '{}'}}",
+            list(1..=count)
+        );
+        let (facts, issues) = pod_with(&metadata, "", "");
+        let first: Vec<u16> = (1..=256).collect();
+        assert_eq!(facts.unwrap().workload.exclusions.inbound_ports, first);
+        assert_eq!(issues, expected, "{count}");
     }
 }
 
