@@ -95,11 +95,9 @@ impl Interfaces {
         let by_uid: HashMap<&WorkloadUid, &Arc<Workload>> =
             pods.iter().map(|pod| (&pod.uid, pod)).collect();
         self.note_lost(observation, &by_uid);
-        // Whoever has the address of a pod that lost its interface may be another pod, which isn't
-        // announced yet: the lost one is found again when its object has changed.
         let findable: Vec<Arc<Workload>> = pods
             .iter()
-            .filter(|pod| !self.lost.contains_key(&pod.uid))
+            .filter(|pod| self.is_findable(pod))
             .cloned()
             .collect();
         let (bindings, conflicts) = bind::bind(
@@ -158,6 +156,17 @@ impl Interfaces {
             .keys()
             .any(|index| !self.attached.contains_key(index));
         refused || (pods.iter().any(is_unbound) && observation.pods.iter().any(is_free))
+    }
+
+    /// Whether an interface that claims the pod's address may be taken for the pod's.
+    ///
+    /// Whoever has the address of a pod that ends, or that has lost its interface, may be another
+    /// pod that isn't announced yet. A lost one is found again when its object has changed. What is
+    /// ending while an agent starts was there before, and goes on to its end.
+    fn is_findable(&self, pod: &Workload) -> bool {
+        let ends = pod.terminating && !self.attached.is_empty();
+        let is_bound = self.bindings.values().any(|uid| *uid == pod.uid);
+        is_bound || !(ends || self.lost.contains_key(&pod.uid))
     }
 
     fn note_lost(
