@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::{
@@ -201,11 +200,15 @@ impl Stream {
 
         // The server sees the client's address only if we know it for the client's.
         let keep = self.source.as_ref().map(|_| self.source_address.ip());
-        let server = match dial::to_pod(&permit, keep).await {
+        let dialled = guard.unless_closed(dial::to_pod(&permit, keep)).await;
+        let server = match dialled
+            .map_err(Error::from)
+            .and_then(|dialled| Ok(dialled?))
+        {
             Ok(server) => server,
             Err(error) => {
-                request.refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
-                return Err(error.into());
+                request.refuse(error.status(), &error.to_string());
+                return Err(error);
             }
         };
         let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;

@@ -134,7 +134,7 @@ impl Exchange {
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = dial::to_pod(&permit, keep).await?;
+        let server = guard.unless_closed(dial::to_pod(&permit, keep)).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -157,7 +157,9 @@ impl Exchange {
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = self.open_stream(destination, via).await?;
+        let stream = guard
+            .unless_closed(self.open_stream(destination, via))
+            .await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -218,7 +220,8 @@ impl Exchange {
             .node_addresses
             .contains(&self.request.address.ip());
         let keep = (!is_own).then_some(self.peer.ip());
-        let server = dial::outside(self.request.address, keep).await?;
+        let dialled = dial::outside(self.request.address, keep);
+        let server = guard.unless_closed(dialled).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }
