@@ -33,7 +33,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connector::TunnelConnector;
-use self::{connections::Connections, load::Load};
+use self::{
+    connections::{CloseReason, Connections},
+    load::Load,
+};
 use crate::{
     discovery::{
         model::Workload,
@@ -53,6 +56,9 @@ const MAX_TUNNELS: usize = 8192;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long connections that are cut off at the end of a drain have to say so to their ends.
+const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// What every connection needs.
 pub struct Proxy {
@@ -132,8 +138,8 @@ impl Proxy {
         }
     }
 
-    /// Keeps certificates, tunnels and open connections in line with the store until the proxy
-    /// drains.
+    /// Keeps certificates, tunnels and open connections in line with the store, also while
+    /// the proxy drains. Never returns: the caller ends it.
     pub async fn follow(self: Arc<Self>) {
         follow::follow(&self).await;
     }
@@ -147,11 +153,23 @@ impl Proxy {
             self.pool.drain().await;
             self.tasks.wait().await;
         };
-        if time::timeout(limit, all).await.is_err() {
+        if time::timeout(limit, all).await.is_ok() {
+            return;
+        }
+        let connections = self.connections.close_all(&CloseReason::Drained);
+        self.pool.close_matching(|_| true);
+        let seconds = limit.as_secs();
+        tracing::warn!(connections, "cut off after draining for {seconds}s");
+        // Both ends of each are to see a reset, and its report is to be written.
+        let cut_off = async {
+            self.pool.drain().await;
+            self.tasks.wait().await;
+        };
+        if time::timeout(CUT_OFF, cut_off).await.is_err() {
+            let connections = self.connections.len();
             tracing::warn!(
-                connections = self.connections.len(),
-                "cut off after draining for {}s",
-                limit.as_secs()
+                connections,
+                "left without a reset: they didn't end when cut off"
             );
         }
     }
