@@ -4,9 +4,11 @@
 //! `plaintext` what reaches pods from outside the mesh. [`route`] decides where to, the policy
 //! module whether; `dial` and [`copy`] do it; `follow` applies what changes meanwhile.
 
+mod admission;
 pub mod connections;
 mod connector;
 pub mod copy;
+mod counts;
 mod dial;
 mod error;
 mod follow;
@@ -27,13 +29,13 @@ use std::{
 use ambit_common::capture::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connector::TunnelConnector;
 use self::{
+    admission::Admission,
     connections::{CloseReason, Connections},
     load::Load,
 };
@@ -51,9 +53,6 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Tunnels that other agents may have open to this node at once.
-const MAX_TUNNELS: usize = 8192;
-
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -69,7 +68,8 @@ pub struct Proxy {
     server_certificates: ServerCertificates,
     pool: Pool<TunnelConnector>,
     connections: Arc<Connections>,
-    load: Arc<Load>,
+    load: Load,
+    admission: Admission,
     metrics: Arc<Metrics>,
     tunnel_settings: hbone::Settings,
     /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
@@ -107,7 +107,8 @@ impl Proxy {
             certificates: parts.certificates,
             pool: Pool::new(connector, PoolSettings::default()),
             connections: parts.connections,
-            load: Arc::default(),
+            load: Load::default(),
+            admission: Admission::default(),
             metrics: parts.metrics,
             tunnel_settings: hbone::Settings::default(),
             drain: CancellationToken::new(),
@@ -120,21 +121,7 @@ impl Proxy {
         match role {
             Listener::Outbound => self.accept(listener, outbound::serve).await,
             Listener::Plaintext => self.accept(listener, plaintext::serve).await,
-            Listener::Tunnel => {
-                let slots = Arc::new(Semaphore::new(MAX_TUNNELS));
-                let serve = move |proxy, stream| {
-                    let slots = slots.clone();
-                    async move {
-                        match slots.try_acquire() {
-                            Ok(_slot) => inbound::serve(proxy, stream).await,
-                            Err(_) => tracing::warn!(
-                                "tunnel refused: {MAX_TUNNELS} are open, the most this node takes"
-                            ),
-                        }
-                    }
-                };
-                self.accept(listener, serve).await;
-            }
+            Listener::Tunnel => self.accept(listener, inbound::serve).await,
         }
     }
 
@@ -169,7 +156,7 @@ impl Proxy {
             let connections = self.connections.len();
             tracing::warn!(
                 connections,
-                "left without a reset: they didn't end when cut off"
+                "some tunnels or connections didn't end when cut off"
             );
         }
     }

@@ -34,6 +34,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     };
     let (peer, local) = (super::canonical(peer), super::canonical(local));
 
+    // Whoever connects gets as far as a handshake; a tunnel's place is for who has proven to be
+    // somebody.
+    let handshake = match proxy.admission.handshake(peer.ip()) {
+        Ok(place) => place,
+        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
+    };
+
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
     let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
     let expected = captured_for.as_ref().map(|workload| &workload.identity);
@@ -47,6 +54,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
             tracing::warn!(%peer, %local, "tunnel refused: {error}");
             return;
         }
+    };
+    drop(handshake);
+    let _place = match proxy.admission.tunnel() {
+        Ok(place) => place,
+        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
     };
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 

@@ -9,9 +9,9 @@ use super::{
     connections::{ConnectionGuard, OpenConnection, RegisterError},
     connector,
     copy::{ResetOnDrop, TcpSide, copy_tcp, copy_tunnel},
+    counts::CountGuard,
     dial,
     error::{Error, ended, finish},
-    load::LoadGuard,
     route::{self, Request, Route},
 };
 use crate::{
@@ -85,7 +85,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn count_load(&self) -> Option<LoadGuard> {
+    fn count_load(&self) -> Option<CountGuard<SocketAddr>> {
         self.request
             .service
             .as_ref()
