@@ -4,9 +4,11 @@
 //! `plaintext` what reaches pods from outside the mesh. [`route`] decides where to, the policy
 //! module whether; `dial` and [`copy`] do it; `follow` applies what changes meanwhile.
 
+mod admission;
 pub mod connections;
 mod connector;
 pub mod copy;
+mod counts;
 mod dial;
 mod error;
 mod follow;
@@ -27,13 +29,16 @@ use std::{
 use ambit_common::capture::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connector::TunnelConnector;
-use self::{connections::Connections, load::Load};
+use self::{
+    admission::Admission,
+    connections::{CloseReason, Connections},
+    load::Load,
+};
 use crate::{
     capture::BoundPods,
     discovery::{
@@ -49,11 +54,11 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Tunnels that other agents may have open to this node at once.
-const MAX_TUNNELS: usize = 8192;
-
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long connections that are cut off at the end of a drain have to say so to their ends.
+const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// What every connection needs.
 pub struct Proxy {
@@ -65,7 +70,8 @@ pub struct Proxy {
     server_certificates: ServerCertificates,
     pool: Pool<TunnelConnector>,
     connections: Arc<Connections>,
-    load: Arc<Load>,
+    load: Load,
+    admission: Admission,
     metrics: Arc<Metrics>,
     tunnel_settings: hbone::Settings,
     /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
@@ -106,7 +112,8 @@ impl Proxy {
             certificates: parts.certificates,
             pool: Pool::new(connector, PoolSettings::default()),
             connections: parts.connections,
-            load: Arc::default(),
+            load: Load::default(),
+            admission: Admission::default(),
             metrics: parts.metrics,
             tunnel_settings: hbone::Settings::default(),
             drain: CancellationToken::new(),
@@ -119,26 +126,12 @@ impl Proxy {
         match role {
             Listener::Outbound => self.accept(listener, outbound::serve).await,
             Listener::Plaintext => self.accept(listener, plaintext::serve).await,
-            Listener::Tunnel => {
-                let slots = Arc::new(Semaphore::new(MAX_TUNNELS));
-                let serve = move |proxy, stream| {
-                    let slots = slots.clone();
-                    async move {
-                        match slots.try_acquire() {
-                            Ok(_slot) => inbound::serve(proxy, stream).await,
-                            Err(_) => tracing::warn!(
-                                "tunnel refused: {MAX_TUNNELS} are open, the most this node takes"
-                            ),
-                        }
-                    }
-                };
-                self.accept(listener, serve).await;
-            }
+            Listener::Tunnel => self.accept(listener, inbound::serve).await,
         }
     }
 
-    /// Keeps certificates, tunnels and open connections in line with the store until the proxy
-    /// drains.
+    /// Keeps certificates, tunnels and open connections in line with the store, also while
+    /// the proxy drains. Never returns: the caller ends it.
     pub async fn follow(self: Arc<Self>) {
         follow::follow(&self).await;
     }
@@ -152,11 +145,23 @@ impl Proxy {
             self.pool.drain().await;
             self.tasks.wait().await;
         };
-        if time::timeout(limit, all).await.is_err() {
+        if time::timeout(limit, all).await.is_ok() {
+            return;
+        }
+        let connections = self.connections.close_all(&CloseReason::Drained);
+        self.pool.close_matching(|_| true);
+        let seconds = limit.as_secs();
+        tracing::warn!(connections, "cut off after draining for {seconds}s");
+        // Both ends of each are to see a reset, and its report is to be written.
+        let cut_off = async {
+            self.pool.drain().await;
+            self.tasks.wait().await;
+        };
+        if time::timeout(CUT_OFF, cut_off).await.is_err() {
+            let connections = self.connections.len();
             tracing::warn!(
-                connections = self.connections.len(),
-                "cut off after draining for {}s",
-                limit.as_secs()
+                connections,
+                "some tunnels or connections didn't end when cut off"
             );
         }
     }

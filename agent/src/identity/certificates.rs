@@ -66,7 +66,7 @@ pub enum Error {
     },
 }
 
-/// What is known of one identity's certificate, for metrics and `ambit certificates`.
+/// What is known of one identity's certificate, for metrics and the admin endpoint.
 #[derive(Debug, Clone)]
 pub struct CertificateState {
     /// Whose.

@@ -90,7 +90,7 @@ impl fmt::Display for RuleName {
     }
 }
 
-/// Why a connection was refused, in words for the log and for `ambit explain`.
+/// Why a connection was refused, in words for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// A DENY rule matched.

@@ -3,6 +3,7 @@
 mod verdict;
 
 use std::{
+    future::Future,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ use crate::{
 /// Default of the limit of open connections.
 pub const DEFAULT_LIMIT: usize = 100_000;
 
-/// An open connection: what policy needs to decide it again, and what `ambit connections` shows.
+/// An open connection: what policy needs to decide it again, and what `/connections` shows.
 #[derive(Debug, Clone)]
 pub struct OpenConnection {
     /// Which end's agent this is.
@@ -53,7 +54,7 @@ pub enum RegisterError {
     /// The bound that keeps memory bounded.
     #[error(
         "this node's limit of {limit} open connections is reached; \
-         find who holds them with `ambit connections`, or raise --max-connections"
+         http://127.0.0.1:15000/connections says who holds them, --max-connections raises it"
     )]
     Full {
         /// The limit.
@@ -127,6 +128,11 @@ impl Connections {
     pub fn reevaluate(&self, snapshot: &Arc<Snapshot>) -> usize {
         self.latest.store(Some(snapshot.clone()));
         self.close_where(|connection| verdict::check_in(snapshot, &self.node, connection).err())
+    }
+
+    /// Ends every open connection. Returns how many it ended.
+    pub fn close_all(&self, reason: &CloseReason) -> usize {
+        self.close_where(|_| Some(reason.clone()))
     }
 
     /// Every open connection, the oldest first.
@@ -233,6 +239,24 @@ impl ConnectionGuard {
         self.entry.cancellation.clone()
     }
 
+    /// Waits for what the connection needs before it can go on, unless it must end first.
+    ///
+    /// # Errors
+    /// Why it must end.
+    pub async fn unless_closed<T>(&self, work: impl Future<Output = T>) -> Result<T, CloseReason> {
+        tokio::select! {
+            biased;
+            reason = self.closed() => Err(reason),
+            done = work => Ok(done),
+        }
+    }
+
+    async fn closed(&self) -> CloseReason {
+        self.entry.cancellation.cancelled().await;
+        // Set before the token is cancelled, so there is always one.
+        self.closed_by().cloned().unwrap_or(CloseReason::Drained)
+    }
+
     /// Why the connection must end, once [`Self::token`] is cancelled.
     #[must_use]
     pub fn closed_by(&self) -> Option<&CloseReason> {
@@ -246,7 +270,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// An open connection as `ambit connections` shows it.
+/// An open connection as the admin endpoint shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionView {
     /// Which end's agent this is.

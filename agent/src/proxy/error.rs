@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 use super::{
-    connections::{ConnectionGuard, RegisterError},
+    connections::{CloseReason, ConnectionGuard, RegisterError},
     connector,
     copy::CopyError,
     dial,
@@ -63,6 +63,12 @@ pub(super) enum Error {
     Copy(#[from] CopyError),
 }
 
+impl From<CloseReason> for Error {
+    fn from(reason: CloseReason) -> Self {
+        Self::Register(reason.into())
+    }
+}
+
 impl Error {
     /// What another agent is told, that asked for the stream.
     pub(super) fn status(&self) -> StatusCode {
@@ -70,7 +76,9 @@ impl Error {
             Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Denied(_) => StatusCode::UNAUTHORIZED,
+            Self::Denied(_) | Self::Register(RegisterError::Closed(CloseReason::Denied(_))) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::NoRoute(_)
             | Self::Register(_)
             | Self::Dial(_)

@@ -7,14 +7,14 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Proxy;
 use crate::{discovery::store::Snapshot, identity::Identity};
 
-/// Applies every update until the proxy drains.
+/// Applies every update, for as long as the store is there: connections that go on while the agent
+/// drains are revoked as any others are.
 pub(super) async fn follow(proxy: &Arc<Proxy>) {
     let mut updates = proxy.store.subscribe();
     let mut renewals = proxy.certificates.renewals();
     apply(proxy, proxy.store.snapshot(), true).await;
     loop {
         let update = tokio::select! {
-            () = proxy.drain.cancelled() => return,
             update = updates.recv() => update,
             renewed = renewals.recv() => {
                 replace_tunnels(proxy, renewed.ok());

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::{
@@ -35,6 +34,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     };
     let (peer, local) = (super::canonical(peer), super::canonical(local));
 
+    // Whoever connects gets as far as a handshake; a tunnel's place is for who has proven to be
+    // somebody.
+    let handshake = match proxy.admission.handshake(peer.ip()) {
+        Ok(place) => place,
+        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
+    };
+
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
     let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
     let expected = captured_for.as_ref().map(|workload| &workload.identity);
@@ -48,6 +54,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
             tracing::warn!(%peer, %local, "tunnel refused: {error}");
             return;
         }
+    };
+    drop(handshake);
+    let _place = match proxy.admission.tunnel() {
+        Ok(place) => place,
+        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
     };
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 
@@ -201,11 +212,15 @@ impl Stream {
 
         // The server sees the client's address only if we know it for the client's.
         let keep = self.source.as_ref().map(|_| self.source_address.ip());
-        let server = match dial::to_pod(&permit, keep).await {
+        let dialled = guard.unless_closed(dial::to_pod(&permit, keep)).await;
+        let server = match dialled
+            .map_err(Error::from)
+            .and_then(|dialled| Ok(dialled?))
+        {
             Ok(server) => server,
             Err(error) => {
-                request.refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
-                return Err(error.into());
+                request.refuse(error.status(), &error.to_string());
+                return Err(error);
             }
         };
         let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;

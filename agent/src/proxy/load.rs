@@ -1,17 +1,14 @@
 //! Least requests of two choices: of two endpoints picked at random, the one with fewer open
 //! connections from this node.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::SocketAddr, sync::Arc};
 
+use super::counts::{CountGuard, Counts};
 use crate::discovery::model::Endpoint;
 
-/// Open connections by endpoint. Bounded by the connections that are open.
+/// Open connections by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Load(Mutex<HashMap<SocketAddr, usize>>);
+pub(super) struct Load(Arc<Counts<SocketAddr>>);
 
 impl Load {
     /// The index of the endpoint to take; `endpoints` has at least one.
@@ -23,13 +20,12 @@ impl Load {
         let first = rand::random_range(0..endpoints.len());
         // Another one than the first, each as likely.
         let second = (first + rand::random_range(1..endpoints.len())) % endpoints.len();
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = |index: usize| {
+        let address = |index: usize| {
             let endpoint = endpoints[index];
-            let address = SocketAddr::new(endpoint.address, endpoint.port);
-            counts.get(&address).copied().unwrap_or(0)
+            SocketAddr::new(endpoint.address, endpoint.port)
         };
-        if open(second) < open(first) {
+        let (open_first, open_second) = self.0.of_both(&address(first), &address(second));
+        if open_second < open_first {
             second
         } else {
             first
@@ -38,32 +34,8 @@ impl Load {
 
     /// Counts a connection to an endpoint until the guard is dropped.
     #[must_use]
-    pub(super) fn count(self: &Arc<Self>, endpoint: SocketAddr) -> LoadGuard {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(endpoint).or_default() += 1;
-        LoadGuard {
-            load: self.clone(),
-            endpoint,
-        }
-    }
-}
-
-/// A connection that counts.
-#[derive(Debug)]
-pub(super) struct LoadGuard {
-    load: Arc<Load>,
-    endpoint: SocketAddr,
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        let mut counts = self.load.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.endpoint);
-            }
-        }
+    pub(super) fn count(&self, endpoint: SocketAddr) -> CountGuard<SocketAddr> {
+        self.0.count(endpoint)
     }
 }
 
@@ -82,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_busier_of_two_is_never_taken() {
-        let load = Arc::new(Load::default());
+        let load = Load::default();
         let (idle, busy) = (endpoint(1), endpoint(2));
         let _open = load.count(SocketAddr::new(busy.address, busy.port));
         for _ in 0..100 {
@@ -92,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_idle_endpoint_is_taken_sometimes() {
-        let load = Arc::new(Load::default());
+        let load = Load::default();
         let endpoints: Vec<Endpoint> = (0..4).map(endpoint).collect();
         let endpoints: Vec<&Endpoint> = endpoints.iter().collect();
         let mut taken = [false; 4];
@@ -101,16 +73,5 @@ mod tests {
             taken[load.choose(&endpoints)] = true;
         }
         assert_eq!(taken, [true; 4]);
-    }
-
-    #[test]
-    fn a_closed_connection_leaves_nothing_behind() {
-        let load = Arc::new(Load::default());
-        let address = SocketAddr::from(([10, 0, 0, 1], 80));
-        let (first, second) = (load.count(address), load.count(address));
-        drop(first);
-        assert_eq!(load.0.lock().unwrap().get(&address), Some(&1));
-        drop(second);
-        assert!(load.0.lock().unwrap().is_empty());
     }
 }

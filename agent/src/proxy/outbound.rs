@@ -9,9 +9,9 @@ use super::{
     connections::{ConnectionGuard, OpenConnection, RegisterError},
     connector,
     copy::{ResetOnDrop, TcpSide, copy_tcp, copy_tunnel},
+    counts::CountGuard,
     dial,
     error::{Error, ended, finish},
-    load::LoadGuard,
     route::{self, Request, Route},
 };
 use crate::{
@@ -88,7 +88,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn count_load(&self) -> Option<LoadGuard> {
+    fn count_load(&self) -> Option<CountGuard<SocketAddr>> {
         self.request
             .service
             .as_ref()
@@ -137,7 +137,7 @@ impl Exchange {
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = dial::to_pod(&permit, keep).await?;
+        let server = guard.unless_closed(dial::to_pod(&permit, keep)).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -160,7 +160,9 @@ impl Exchange {
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = self.open_stream(destination, via).await?;
+        let stream = guard
+            .unless_closed(self.open_stream(destination, via))
+            .await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -221,7 +223,8 @@ impl Exchange {
             .node_addresses
             .contains(&self.request.address.ip());
         let keep = (!is_own).then_some(self.peer.ip());
-        let server = dial::outside(self.request.address, keep).await?;
+        let dialled = dial::outside(self.request.address, keep);
+        let server = guard.unless_closed(dialled).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }

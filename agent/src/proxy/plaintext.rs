@@ -72,7 +72,8 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             transfer: transfer.clone(),
         };
         let guard = proxy.connections.register(open, &snapshot)?;
-        let server = dial::to_pod(&permit, Some(peer.ip())).await?;
+        let dialled = dial::to_pod(&permit, Some(peer.ip()));
+        let server = guard.unless_closed(dialled).await??;
         let copied = copy_tcp(client, server, &transfer, guard.token()).await;
         ended(&guard, copied)
     };

@@ -73,6 +73,17 @@ fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
     let new_destination = with_account(&destination, "other");
 
     type Verdict = Result<(), Denied>;
+    let unenrolled = OpenConnection {
+        destination: Some(left(&destination)),
+        ..open.clone()
+    };
+    let of_nobody = OpenConnection {
+        destination: None,
+        ..open.clone()
+    };
+    let joined = || CloseReason::JoinedMesh {
+        workload: destination.name.clone(),
+    };
     let case = |name: &str,
                 connection: &OpenConnection,
                 known: &[Arc<Workload>],
@@ -80,6 +91,12 @@ fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
                 expected: Option<CloseReason>| {
         let present = Present {
             workload: |uid: &WorkloadUid| known.iter().find(|workload| workload.uid == *uid),
+            holder: |address| {
+                let mut servers = known
+                    .iter()
+                    .filter(|workload| workload.node.as_ref() == NODE);
+                servers.find(|_| address == connection.destination_address.ip())
+            },
             evaluate: |_: &Connection<'_>| policy.clone(),
         };
         assert_eq!(check(&present, NODE, connection).err(), expected, "{name}");
@@ -128,6 +145,35 @@ fn a_connection_stays_while_its_ends_are_who_they_were_and_policy_allows_it() {
             workload: workload.name.clone(),
         };
         case(name, &open, &pods, Ok(()), Some(reason));
+    }
+    for (name, connection, server, expected) in [
+        (
+            "the server joined the mesh",
+            &unenrolled,
+            &destination,
+            Some(joined()),
+        ),
+        (
+            "the server is still outside",
+            &unenrolled,
+            &left(&destination),
+            None,
+        ),
+        (
+            "an unknown server turns out to be enrolled",
+            &of_nobody,
+            &destination,
+            Some(joined()),
+        ),
+        (
+            "an unknown server turns out not to be",
+            &of_nobody,
+            &left(&destination),
+            None,
+        ),
+    ] {
+        let pods = [source.clone(), server.clone()];
+        case(name, connection, &pods, denied(), expected);
     }
     case(
         "the client has another service account",
@@ -190,6 +236,7 @@ fn policy_is_asked_about_the_connection_as_it_is() {
     let known = open.destination.clone().unwrap();
     let present = Present {
         workload: |_: &WorkloadUid| Some(&known),
+        holder: |_| None,
         evaluate: |asked: &Connection<'_>| {
             assert_eq!(asked.source, open.source_identity.as_ref());
             assert_eq!(asked.source_address, IpAddr::from([10, 0, 0, 1]));
@@ -226,6 +273,19 @@ async fn a_closed_connection_is_told_why_and_only_it() {
     );
     assert_eq!(guards[1].closed_by(), None);
     assert!(!guards[1].token().is_cancelled());
+}
+
+#[tokio::test]
+async fn what_a_connection_waits_for_is_given_up_when_it_must_end() {
+    let connections = connections(10);
+    let guard = connections
+        .register(unrelated(), &Snapshot::default())
+        .unwrap();
+    assert_eq!(guard.unless_closed(async { 7 }).await, Ok(7));
+    let (waited, closed) = tokio::join!(guard.unless_closed(std::future::pending::<()>()), async {
+        connections.close_all(&CloseReason::Drained)
+    });
+    assert_eq!((waited, closed), (Err(CloseReason::Drained), 1));
 }
 
 #[test]

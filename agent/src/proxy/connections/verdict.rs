@@ -1,6 +1,6 @@
 //! Whether an open connection may stay. Pure.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use super::OpenConnection;
 use crate::{
@@ -53,6 +53,13 @@ pub enum CloseReason {
         /// The pod.
         workload: ObjectName,
     },
+    /// The server's pod is captured now: it has a right to mutual TLS and to its policies, and the
+    /// connection was made without.
+    #[error("the server's workload {workload} joined the mesh, and the connection is plaintext")]
+    JoinedMesh {
+        /// The pod.
+        workload: ObjectName,
+    },
     /// The pod runs as another service account than the connection was authorised for.
     #[error("the {end}'s workload {workload} is {now} now, who wasn't authorised")]
     IdentityChanged {
@@ -63,6 +70,9 @@ pub enum CloseReason {
         /// Who it is now.
         now: Identity,
     },
+    /// The agent stops, and the connection went on for longer than it may then.
+    #[error("the agent stopped, and the connection was still open when --drain had passed")]
+    Drained,
 }
 
 impl CloseReason {
@@ -71,7 +81,9 @@ impl CloseReason {
     pub fn outcome(&self) -> Outcome<'_> {
         let flags = match self {
             Self::Denied(denied) => return Outcome::Denied(denied),
-            Self::Gone { .. } | Self::LeftMesh { .. } => ResponseFlags::None,
+            Self::Gone { .. } | Self::LeftMesh { .. } | Self::JoinedMesh { .. } | Self::Drained => {
+                ResponseFlags::None
+            }
             Self::IdentityChanged { .. } => ResponseFlags::IdentityError,
         };
         Outcome::Failed { flags, error: self }
@@ -79,9 +91,11 @@ impl CloseReason {
 }
 
 /// What [`check`] asks about the present.
-pub(super) struct Present<W, P> {
+pub(super) struct Present<W, A, P> {
     /// The workload that has this uid.
     pub(super) workload: W,
+    /// The workload that has this address.
+    pub(super) holder: A,
     /// Whether policy allows a connection.
     pub(super) evaluate: P,
 }
@@ -94,6 +108,7 @@ pub(super) fn check_in(
 ) -> Result<(), CloseReason> {
     let present = Present {
         workload: |uid: &WorkloadUid| snapshot.workload(uid),
+        holder: |address| snapshot.workload_by_address(address),
         evaluate: |connection: &Connection<'_>| {
             // The permit is for dialling, which is long done.
             policy::evaluate(snapshot.policies(), connection).map(drop)
@@ -105,13 +120,14 @@ pub(super) fn check_in(
 /// Whether a connection of the agent of `node` may stay.
 ///
 /// Policy is decided by the agent of the server's node, so only for a server on `node`.
-pub(super) fn check<'a, W, P>(
-    present: &Present<W, P>,
+pub(super) fn check<'a, W, A, P>(
+    present: &Present<W, A, P>,
     node: &str,
     connection: &OpenConnection,
 ) -> Result<(), CloseReason>
 where
     W: Fn(&WorkloadUid) -> Option<&'a Arc<Workload>>,
+    A: Fn(IpAddr) -> Option<&'a Arc<Workload>>,
     P: Fn(&Connection<'_>) -> Result<(), Denied>,
 {
     let still_there = |end, before: &Arc<Workload>| match (present.workload)(&before.uid) {
@@ -133,11 +149,23 @@ where
     if let Some(source) = &connection.source {
         still_there(End::Source, source)?;
     }
-    let Some(destination) = &connection.destination else {
-        return Ok(());
+    let joined = |now: &Workload| match now.is_enrolled() {
+        true => Err(CloseReason::JoinedMesh {
+            workload: now.name.clone(),
+        }),
+        false => Ok(()),
     };
-    let destination = still_there(End::Destination, destination)?;
-    if *destination.node != *node {
+    let Some(before) = &connection.destination else {
+        // An address of nobody's when the connection was decided.
+        let holder = (present.holder)(connection.destination_address.ip());
+        return holder.map_or(Ok(()), |now| joined(now));
+    };
+    let destination = still_there(End::Destination, before)?;
+    if !before.is_enrolled() {
+        joined(destination)?;
+    }
+    // Policies are for pods that are captured.
+    if *destination.node != *node || !destination.is_enrolled() {
         return Ok(());
     }
     (present.evaluate)(&Connection {
