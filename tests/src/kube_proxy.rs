@@ -68,7 +68,8 @@ fn rules(services: &[Service], pods: Prefix) -> String {
     } = table;
     format!(
         "*nat\n\
-         :KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n{chains}\
+         :KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
+         :KUBE-MARK-MASQ - [0:0]\n{chains}\
          -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" \
@@ -76,7 +77,8 @@ fn rules(services: &[Service], pods: Prefix) -> String {
          -A KUBE-POSTROUTING -m mark ! --mark {MASQUERADE} -j RETURN\n\
          -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000\n\
          -A KUBE-POSTROUTING -j MASQUERADE --random-fully\n\
-         -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n{nat}COMMIT\n\
+         -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n{nat}\
+         -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\nCOMMIT\n\
          *filter\n\
          :KUBE-FORWARD - [0:0]\n:KUBE-SERVICES - [0:0]\n\
          -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD\n\
@@ -117,6 +119,14 @@ impl Rules {
             self.chains += &format!(":{chain} - [0:0]\n");
             self.nat += &format!("-A KUBE-SERVICES {at} -j {chain}\n");
             self.nat += &format!("-A {chain} ! -s {} {at} -j KUBE-MARK-MASQ\n", self.pods);
+            if let Some(node_port) = port.node_port {
+                let external = format!("KUBE-EXT-{number}-{index}");
+                self.chains += &format!(":{external} - [0:0]\n");
+                self.nat += &format!(
+                    "-A KUBE-NODEPORTS -p tcp -m tcp --dport {node_port} -j {external}\n\
+                     -A {external} -j KUBE-MARK-MASQ\n-A {external} -j {chain}\n"
+                );
+            }
             for (position, endpoint) in endpoints.iter().enumerate() {
                 let separate = format!("KUBE-SEP-{number}-{index}-{position}");
                 let left = endpoints.len() - position;

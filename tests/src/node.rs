@@ -116,6 +116,14 @@ impl Node {
         kube_proxy::install(self, &proxied)
     }
 
+    /// Writes a setting of the node; `name` is a path below `/proc/sys/net`.
+    ///
+    /// # Errors
+    /// If the kernel has no such setting, or refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        ip::sysctl(self.namespace(), &[(name.into(), value)])
+    }
+
     /// Gives a namespace that exists its interfaces, except the wire's, and settings.
     pub(crate) fn set_up(shared: &Arc<Shared>, name: &str, index: u8) -> Result<Node> {
         let addresses = shared

@@ -183,11 +183,15 @@ fn parse(file: &[u8]) -> std::result::Result<Vec<Packet>, &'static str> {
 
 /// The IP packet in a frame, if there is a whole one.
 fn packet(time: Duration, link: LinkType, frame: &[u8]) -> Option<Packet> {
-    let (header, protocol_at) = match link {
+    let (mut header, mut protocol_at) = match link {
         LinkType::Ethernet => (14, 12),
         LinkType::Cooked => (16, 14),
         LinkType::Cooked2 => (20, 0),
     };
+    // VLAN tags: what they hide is still to be found.
+    while matches!(be16(frame, protocol_at)?, 0x8100 | 0x88a8) {
+        (header, protocol_at) = (header + 4, header + 2);
+    }
     let ip = frame.get(header..)?;
     let (source, destination, protocol, body) = match be16(frame, protocol_at)? {
         0x0800 => ipv4(ip)?,

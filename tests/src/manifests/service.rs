@@ -28,6 +28,7 @@ pub(crate) struct Port {
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) target: u16,
+    pub(crate) node_port: Option<u16>,
 }
 
 /// A pod behind a service.
@@ -90,8 +91,24 @@ impl Service {
             name: name.into(),
             port,
             target,
+            node_port: None,
         });
         self
+    }
+
+    /// Opens the port that was added last on every node too, with `externalTrafficPolicy:
+    /// Cluster`: a Service of type `NodePort`.
+    ///
+    /// # Panics
+    /// If no port was added.
+    #[must_use]
+    #[track_caller]
+    pub fn node_port(mut self, node_port: u16) -> Service {
+        let Some(last) = self.ports.last_mut() else {
+            panic!("service {} has no port to open on nodes", self.name);
+        };
+        last.node_port = Some(node_port);
+        self.spec("type", "NodePort")
     }
 
     /// Adds a pod that is ready.
@@ -208,6 +225,7 @@ impl Service {
         let ports = self.ports.iter().map(|port| {
             json!({
                 "name": port.name, "port": port.port, "targetPort": port.target, "protocol": "TCP",
+                "nodePort": port.node_port,
             })
         });
         let first = self

@@ -127,17 +127,10 @@ enum Mode {
         #[arg(long, default_value_t = 1)]
         bytes: u64,
     },
-    /// Sends TCP SYNs with any source address, through a raw socket.
+    /// Sends TCP SYNs with any source address, in any dress, through a raw socket.
     ForgeSyn {
-        /// The source that the packets claim.
-        #[arg(long)]
-        source: SocketAddr,
-        /// Where they go.
-        #[arg(long)]
-        destination: SocketAddr,
-        /// How many.
-        #[arg(long, default_value_t = 1)]
-        count: u32,
+        #[command(flatten)]
+        forgery: forge::Forgery,
     },
 }
 
@@ -232,11 +225,7 @@ fn main() -> anyhow::Result<()> {
         Mode::ObserveClient { client, bytes } => {
             client::run(&client, |stream| client::observe(stream, bytes))
         }
-        Mode::ForgeSyn {
-            source,
-            destination,
-            count,
-        } => report(&forge::send(source, destination, count)?),
+        Mode::ForgeSyn { forgery } => report(&forge::send(&forgery)?),
     }
 }
 
