@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     maps::{FLOWS, INTERFACES, OLDER, WORKLOADS},
-    packet::{self, Packet, Payload, Segment},
+    packet::{self, Content, Packet, Segment},
     socket::{self, Assigned},
     to_pod, verdict,
 };
@@ -57,9 +57,10 @@ pub fn turned_back_before(
     interface: &InterfaceValue,
     packet: &Packet,
 ) -> Option<Verdict> {
-    let Payload::Tcp(segment) = &packet.payload else {
+    if packet.content != Content::Tcp {
         return None;
-    };
+    }
+    let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
     // SAFETY: the maps' values are plain data, written whole.
     let (captured, enrolled) = unsafe { (FLOWS.get(&flow), WORKLOADS.get(packet.destination)) };
@@ -115,13 +116,11 @@ pub fn marked(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) -
     if is_bridge_port(interface) {
         return to_bridge(ctx, interface, listener);
     }
-    let packet = match packet::parse(ctx, interface) {
-        Ok(packet) => packet,
-        Err(_) => return Verdict::Drop(Counter::DroppedMalformed),
-    };
-    let Payload::Tcp(segment) = &packet.payload else {
+    let packet = packet::parse(ctx, interface);
+    if packet.content != Content::Tcp {
         return Verdict::Drop(Counter::DroppedMalformed);
-    };
+    }
+    let segment = &packet.segment;
     match socket::assign_marked(ctx, &packet, segment) {
         Assigned::Done => to_host(ctx, listener, Counter::CapturedSocket),
         Assigned::NoSocket => {

@@ -28,12 +28,11 @@ fn examine(ctx: &TcContext) -> Verdict {
         (None, Some(interface)) if interface.flags & INTERFACE_LOOPBACK != 0 => {
             Verdict::Pass(Counter::NotDiverted)
         }
-        (None, Some(interface)) => match packet::parse(ctx, interface) {
-            Ok(packet) => deliver::turned_back_before(ctx, interface, &packet)
-                .unwrap_or(Verdict::Pass(Counter::NotDiverted)),
-            // Not for a pod, or `to_pod` will see to it.
-            Err(_) => Verdict::Pass(Counter::NotDiverted),
-        },
+        (None, Some(interface)) => {
+            let packet = packet::parse(ctx, interface);
+            deliver::turned_back_before(ctx, interface, &packet)
+                .unwrap_or(Verdict::Pass(Counter::NotDiverted))
+        }
         (None, None) => Verdict::Pass(Counter::NotDiverted),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, SERVICES, SOURCES,
         WORKLOADS,
     },
-    packet::{self, Packet, Payload, Segment},
+    packet::{self, Content, Packet, Segment},
     socket, verdict,
 };
 
@@ -49,13 +49,12 @@ fn examine(ctx: &TcContext) -> Verdict {
     // SAFETY: reads the clock.
     let now = unsafe { bpf_ktime_get_ns() };
     let standing = capture::standing(interface, configuration, now);
-    let packet = match packet::parse(ctx, interface) {
-        Ok(packet) => packet,
-        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
-        // Frames that we can't read are a pod's own business until it is enrolled.
-        Err(_) if standing == Standing::NotEnrolled => return Verdict::Pass(Counter::NotEnrolled),
-        Err(counter) => return Verdict::Drop(counter),
-    };
+    let packet = packet::parse(ctx, interface);
+    match packet.content {
+        Content::NotIp => return Verdict::Pass(Counter::NotIp),
+        Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed),
+        Content::Tcp | Content::Fragment | Content::Other => {}
+    }
     match standing {
         Standing::Unknown(syn) => unknown(ctx, interface, &packet, syn),
         Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet),
@@ -66,9 +65,10 @@ fn examine(ctx: &TcContext) -> Verdict {
 /// A pod that isn't known yet, or no longer. What it has open with the agent goes on there.
 #[inline(always)]
 fn unknown(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet, syn: Verdict) -> Verdict {
-    let Payload::Tcp(segment) = &packet.payload else {
+    if packet.content != Content::Tcp {
         return Verdict::Pass(Counter::NotTcp);
-    };
+    }
+    let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
     if !segment.opens()
         && let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow)
@@ -109,11 +109,12 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
     if !is_own_source(index, packet) && !packet::is_link_scope(&packet.source) {
         return Verdict::Drop(Counter::DroppedForgedSource);
     }
-    let segment = match &packet.payload {
-        Payload::Tcp(segment) => segment,
-        Payload::Fragment => return Verdict::Drop(Counter::DroppedFragment),
-        Payload::Other => return Verdict::Pass(Counter::NotTcp),
-    };
+    match packet.content {
+        Content::Tcp => {}
+        Content::Fragment => return Verdict::Drop(Counter::DroppedFragment),
+        _ => return Verdict::Pass(Counter::NotTcp),
+    }
+    let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
     if let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow) {
         return verdict;

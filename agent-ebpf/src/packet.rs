@@ -1,9 +1,6 @@
 //! Parsing: from a packet to the few facts that decide about it.
 
-use ambit_common::{
-    counter::Counter,
-    map::{Address, FlowKey, INTERFACE_NO_LINK_HEADER, InterfaceValue},
-};
+use ambit_common::map::{Address, FlowKey, INTERFACE_NO_LINK_HEADER, InterfaceValue};
 use aya_ebpf::programs::TcContext;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -24,19 +21,30 @@ const FLAG_SYN: u8 = 0x02;
 const FLAG_ACK: u8 = 0x10;
 
 /// What could be read of a packet.
+///
+/// Every field has a value whatever the content is, so that the verifier never meets one that
+/// wasn't written.
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
     pub is_ipv6: bool,
-    pub payload: Payload,
+    pub content: Content,
+    /// The TCP facts if the content is [`Content::Tcp`], else zeros.
+    pub segment: Segment,
 }
 
-/// What an IP packet carries.
-pub enum Payload {
-    Tcp(Segment),
-    /// A TCP fragment: its ports are elsewhere.
+/// What a frame carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Tcp,
+    /// A fragment of TCP, or of what may be TCP: its ports are elsewhere.
     Fragment,
+    /// Another IP packet.
     Other,
+    /// ARP and the like.
+    NotIp,
+    /// Headers that can't be read.
+    Malformed,
 }
 
 /// The TCP facts.
@@ -79,56 +87,60 @@ impl Packet {
     }
 }
 
-/// Reads a packet. `Err` says what to count: [`Counter::NotIp`] or
-/// [`Counter::DroppedMalformed`].
+/// Reads a packet.
 #[inline(always)]
-pub fn parse(ctx: &TcContext, interface: &InterfaceValue) -> Result<Packet, Counter> {
+pub fn parse(ctx: &TcContext, interface: &InterfaceValue) -> Packet {
     let network = if interface.flags & INTERFACE_NO_LINK_HEADER != 0 {
         0
     } else {
         ETHERNET_HEADER
     };
-    // SAFETY: the context pointer is the kernel's and valid for the program's run.
-    let protocol = unsafe { (*ctx.skb.skb).protocol } as u16;
-    match u16::from_be(protocol) {
-        ETHERTYPE_IPV4 => parse_ipv4(ctx, network),
-        ETHERTYPE_IPV6 => parse_ipv6(ctx, network),
-        ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => Err(Counter::DroppedMalformed),
-        _ => Err(Counter::NotIp),
-    }
-}
-
-#[inline(always)]
-fn parse_ipv4(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
-    let header: [u8; 20] = ctx.load(network).map_err(|_| Counter::DroppedMalformed)?;
-    let mut packet = Packet {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        destination: mapped([header[16], header[17], header[18], header[19]]),
-        is_ipv6: false,
-        payload: Payload::Other,
-    };
-    if header[9] != PROTOCOL_TCP {
-        return Ok(packet);
-    }
-    // More fragments, or an offset: RFC 791.
-    packet.payload = if header[6] & 0x3f != 0 || header[7] != 0 {
-        Payload::Fragment
-    } else {
-        let length = ((header[0] & 0x0f) as usize) * 4;
-        Payload::Tcp(parse_tcp(ctx, network + length)?)
-    };
-    Ok(packet)
-}
-
-#[inline(always)]
-fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
-    let header: [u8; IPV6_HEADER] = ctx.load(network).map_err(|_| Counter::DroppedMalformed)?;
     let mut packet = Packet {
         source: [0; 16],
         destination: [0; 16],
-        is_ipv6: true,
-        payload: Payload::Other,
+        is_ipv6: false,
+        content: Content::NotIp,
+        segment: Segment {
+            source_port: 0,
+            destination_port: 0,
+            flags: 0,
+        },
     };
+    // SAFETY: the context pointer is the kernel's and valid for the program's run.
+    let protocol = unsafe { (*ctx.skb.skb).protocol } as u16;
+    packet.content = match u16::from_be(protocol) {
+        ETHERTYPE_IPV4 => parse_ipv4(ctx, network, &mut packet),
+        ETHERTYPE_IPV6 => parse_ipv6(ctx, network, &mut packet),
+        ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => Content::Malformed,
+        _ => Content::NotIp,
+    };
+    packet
+}
+
+#[inline(always)]
+fn parse_ipv4(ctx: &TcContext, network: usize, packet: &mut Packet) -> Content {
+    let Ok(header) = ctx.load::<[u8; 20]>(network) else {
+        return Content::Malformed;
+    };
+    packet.source = mapped([header[12], header[13], header[14], header[15]]);
+    packet.destination = mapped([header[16], header[17], header[18], header[19]]);
+    if header[9] != PROTOCOL_TCP {
+        return Content::Other;
+    }
+    // More fragments, or an offset: RFC 791.
+    if header[6] & 0x3f != 0 || header[7] != 0 {
+        return Content::Fragment;
+    }
+    let length = ((header[0] & 0x0f) as usize) * 4;
+    parse_tcp(ctx, network + length, packet)
+}
+
+#[inline(always)]
+fn parse_ipv6(ctx: &TcContext, network: usize, packet: &mut Packet) -> Content {
+    let Ok(header) = ctx.load::<[u8; IPV6_HEADER]>(network) else {
+        return Content::Malformed;
+    };
+    packet.is_ipv6 = true;
     packet.source.copy_from_slice(&header[8..24]);
     packet.destination.copy_from_slice(&header[24..40]);
 
@@ -136,25 +148,21 @@ fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
     let mut offset = network + IPV6_HEADER;
     for _ in 0..MAX_EXTENSION_HEADERS {
         match next {
-            PROTOCOL_TCP => {
-                packet.payload = Payload::Tcp(parse_tcp(ctx, offset)?);
-                return Ok(packet);
-            }
+            PROTOCOL_TCP => return parse_tcp(ctx, offset, packet),
             // Hop-by-hop, routing, destination options, authentication, fragment.
             0 | 43 | 60 | 51 | 44 => {}
-            _ => return Ok(packet),
+            _ => return Content::Other,
         }
-        let extension: [u8; 8] = ctx.load(offset).map_err(|_| Counter::DroppedMalformed)?;
-        if next == 44 {
-            let is_whole = extension[2] == 0 && extension[3] & 0xf9 == 0;
-            if !is_whole {
-                // Behind further extension headers TCP may follow, in this fragment or another.
-                packet.payload = match extension[0] {
-                    PROTOCOL_TCP | 0 | 43 | 44 | 51 | 60 => Payload::Fragment,
-                    _ => Payload::Other,
-                };
-                return Ok(packet);
-            }
+        let Ok(extension) = ctx.load::<[u8; 8]>(offset) else {
+            return Content::Malformed;
+        };
+        let is_part = next == 44 && (extension[2] != 0 || extension[3] & 0xf9 != 0);
+        if is_part {
+            // Behind further extension headers TCP may follow, in this fragment or another.
+            return match extension[0] {
+                PROTOCOL_TCP | 0 | 43 | 44 | 51 | 60 => Content::Fragment,
+                _ => Content::Other,
+            };
         }
         offset += match next {
             44 => 8,
@@ -163,17 +171,20 @@ fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Counter> {
         };
         next = extension[0];
     }
-    Err(Counter::DroppedMalformed)
+    Content::Malformed
 }
 
 #[inline(always)]
-fn parse_tcp(ctx: &TcContext, offset: usize) -> Result<Segment, Counter> {
-    let header: [u8; 14] = ctx.load(offset).map_err(|_| Counter::DroppedMalformed)?;
-    Ok(Segment {
+fn parse_tcp(ctx: &TcContext, offset: usize, packet: &mut Packet) -> Content {
+    let Ok(header) = ctx.load::<[u8; 14]>(offset) else {
+        return Content::Malformed;
+    };
+    packet.segment = Segment {
         source_port: u16::from_be_bytes([header[0], header[1]]),
         destination_port: u16::from_be_bytes([header[2], header[3]]),
         flags: header[13],
-    })
+    };
+    Content::Tcp
 }
 
 /// An IPv4 address as an IPv4-mapped IPv6 one.

@@ -15,7 +15,7 @@ use crate::{
     deliver,
     from_pod::is_excluded_port,
     maps::{CONFIGURATION, FLOWS, INTERFACES, NODE_ADDRESSES, WORKLOADS},
-    packet::{self, Packet, Payload, Segment},
+    packet::{self, Content, Packet, Segment},
     socket, verdict,
 };
 
@@ -47,16 +47,15 @@ fn examine(ctx: &TcContext) -> Verdict {
     if standing == Standing::NotEnrolled {
         return Verdict::Pass(Counter::NotEnrolled);
     }
-    let packet = match packet::parse(ctx, interface) {
-        Ok(packet) => packet,
-        Err(Counter::NotIp) => return Verdict::Pass(Counter::NotIp),
-        Err(counter) => return Verdict::Drop(counter),
-    };
-    let segment = match &packet.payload {
-        Payload::Tcp(segment) => segment,
-        Payload::Fragment => return Verdict::Drop(Counter::DroppedFragment),
-        Payload::Other => return Verdict::Pass(Counter::NotTcp),
-    };
+    let packet = packet::parse(ctx, interface);
+    match packet.content {
+        Content::Tcp => {}
+        Content::Fragment => return Verdict::Drop(Counter::DroppedFragment),
+        Content::Other => return Verdict::Pass(Counter::NotTcp),
+        Content::NotIp => return Verdict::Pass(Counter::NotIp),
+        Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed),
+    }
+    let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
     if let Some(counter) = sent_by_node(ctx) {
         if counter == Counter::FromAgent && segment.opens() && standing == Standing::Enrolled {
