@@ -203,8 +203,8 @@ impl AdminSource for Operator {
             .iter()
             .map(|problem| ProblemView {
                 source: problem.file.display().to_string(),
-                object: None,
-                field: None,
+                object: problem.kind.object(),
+                field: problem.kind.field().map(str::to_owned),
                 message: problem.kind.to_string(),
             })
             .collect()
