@@ -79,7 +79,14 @@ struct Series {
 struct Live {
     series: Arc<Series>,
     transfer: Arc<Transfer>,
-    counted: Transfer,
+    counted: Counted,
+}
+
+/// What of a transfer is in its series already.
+#[derive(Debug, Default)]
+struct Counted {
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Live {
@@ -155,7 +162,7 @@ impl Traffic {
         let live = Arc::new(Live {
             series,
             transfer,
-            counted: Transfer::default(),
+            counted: Counted::default(),
         });
         let key = self.live.insert(live.clone());
         Opened { key, live }
