@@ -63,6 +63,7 @@ const CUT_OFF: Duration = Duration::from_secs(1);
 pub struct Proxy {
     node: Arc<str>,
     cluster: Arc<str>,
+    cluster_domain: Arc<str>,
     store: Arc<Store>,
     certificates: Certificates,
     server_certificates: ServerCertificates,
@@ -84,6 +85,8 @@ pub struct Parts {
     pub node: Arc<str>,
     /// The cluster's name, for telemetry.
     pub cluster: Arc<str>,
+    /// The end of services' DNS names.
+    pub cluster_domain: Arc<str>,
     /// What is known.
     pub store: Arc<Store>,
     /// Certificates of local workloads.
@@ -102,6 +105,7 @@ impl Proxy {
         Arc::new(Self {
             node: parts.node,
             cluster: parts.cluster,
+            cluster_domain: parts.cluster_domain,
             store: parts.store,
             server_certificates: ServerCertificates::new(parts.certificates.clone()),
             certificates: parts.certificates,

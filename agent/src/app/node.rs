@@ -41,6 +41,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// The cluster's name in telemetry.
     pub cluster: Arc<str>,
+    /// The end of services' DNS names.
+    pub cluster_domain: Arc<str>,
     /// Trust domain of all identities.
     pub trust_domain: Arc<str>,
     /// The certificate authority.
@@ -70,6 +72,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let captured = readiness.condition("capture");
     let metrics = Metrics::new(MetricsOptions {
         cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
@@ -94,6 +97,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let proxy = Proxy::new(Parts {
         node: settings.node.clone(),
         cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         store: store.clone(),
         certificates: certificates.clone(),
         connections: connections.clone(),

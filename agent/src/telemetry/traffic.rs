@@ -151,8 +151,7 @@ impl Traffic {
 
     /// The service's DNS name.
     pub(super) fn service_host(&self, service: &ObjectName) -> String {
-        let ObjectName { namespace, name } = service;
-        format!("{name}.{namespace}.svc.{}", self.cluster_domain)
+        service.service_host(&self.cluster_domain)
     }
 
     /// Counts a connection as opened, and its bytes from here on.
