@@ -144,8 +144,8 @@ impl Certificates {
     }
 
     /// The valid certificate of an identity if it is there already. Fetches nothing.
-    #[must_use]
-    pub fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
+    #[cfg(test)]
+    fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
         let entries = self.lock();
         let progress = entries.get(identity)?.progress.borrow();
         self.valid(&progress)
