@@ -65,6 +65,7 @@ pub struct Proxy {
     bound: BoundPods,
     node: Arc<str>,
     cluster: Arc<str>,
+    cluster_domain: Arc<str>,
     store: Arc<Store>,
     certificates: Certificates,
     server_certificates: ServerCertificates,
@@ -88,6 +89,8 @@ pub struct Parts {
     pub node: Arc<str>,
     /// The cluster's name, for telemetry.
     pub cluster: Arc<str>,
+    /// The end of services' DNS names.
+    pub cluster_domain: Arc<str>,
     /// What is known.
     pub store: Arc<Store>,
     /// Certificates of local workloads.
@@ -107,6 +110,7 @@ impl Proxy {
             bound: parts.bound,
             node: parts.node,
             cluster: parts.cluster,
+            cluster_domain: parts.cluster_domain,
             store: parts.store,
             server_certificates: ServerCertificates::new(parts.certificates.clone()),
             certificates: parts.certificates,

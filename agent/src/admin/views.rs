@@ -110,7 +110,7 @@ pub struct CertificateView {
 /// An object that can't be used as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemView {
-    /// The file, or the API server.
+    /// The file, the API server, or what several objects are at odds about.
     pub source: String,
     /// Kind, namespace and name, as far as they could be read.
     pub object: Option<String>,

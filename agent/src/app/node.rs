@@ -1,6 +1,11 @@
 //! `ambit node`: the agent of a node.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use ambit_common::capture::Listener;
 use anyhow::{Context, Result};
@@ -17,6 +22,7 @@ use crate::{
     capture::{self, BoundPods, Capture},
     discovery::{
         directory::{Directory, Problems},
+        model::ObjectName,
         store::{Snapshot, Store},
     },
     identity::{
@@ -41,6 +47,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// The cluster's name in telemetry.
     pub cluster: Arc<str>,
+    /// The end of services' DNS names.
+    pub cluster_domain: Arc<str>,
     /// Trust domain of all identities.
     pub trust_domain: Arc<str>,
     /// The certificate authority.
@@ -70,6 +78,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let captured = readiness.condition("capture");
     let metrics = Metrics::new(MetricsOptions {
         cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
@@ -96,6 +105,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         bound: bound.clone(),
         node: settings.node.clone(),
         cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         store: store.clone(),
         certificates: certificates.clone(),
         connections: connections.clone(),
@@ -201,15 +211,30 @@ impl AdminSource for Operator {
 
     fn problems(&self) -> Vec<ProblemView> {
         let problems = self.problems.list();
-        problems
-            .iter()
-            .map(|problem| ProblemView {
-                source: problem.file.display().to_string(),
-                object: None,
-                field: None,
-                message: problem.kind.to_string(),
-            })
-            .collect()
+        let snapshot = self.store.snapshot();
+        let contested = snapshot
+            .contested_addresses()
+            .map(|(address, pods)| contested_view(address, pods));
+        let of_objects = problems.iter().map(|problem| ProblemView {
+            source: problem.file.display().to_string(),
+            object: problem.kind.object(),
+            field: problem.kind.field().map(str::to_owned),
+            message: problem.kind.to_string(),
+        });
+        of_objects.chain(contested).collect()
+    }
+}
+
+fn contested_view(address: IpAddr, pods: &[ObjectName]) -> ProblemView {
+    let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
+    ProblemView {
+        source: "addresses of pods".to_owned(),
+        object: pods.first().map(|first| format!("Pod {first}")),
+        field: Some("status.podIPs".to_owned()),
+        message: format!(
+            "{address} is claimed by {}: the first has it",
+            pods.join(", ")
+        ),
     }
 }
 

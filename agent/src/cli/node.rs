@@ -10,6 +10,7 @@ use crate::{
     app,
     capture::{self, attach::Mechanism},
     identity::ca_client,
+    proxy::connections::DEFAULT_LIMIT,
     telemetry::logging::Logging,
 };
 
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// The cluster's name in telemetry.
     #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
     cluster: String,
+    /// The end of services' DNS names, as in front.shop.svc.cluster.local.
+    #[arg(long, env = "AMBIT_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
     /// Trust domain of all identities.
     #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -75,7 +79,7 @@ pub(super) struct Arguments {
     #[arg(long, env = "AMBIT_HOLD", default_value = "5s", value_parser = duration)]
     hold: Duration,
     /// Open connections that this node carries at most.
-    #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = 100_000)]
+    #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = DEFAULT_LIMIT)]
     max_connections: usize,
     /// How long open connections may go on after SIGTERM.
     #[arg(long, env = "AMBIT_DRAIN", default_value = "30s", value_parser = duration)]
@@ -112,6 +116,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         node,
         directory: arguments.directory,
         cluster: arguments.cluster.into(),
+        cluster_domain: arguments.cluster_domain.into(),
         trust_domain: arguments.trust_domain.into(),
         max_connections: arguments.max_connections,
         drain: arguments.drain,

@@ -90,6 +90,27 @@ pub enum ProblemKind {
     },
 }
 
+impl ProblemKind {
+    /// Kind, namespace and name of the object, where it is about one.
+    #[must_use]
+    pub fn object(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { .. } | Self::NotFollowed { .. } => None,
+            Self::Manifest(error) => error.object(),
+            Self::Duplicate { object, .. } => Some(object.to_string()),
+        }
+    }
+
+    /// Path of the field, where it is about one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Manifest(error) => error.field(),
+            Self::Unreadable { .. } | Self::NotFollowed { .. } | Self::Duplicate { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.kind)

@@ -91,6 +91,30 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Kind, namespace and name of the object; `None` where the error is about no single one, or
+    /// its name couldn't be read.
+    #[must_use]
+    pub fn object(&self) -> Option<String> {
+        match self {
+            Self::Syntax { .. } | Self::Unnamed { .. } => None,
+            Self::Field { object, .. } | Self::Version { object, .. } => Some(object.to_string()),
+            Self::Policy(error) => Some(error.object()),
+        }
+    }
+
+    /// Path of the field; `None` where the error is about no single one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Syntax { .. } => None,
+            Self::Unnamed { error, .. } | Self::Field { error, .. } => Some(&error.field),
+            Self::Policy(error) => Some(error.field()),
+            Self::Version { .. } => Some("apiVersion"),
+        }
+    }
+}
+
 /// Reads a file's text.
 ///
 /// # Errors

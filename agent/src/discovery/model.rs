@@ -27,6 +27,15 @@ pub struct ObjectName {
     pub name: Arc<str>,
 }
 
+impl ObjectName {
+    /// The DNS name of the service of this name. `cluster_domain` is the end of all such names,
+    /// `cluster.local` in most clusters.
+    #[must_use]
+    pub fn service_host(&self, cluster_domain: &str) -> String {
+        format!("{}.{}.svc.{cluster_domain}", self.name, self.namespace)
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

@@ -82,7 +82,7 @@ pub enum PoolError<E: std::error::Error + 'static> {
     #[error("could not connect the tunnel: {0}")]
     Connect(#[source] Arc<E>),
     /// TCP or TLS took longer than `connect_timeout`.
-    #[error("connecting the tunnel took longer than {}s; a NetworkPolicy may block port 15008", .0.as_secs())]
+    #[error("connecting the tunnel took longer than {}s; a NetworkPolicy may block port 15008, or the other agent is overloaded", .0.as_secs())]
     ConnectTimeout(Duration),
     /// HTTP/2 could not be started.
     #[error("the tunnel's HTTP/2 handshake failed: {0}")]

@@ -26,8 +26,9 @@ const MAX_IDENTITIES: usize = 4096;
 const MAX_FETCHES: usize = 16;
 /// Renewals that a follower may be behind with before it is told only that it is.
 const RENEWALS: usize = 256;
-/// How long a connection waits for an identity's first certificate.
-const FIRST_ISSUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection waits for an identity's first certificate. Half of what a client gives a
+/// tunnel to be connected, so that it hears that there is no certificate, and not just silence.
+const FIRST_ISSUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells the time; tests have one that goes with tokio's.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -109,7 +110,7 @@ impl Certificates {
         }
     }
 
-    /// The valid certificate of an identity; waits for the first one for up to 10 s.
+    /// The valid certificate of an identity; waits for the first one for up to 5 s.
     ///
     /// Ask for local workloads' identities only: each is fetched and renewed until
     /// [`Certificates::retain`] forgets it.
@@ -143,8 +144,8 @@ impl Certificates {
     }
 
     /// The valid certificate of an identity if it is there already. Fetches nothing.
-    #[must_use]
-    pub fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
+    #[cfg(test)]
+    fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
         let entries = self.lock();
         let progress = entries.get(identity)?.progress.borrow();
         self.valid(&progress)

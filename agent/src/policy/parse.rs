@@ -51,6 +51,26 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Kind, namespace and name of the object, as far as they are what they should be.
+    #[must_use]
+    pub fn object(&self) -> String {
+        match self {
+            Self::WrongType { name, .. } => name.clone(),
+            Self::Field { kind, name, .. } => format!("{kind} {name}"),
+        }
+    }
+
+    /// Path of the field.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        match self {
+            Self::WrongType { field, .. } => field,
+            Self::Field { path, .. } => path,
+        }
+    }
+}
+
 /// Reads an AuthorizationPolicy.
 ///
 /// # Errors

@@ -25,7 +25,10 @@ pub enum Error {
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// TCP broke off.
-    #[error("the TLS handshake broke off: {0}")]
+    #[error(
+        "the TLS handshake broke off: {0}; the other agent's log says why: it may have no \
+         certificate for the workload yet"
+    )]
     Handshake(std::io::Error),
 }
 

@@ -15,10 +15,7 @@ use super::{
     route::{self, Request, Route},
 };
 use crate::{
-    discovery::{
-        model::{ObjectName, Workload},
-        store::Snapshot,
-    },
+    discovery::{model::Workload, store::Snapshot},
     hbone::{
         Authority, Forwarded, HboneStream, RequestHeaders,
         pool::{PoolError, PoolKey},
@@ -179,12 +176,13 @@ impl Exchange {
             address: via,
         };
         let service = self.request.service.as_ref();
+        let host = service.map(|service| service.name.service_host(&self.proxy.cluster_domain));
         let headers = RequestHeaders {
             baggage: super::baggage(&self.source, &self.proxy.cluster),
             forwarded: Some(Forwarded {
                 address: self.peer.ip(),
                 port: Some(self.peer.port()),
-                host: service.map(|service| service_host(&service.name).into()),
+                host: host.map(Into::into),
             }),
             traceparent: None,
         };
@@ -277,8 +275,4 @@ fn describe(
         hbone_address: None,
         service: request.and_then(|request| request.service.clone()),
     }
-}
-
-fn service_host(name: &ObjectName) -> String {
-    format!("{}.{}.svc.cluster.local", name.name, name.namespace)
 }

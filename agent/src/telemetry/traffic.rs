@@ -79,7 +79,14 @@ struct Series {
 struct Live {
     series: Arc<Series>,
     transfer: Arc<Transfer>,
-    counted: Transfer,
+    counted: Counted,
+}
+
+/// What of a transfer is in its series already.
+#[derive(Debug, Default)]
+struct Counted {
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Live {
@@ -144,8 +151,7 @@ impl Traffic {
 
     /// The service's DNS name.
     pub(super) fn service_host(&self, service: &ObjectName) -> String {
-        let ObjectName { namespace, name } = service;
-        format!("{name}.{namespace}.svc.{}", self.cluster_domain)
+        service.service_host(&self.cluster_domain)
     }
 
     /// Counts a connection as opened, and its bytes from here on.
@@ -155,7 +161,7 @@ impl Traffic {
         let live = Arc::new(Live {
             series,
             transfer,
-            counted: Transfer::default(),
+            counted: Counted::default(),
         });
         let key = self.live.insert(live.clone());
         Opened { key, live }

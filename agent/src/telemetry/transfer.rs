@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub struct Transfer {
     /// Bytes from server to client.
-    pub sent: AtomicU64,
+    sent: AtomicU64,
     /// Bytes from client to server.
-    pub received: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Transfer {

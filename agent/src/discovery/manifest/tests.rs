@@ -282,3 +282,38 @@ proptest! {
         prop_assert!(manifest.errors.len() >= manifest.broken.len());
     }
 }
+
+#[test]
+fn errors_name_object_and_field_as_far_as_they_are_known() {
+    let cases = [
+        ("a: {", None, None),
+        ("kind: Pod", None, Some("apiVersion")),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, status: {podIP: ten}}",
+            Some("Pod default/p"),
+            Some("status.podIP"),
+        ),
+        (
+            "{apiVersion: v2, kind: Pod, metadata: {name: p}}",
+            Some("Pod default/p"),
+            Some("apiVersion"),
+        ),
+        (
+            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
+             metadata: {name: p}, spec: {action: MAYBE}}",
+            Some("AuthorizationPolicy default/p"),
+            Some("spec.action"),
+        ),
+    ];
+    for (yaml, object, field) in cases {
+        let error = match parse(yaml, Format::Yaml, &mut Reducer::new("cluster.local")) {
+            Ok(manifest) => manifest.errors.into_iter().next().unwrap(),
+            Err(error) => error,
+        };
+        assert_eq!(
+            (error.object().as_deref(), error.field()),
+            (object, field),
+            "{yaml}"
+        );
+    }
+}

@@ -1,9 +1,6 @@
 //! Between two sockets of this node.
 
-use std::{
-    io,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::io;
 
 use tokio::{net::TcpStream, select, task::coop};
 use tokio_util::sync::CancellationToken;
@@ -41,33 +38,34 @@ async fn both_ways(
     server: &TcpStream,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
-    let sent = one_way(client, server, &transfer.received);
-    let received = one_way(server, client, &transfer.sent);
-    let (sent, received) = (
+    let to_server = one_way(client, server, |bytes| transfer.add_received(bytes));
+    let to_client = one_way(server, client, |bytes| transfer.add_sent(bytes));
+    let (to_server, to_client) = (
         async {
-            sent.await
+            to_server
+                .await
                 .map_err(|e| e.told(CopyError::client, CopyError::server))
         },
         async {
-            received
+            to_client
                 .await
                 .map_err(|e| e.told(CopyError::server, CopyError::client))
         },
     );
-    tokio::pin!(sent, received);
+    tokio::pin!(to_server, to_client);
     // The direction that has ended no longer reads its source, which may still fail.
     select! {
-        result = &mut sent => {
+        result = &mut to_server => {
             result?;
             select! {
-                result = received => result,
+                result = to_client => result,
                 error = failure(client) => Err(CopyError::client(error)),
             }
         }
-        result = &mut received => {
+        result = &mut to_client => {
             result?;
             select! {
-                result = sent => result,
+                result = to_server => result,
                 error = failure(server) => Err(CopyError::server(error)),
             }
         }
@@ -93,7 +91,7 @@ impl Failed {
 }
 
 /// Copies until the source has ended, and half-closes the sink.
-async fn one_way(source: &TcpStream, sink: &TcpStream, count: &AtomicU64) -> Result<(), Failed> {
+async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> Result<(), Failed> {
     loop {
         source.readable().await.map_err(Failed::Source)?;
         // The buffer lives only for as long as there is something to read.
@@ -103,7 +101,7 @@ async fn one_way(source: &TcpStream, sink: &TcpStream, count: &AtomicU64) -> Res
             match source.try_read(&mut buffer) {
                 Ok(0) => return shut_down(sink).map_err(Failed::Sink),
                 Ok(read) => {
-                    write_all(source, sink, &buffer[..read], count).await?;
+                    write_all(source, sink, &buffer[..read], &count).await?;
                     let size = next_size(buffer.len(), read);
                     if size > buffer.len() {
                         buffer = vec![0; size];
@@ -120,12 +118,12 @@ async fn write_all(
     source: &TcpStream,
     sink: &TcpStream,
     mut data: &[u8],
-    count: &AtomicU64,
+    count: impl Fn(u64),
 ) -> Result<(), Failed> {
     while !data.is_empty() {
         match sink.try_write(data) {
             Ok(written) => {
-                count.fetch_add(written as u64, Relaxed);
+                count(written as u64);
                 data = &data[written..];
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

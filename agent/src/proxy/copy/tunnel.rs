@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     io,
     pin::pin,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::Poll,
 };
 
@@ -70,14 +70,19 @@ async fn both_ways(
     stream: &mut HboneStream,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
-    let (up_count, down_count) = match side {
-        TcpSide::Client => (&transfer.received, &transfer.sent),
-        TcpSide::Server => (&transfer.sent, &transfer.received),
+    // Up is what goes into the tunnel.
+    let count_up = |bytes| match side {
+        TcpSide::Client => transfer.add_received(bytes),
+        TcpSide::Server => transfer.add_sent(bytes),
+    };
+    let count_down = |bytes| match side {
+        TcpSide::Client => transfer.add_sent(bytes),
+        TcpSide::Server => transfer.add_received(bytes),
     };
     let (send, receive) = stream.halves();
     let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
-    let mut upload = pin!(upload(tcp, side, send, up_count, &uploaded));
-    let mut download = pin!(download(tcp, side, receive, down_count, &stalled));
+    let mut upload = pin!(upload(tcp, side, send, count_up, &uploaded));
+    let mut download = pin!(download(tcp, side, receive, count_down, &stalled));
 
     let failed = select! {
         failed = &mut upload => failed,
@@ -112,7 +117,7 @@ async fn upload(
     tcp: &TcpStream,
     side: TcpSide,
     send: &mut SendHalf,
-    count: &AtomicU64,
+    count: impl Fn(u64),
     uploaded: &Notify,
 ) -> CopyError {
     if let Err(error) = upload_all(tcp, side, send, count).await {
@@ -129,7 +134,7 @@ async fn upload_all(
     tcp: &TcpStream,
     side: TcpSide,
     send: &mut SendHalf,
-    count: &AtomicU64,
+    count: impl Fn(u64),
 ) -> Result<(), CopyError> {
     let mut size = MIN_BUFFER;
     loop {
@@ -151,7 +156,7 @@ async fn upload_all(
                         sent = send.send(data) => sent?,
                         error = failure(tcp) => return Err(side.error(error)),
                     }
-                    count.fetch_add(read as u64, Relaxed);
+                    count(read as u64);
                     size = next_size(size, read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -178,7 +183,7 @@ async fn download(
     tcp: &TcpStream,
     side: TcpSide,
     receive: &mut ReceiveHalf,
-    count: &AtomicU64,
+    count: impl Fn(u64),
     stalled: &AtomicBool,
 ) -> Result<(), CopyError> {
     while let Some(mut data) = receive.data().await? {
@@ -186,7 +191,7 @@ async fn download(
             coop::consume_budget().await;
             match tcp.try_write(&data) {
                 Ok(written) => {
-                    count.fetch_add(written as u64, Relaxed);
+                    count(written as u64);
                     data.advance(written);
                     receive.release(written);
                 }
