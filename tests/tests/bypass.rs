@@ -1,6 +1,9 @@
 //! What might get past the hooks: packets that don't look like what they are.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lab::{Capture, Family, Lab, Mesh, Place, Pod, PodNetwork, PodSpec, Result, Way, eventually};
 
@@ -118,6 +121,62 @@ fn a_fragmented_syn_behind_another_header_never_arrives() -> Result<()> {
     check_forged(&lab, &server, "dropped_fragment", &cases)
 }
 
+/// The node learns a route and an address of its own from a pod's advertisement, and an interface
+/// with these looks like the node's uplink.
+#[test]
+fn a_pod_that_calls_itself_a_router_stays_captured() -> Result<()> {
+    for family in [Family::V4, Family::V6] {
+        let lab = Lab::builder("router").family(family).build()?;
+        let node = lab.node("a");
+        lab.namespace("shop").enrolled()?;
+        lab.namespace("street").not_enrolled()?;
+        let passer = node.pod("passer", PodSpec::in_namespace("street"))?;
+        let client = node.pod("client", PodSpec::in_namespace("shop"))?;
+        // On another node, so that only the client's own interface can capture it on this one.
+        let server = lab.node("b").pod("server", PodSpec::in_namespace("shop"))?;
+        let mut echo = server.echo(8080)?;
+        for pod in [&passer, &client] {
+            let veth = pod.host_interface();
+            node.sysctl(&format!("ipv6/conf/{veth}/accept_ra"), "2")?;
+        }
+        // The node believes what a pod advertises: this one isn't in the mesh.
+        passer.peer(["advertise-router"])?;
+        let learnt = || {
+            let dev = passer.host_interface();
+            let shown = node.run("ip", ["-6", "route", "show", "proto", "ra", "dev", dev]);
+            shown.is_ok_and(|shown| shown.succeeded() && !shown.stdout.is_empty())
+        };
+        eventually("the node learning a route from a pod", DEADLINE, learnt);
+
+        let mut mesh = Mesh::default().start(&lab)?;
+        client.peer(["advertise-router"])?;
+        // A pod that is captured came after that, so the agent has looked at interfaces again.
+        let late = node.pod("late", PodSpec::in_namespace("shop"))?;
+        let way = late.talk(&mut echo, server.at(8080))?;
+        assert_eq!(way, Way::Carried, "{family:?}: a later pod");
+        for agent in ["the agent it met", "an agent that starts later"] {
+            if agent == "an agent that starts later" {
+                mesh.stop_agent("a")?;
+                mesh.start_agent(node)?;
+            }
+            let (way, captured) =
+                node.counting("captured_new", || client.talk(&mut echo, server.at(8080)))?;
+            assert_eq!(way, Way::Carried, "{family:?}: {agent}");
+            assert!(
+                captured >= 1.0,
+                "{family:?}: {agent} captured_new moved by {captured}"
+            );
+            let before = node.packets("dropped_forged_source")?;
+            forge(&client, late.address(), DURING, &server, &[])?;
+            eventually("the pod's forged packets dropped", DEADLINE, || {
+                let now = node.packets("dropped_forged_source");
+                now.is_ok_and(|now| now - before >= f64::from(COUNT))
+            });
+        }
+    }
+    Ok(())
+}
+
 /// A STRICT pod on node a, and namespaces for pods in the mesh and outside.
 fn vault(lab: &Lab) -> Result<Pod> {
     lab.namespace("vault").enrolled()?;
@@ -137,7 +196,7 @@ fn check_forged(
 ) -> Result<()> {
     let mut capture = server.capture("eth0", "")?;
     for (forger, dress) in cases {
-        forge(forger, BEFORE, server, dress)?;
+        forge(forger, forger.address(), BEFORE, server, dress)?;
         let what = format!(
             "an answer to {} {dress:?} without a mesh",
             forger.namespace()
@@ -155,7 +214,7 @@ fn check_forged(
     for (forger, dress) in cases {
         let who = format!("{} {dress:?}", forger.namespace());
         let before = dropped()?;
-        forge(forger, DURING, server, dress)?;
+        forge(forger, forger.address(), DURING, server, dress)?;
         let mut answered = false;
         eventually(
             &format!("{who} dropped ({reason}) or answered"),
@@ -173,8 +232,9 @@ fn check_forged(
     Ok(())
 }
 
-fn forge(forger: &Pod, port: u16, server: &Pod, dress: &[String]) -> Result<()> {
-    let source = SocketAddr::new(forger.address(), port).to_string();
+/// Sends SYNs to a server's port 8080 from any address and port.
+fn forge(forger: &Pod, address: IpAddr, port: u16, server: &Pod, dress: &[String]) -> Result<()> {
+    let source = SocketAddr::new(address, port).to_string();
     let (destination, count) = (server.at(8080).to_string(), COUNT.to_string());
     let plain = [
         "forge-syn",

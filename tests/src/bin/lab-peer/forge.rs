@@ -1,6 +1,6 @@
 //! TCP SYNs that lie about where they come from, or about what they are.
 
-mod link;
+pub(crate) mod link;
 
 use std::{
     io,

@@ -4,6 +4,7 @@
 //! that has ended. A client prints one line. Blocking sockets and threads throughout: the
 //! application that a mesh must not surprise.
 
+mod advertise;
 mod client;
 mod connection;
 mod forge;
@@ -132,6 +133,8 @@ enum Mode {
         #[command(flatten)]
         forgery: forge::Forgery,
     },
+    /// Sends a router advertisement with a prefix to all nodes of eth0's link.
+    AdvertiseRouter,
 }
 
 /// Where a server listens.
@@ -226,6 +229,7 @@ fn main() -> anyhow::Result<()> {
             client::run(&client, |stream| client::observe(stream, bytes))
         }
         Mode::ForgeSyn { forgery } => report(&forge::send(&forgery)?),
+        Mode::AdvertiseRouter => report(&advertise::send()?),
     }
 }
 

@@ -73,15 +73,19 @@ impl Frames {
     }
 }
 
+/// The number of the pod's interface.
+pub(crate) fn interface_index() -> io::Result<u32> {
+    // SAFETY: the name is a valid C string.
+    match unsafe { libc::if_nametoindex(INTERFACE.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
 /// The interface as an address of a packet socket: packet(7).
 fn interface() -> io::Result<SockAddr> {
-    // SAFETY: the name is a valid C string.
-    let index = unsafe { libc::if_nametoindex(INTERFACE.as_ptr()) };
-    if index == 0 {
-        return Err(io::Error::last_os_error());
-    }
     let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
-    let index = i32::try_from(index).map_err(io::Error::other)?;
+    let index = i32::try_from(interface_index()?).map_err(io::Error::other)?;
     let length =
         libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: the storage is large and aligned enough for any address, zero where nothing is
