@@ -10,7 +10,7 @@ use super::told_to_stop;
 use crate::{
     discovery::{directory::Directory, store::Store},
     identity::{
-        authority::{self, Authority},
+        authority::{self, CertificateAuthority},
         ca_service::{self, TokenFile},
     },
 };
@@ -41,7 +41,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let store = Arc::new(Store::default());
     let trust_domain = settings.authority.trust_domain.clone();
     let directory = Directory::open(settings.directory, trust_domain, store.clone()).await?;
-    let authority = Arc::new(Authority::open(
+    let authority = Arc::new(CertificateAuthority::open(
         &settings.state_directory,
         settings.authority,
         SystemTime::now(),

@@ -88,7 +88,7 @@ pub enum Error {
 }
 
 /// Signs for the identities of one trust domain.
-pub struct Authority {
+pub struct CertificateAuthority {
     settings: Settings,
     schedule: Schedule,
     /// The state on disk and what it says. Locked for each change of roots, never to sign.
@@ -106,7 +106,7 @@ struct Current {
     bundle: Vec<String>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Opens the state directory, or makes it with a first root.
     ///
     /// # Errors

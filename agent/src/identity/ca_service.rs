@@ -1,4 +1,4 @@
-//! The authority's gRPC server: who asks, whether they may, then [`Authority::sign`].
+//! The authority's gRPC server: who asks, whether they may, then [`CertificateAuthority::sign`].
 
 mod authentication;
 mod authorisation;
@@ -19,7 +19,7 @@ pub use self::{
 };
 use super::{
     Identity,
-    authority::{self, Authority},
+    authority::{self, CertificateAuthority},
     request::CertificateRequest,
     wire::{CertificateSigningRequest, CertificateSigningResponse},
 };
@@ -27,7 +27,7 @@ use super::{
 /// Answers one call. Shared by all connections.
 #[derive(Clone)]
 struct CertificateService {
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     authenticator: Arc<dyn CallerAuthenticator>,
     authorizer: Arc<dyn NodeAuthorizer>,
 }

@@ -13,14 +13,14 @@ use rustls::{
 
 use super::{
     Identity, WorkloadCertificate,
-    authority::{Authority, Settings},
+    authority::{CertificateAuthority, Settings},
     ca_client::{CertificateSource, Error},
     request::{CertificateRequest, NewRequest},
 };
 
 /// Removed with everything in it when dropped.
 pub(crate) struct TestAuthority {
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authority: Arc<CertificateAuthority>,
     pub(crate) directory: tempfile::TempDir,
 }
 
@@ -39,7 +39,8 @@ impl TestAuthority {
         };
         // Older than any certificate that a test wants to have expired.
         let since = SystemTime::now() - Duration::from_secs(10 * 24 * 3600);
-        let authority = Authority::open(&directory.path().join("ca"), settings, since).unwrap();
+        let authority =
+            CertificateAuthority::open(&directory.path().join("ca"), settings, since).unwrap();
         Self {
             authority: Arc::new(authority),
             directory,

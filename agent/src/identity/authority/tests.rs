@@ -21,8 +21,8 @@ fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-fn open(directory: &TempDir) -> Result<Authority, Error> {
-    Authority::open(&directory.path().join("ca"), settings(), start())
+fn open(directory: &TempDir) -> Result<CertificateAuthority, Error> {
+    CertificateAuthority::open(&directory.path().join("ca"), settings(), start())
 }
 
 fn web() -> Identity {
@@ -245,7 +245,7 @@ fn contradictory_settings_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = settings();
         change(&mut settings);
-        let error = Authority::open(directory.path(), settings, start())
+        let error = CertificateAuthority::open(directory.path(), settings, start())
             .err()
             .unwrap();
         assert!(error.to_string().contains(expected), "{error}");
@@ -269,7 +269,8 @@ fn rotation_on_request_stages_then_signs_then_drops() {
 
     // A restart in between changes nothing.
     drop(authority);
-    let authority = Authority::open(&directory.path().join("ca"), settings(), at(109)).unwrap();
+    let authority =
+        CertificateAuthority::open(&directory.path().join("ca"), settings(), at(109)).unwrap();
     assert_eq!(authority.trust_bundle(), staged);
     assert_eq!(authority.advance(at(110)).unwrap(), Some(at(210)));
     let second = staged.strip_prefix(&first).unwrap();

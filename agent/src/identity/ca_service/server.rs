@@ -27,7 +27,7 @@ use tonic_prost::ProstCodec;
 
 use super::{CallerAuthenticator, CertificateService, NodeAuthorizer};
 use crate::identity::{
-    authority::{self, Authority},
+    authority::{self, CertificateAuthority},
     tls,
     wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
 };
@@ -74,7 +74,7 @@ impl Default for Settings {
 /// If the server's own first certificate can't be made.
 pub async fn serve(
     settings: Settings,
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     authenticator: Arc<dyn CallerAuthenticator>,
     authorizer: Arc<dyn NodeAuthorizer>,
     listener: TcpListener,
@@ -225,7 +225,11 @@ struct OwnCertificate(ArcSwapOption<CertifiedKey>);
 
 impl OwnCertificate {
     /// Makes a new one, and says when the next is due: at half its life.
-    fn renew(&self, authority: &Authority, names: &[String]) -> Result<Duration, authority::Error> {
+    fn renew(
+        &self,
+        authority: &CertificateAuthority,
+        names: &[String],
+    ) -> Result<Duration, authority::Error> {
         let now = SystemTime::now();
         let made = authority.sign_server(names, now)?;
         let key = made
@@ -247,7 +251,7 @@ impl ResolvesServerCert for OwnCertificate {
 
 async fn keep_certificate(
     own: Arc<OwnCertificate>,
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     names: Vec<String>,
     mut pause: Duration,
     stop: CancellationToken,
