@@ -199,3 +199,22 @@ fn start_log(object: &mut Ebpf) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use ambit_common::name;
+    use aya_obj::Object;
+
+    use super::OBJECT;
+
+    #[test]
+    fn the_object_has_every_program_and_map_that_is_named() {
+        let object = Object::parse(OBJECT).unwrap();
+        for program in name::PROGRAMS {
+            assert!(object.programs.contains_key(program), "{program}");
+        }
+        for map in name::PINNED_MAPS {
+            assert!(object.maps.contains_key(map), "{map}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 
 use ambit::identity::{
     Identity, WorkloadCertificate,
-    authority::{Authority, Settings},
+    authority::{CertificateAuthority, Settings},
     request::{CertificateRequest, NewRequest},
 };
 use rustls::{
@@ -25,7 +25,7 @@ pub(crate) enum Life {
 }
 
 /// An authority of the test's own.
-pub(crate) struct Forger(Authority);
+pub(crate) struct Forger(CertificateAuthority);
 
 impl Forger {
     /// On a copy of an authority's root: what whoever steals it has.
@@ -48,7 +48,7 @@ impl Forger {
             trust_domain: trust_domain.into(),
             ..Settings::default()
         };
-        Self(Authority::open(directory, settings, SystemTime::now()).unwrap())
+        Self(CertificateAuthority::open(directory, settings, SystemTime::now()).unwrap())
     }
 
     /// A certificate whose holder checks others against the roots of `trusts`.
