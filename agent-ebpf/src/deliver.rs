@@ -63,7 +63,7 @@ pub fn turned_back_before(
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
     // SAFETY: the maps' values are plain data, written whole.
-    let (captured, enrolled) = unsafe { (FLOWS.get(&flow), WORKLOADS.get(packet.destination)) };
+    let (captured, enrolled) = unsafe { (FLOWS.get(flow), WORKLOADS.get(packet.destination)) };
     // A pod that has left the mesh answers for itself.
     enrolled?;
     let epoch = *captured?;

@@ -1,6 +1,7 @@
 //! All wiring: one file a role, in the order in which things start.
 
 pub mod control;
+mod memory;
 pub mod node;
 
 use std::io;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::told_to_stop;
+use super::{memory, told_to_stop};
 use crate::{
     admin::{
         AdminSource, CertificateView, Limits, ProblemView, Readiness, serve_admin, serve_metrics,
@@ -73,6 +73,7 @@ pub struct Settings {
 /// # Errors
 /// What kept it from starting, or ended it.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
+    memory::keep_little();
     let stop = CancellationToken::new();
     let readiness = Readiness::default();
     let captured = readiness.condition("capture");
@@ -160,6 +161,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let node = settings.node.clone();
     let on_ready = move || {
         captured.set(true);
+        memory::give_back();
         tracing::info!(%node, "ready");
     };
     let mut capturing = tokio::spawn(capture.run(on_ready, stop.clone()));

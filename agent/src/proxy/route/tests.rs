@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -175,5 +176,47 @@ fn a_service_may_prefer_or_demand_the_same_node() {
         ),
     ] {
         assert_eq!(routed(node, vip, 1), expected, "{node} to {vip}");
+    }
+}
+
+proptest! {
+    /// Whatever is dialled, from wherever, and whatever is chosen.
+    #[test]
+    fn a_route_keeps_what_was_dialled_or_takes_an_endpoint_and_fits_the_node(
+        node in "[abc]",
+        third in 0_u8..4,
+        fourth in 0_u8..10,
+        is_vip in any::<bool>(),
+        port in prop_oneof![Just(80), Just(8080), any::<u16>()],
+        choice in any::<usize>(),
+    ) {
+        let address = if is_vip { [10, 96, 0, fourth] } else { [10, 77, third, fourth] };
+        let original = SocketAddr::from((address, port));
+        let snapshot = snapshot();
+        let Ok(request) = route(&snapshot, &node, original, |_| choice) else {
+            prop_assert!(is_vip, "only a service can be without endpoints");
+            return Ok(());
+        };
+        match &request.service {
+            None => prop_assert_eq!(request.address, original),
+            Some(service) => {
+                let mut endpoints = service.endpoints.iter();
+                let is_one = endpoints.any(|endpoint| {
+                    SocketAddr::new(endpoint.address, endpoint.port) == request.address
+                });
+                prop_assert!(is_one, "{} is no endpoint of {}", request.address, service.name);
+            }
+        }
+        let holder = snapshot.workload_by_address(request.address.ip());
+        prop_assert_eq!(request.route.workload(), holder);
+        match &request.route {
+            Route::Local(pod) => prop_assert!(pod.is_enrolled() && *pod.node == *node),
+            Route::Tunnel { workload, via } => {
+                prop_assert!(workload.is_enrolled() && *workload.node != *node);
+                prop_assert_eq!(via.port(), TUNNEL_PORT);
+                prop_assert!(workload.node_addresses.contains(&via.ip()));
+            }
+            Route::Plain(pod) => prop_assert!(pod.as_ref().is_none_or(|pod| !pod.is_enrolled())),
+        }
     }
 }
