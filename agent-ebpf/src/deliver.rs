@@ -57,20 +57,18 @@ pub fn turned_back_before(
     interface: &InterfaceValue,
     packet: &Packet,
 ) -> Option<Verdict> {
-    if packet.content != Content::Tcp {
+    // What is switched doesn't meet early demux before `to_pod`.
+    if packet.content != Content::Tcp || is_bridge_port(interface) {
         return None;
     }
+    // A pod that has left the mesh answers for itself. Most packets are for no pod of the mesh, and
+    // end here.
+    // SAFETY: the maps' values are plain data, written whole.
+    unsafe { WORKLOADS.get(packet.destination) }?;
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
-    // SAFETY: the maps' values are plain data, written whole.
-    let (captured, enrolled) = unsafe { (FLOWS.get(flow), WORKLOADS.get(packet.destination)) };
-    // A pod that has left the mesh answers for itself.
-    enrolled?;
-    let epoch = *captured?;
-    // What is switched doesn't meet early demux before `to_pod`.
-    if is_bridge_port(interface) {
-        return None;
-    }
+    // SAFETY: as above.
+    let epoch = *unsafe { FLOWS.get(flow) }?;
     let listener = to_pod::listener_for(segment);
     let (assigned, counter) = if segment.opens() {
         // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
