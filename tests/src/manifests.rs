@@ -76,7 +76,8 @@ impl Manifests {
     }
 }
 
-/// A Kubernetes namespace. Each method writes its manifest, `namespace-<name>.yaml`, anew.
+/// A Kubernetes namespace. Each method but [`NamespaceManifest::strict`] writes its manifest,
+/// `namespace-<name>.yaml`, anew.
 #[derive(Debug)]
 pub struct NamespaceManifest<'a> {
     manifests: &'a Manifests,
@@ -105,6 +106,22 @@ impl<'a> NamespaceManifest<'a> {
     /// If the file can't be written.
     pub fn not_enrolled(&self) -> Result<()> {
         self.labelled(&[])
+    }
+
+    /// Demands mutual TLS of whoever connects to the namespace's pods: a PeerAuthentication, in
+    /// `strict-<name>.yaml`. It leaves the namespace itself as it is.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn strict(&self) -> Result<()> {
+        let policy = json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": { "name": "default", "namespace": self.name },
+            "spec": { "mtls": { "mode": "STRICT" } },
+        });
+        self.manifests
+            .write(&format!("strict-{}.yaml", self.name), &yaml(&policy)?)
     }
 
     /// A namespace with exactly these labels.

@@ -13,17 +13,6 @@ const COUNT: u32 = 3;
 const BEFORE: u16 = 4443;
 const DURING: u16 = 4444;
 
-const STRICT: &str = "\
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata:
-  name: default
-  namespace: vault
-spec:
-  mtls:
-    mode: STRICT
-";
-
 /// A frame that is switched without netfilter keeps the socket of the pod that sent it.
 #[test]
 fn a_pod_isnt_taken_for_the_node_whether_or_not_the_bridge_calls_iptables() -> Result<()> {
@@ -45,7 +34,7 @@ fn a_pod_isnt_taken_for_the_node_whether_or_not_the_bridge_calls_iptables() -> R
         lab.namespace("vault").enrolled()?;
         lab.namespace("shop").enrolled()?;
         lab.namespace("street").not_enrolled()?;
-        lab.apply("strict.yaml", STRICT)?;
+        lab.namespace("vault").strict()?;
         let strict = node.pod("strict", PodSpec::in_namespace("vault"))?;
         let open = node.pod("open", PodSpec::in_namespace("shop"))?;
         let stranger = node.pod("stranger", PodSpec::in_namespace("street"))?;
@@ -182,7 +171,7 @@ fn vault(lab: &Lab) -> Result<Pod> {
     lab.namespace("vault").enrolled()?;
     lab.namespace("shop").enrolled()?;
     lab.namespace("street").not_enrolled()?;
-    lab.apply("strict.yaml", STRICT)?;
+    lab.namespace("vault").strict()?;
     lab.node("a").pod("server", PodSpec::in_namespace("vault"))
 }
 

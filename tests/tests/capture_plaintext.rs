@@ -5,17 +5,6 @@ use std::net::SocketAddr;
 
 use lab::{Lab, Mesh, PeerServer, Place, Pod, PodSpec, Result, Way, on_each_network};
 
-const STRICT: &str = "\
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata:
-  name: default
-  namespace: vault
-spec:
-  mtls:
-    mode: STRICT
-";
-
 /// An enrolled pod on node a whose namespace insists on mutual TLS, one whose namespace doesn't.
 struct Stage {
     strict: Pod,
@@ -29,7 +18,7 @@ impl Stage {
         lab.namespace("vault").enrolled()?;
         lab.namespace("shop").enrolled()?;
         lab.namespace("street").not_enrolled()?;
-        lab.apply("strict.yaml", STRICT)?;
+        lab.namespace("vault").strict()?;
         let strict = lab
             .node("a")
             .pod("strict", PodSpec::in_namespace("vault"))?;

@@ -4,17 +4,6 @@ use std::net::SocketAddr;
 
 use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result, Way};
 
-const STRICT: &str = "\
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata:
-  name: default
-  namespace: vault
-spec:
-  mtls:
-    mode: STRICT
-";
-
 #[test]
 fn traffic_through_a_node_port_meets_peer_authentication() -> Result<()> {
     for (network, family, rp_filter) in [
@@ -40,7 +29,7 @@ fn through_node_ports(lab: &Lab, case: &str) -> Result<()> {
     lab.namespace("vault").enrolled()?;
     lab.namespace("shop").enrolled()?;
     lab.namespace("street").not_enrolled()?;
-    lab.apply("strict.yaml", STRICT)?;
+    lab.namespace("vault").strict()?;
     let (a, b) = (lab.node("a"), lab.node("b"));
     let strict = a.pod("strict", PodSpec::in_namespace("vault"))?;
     let open = a.pod("open", PodSpec::in_namespace("shop"))?;
