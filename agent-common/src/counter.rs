@@ -1,16 +1,19 @@
 //! Why a packet was passed, captured or dropped. Every exit of every program counts one.
 
-/// Declares the counters with the names that metrics and logs show.
+/// Declares counters with the names that metrics and logs show.
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// A named reason; the value is the index in the map.
+    (
+        $(#[doc = $about:literal])+ $enum:ident:
+        $($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+
+    ) => {
+        $(#[doc = $about])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u32)]
-        pub enum Counter {
+        pub enum $enum {
             $($(#[doc = $doc])+ $variant,)+
         }
 
-        impl Counter {
+        impl $enum {
             /// Every counter, in the order of its index.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
@@ -24,6 +27,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// A named reason; the value is the index in the map.
+    Counter:
     /// Passed: not IP (ARP and the like).
     NotIp = "not_ip",
     /// Passed: not TCP.
@@ -82,9 +87,54 @@ counters! {
     FlowTableFailed = "flow_table_failed",
 }
 
+counters! {
+    /// What became of a socket, or of a message of a member, in the splice; the value is the index
+    /// in the map.
+    SpliceCounter:
+    /// The agent's end of a connection became a member.
+    JoinedAgent = "joined_agent",
+    /// An application's end of a connection became a member.
+    JoinedApplication = "joined_application",
+    /// Not a member: the agent has no part in the connection.
+    NotCaptured = "not_captured",
+    /// Not a member: the splice is off.
+    Off = "off",
+    /// Not a member: the application's socket blocks, or the listener that it came from.
+    Blocking = "blocking",
+    /// Not a member: the application has listened since before the programs were there.
+    UnknownListener = "unknown_listener",
+    /// Not a member: the other end isn't one.
+    PeerIsNoMember = "peer_is_no_member",
+    /// Not a member: the kernel refused it, or there are too many.
+    JoinFailed = "join_failed",
+    /// No longer a member: its application made it block, or the other end won't be a member.
+    Left = "left",
+    /// A member closed.
+    Closed = "closed",
+    /// A message went to the peer's queue.
+    Redirected = "redirected",
+    /// A message went through TCP: the peer isn't a member (yet).
+    TcpNoPeer = "tcp_no_peer",
+    /// A message went through TCP: the peer hasn't read all that went there before.
+    TcpUnread = "tcp_unread",
+    /// A message went through TCP: the peer has too much to read.
+    TcpFull = "tcp_full",
+    /// A message went through TCP: one of the two sockets blocks, or isn't accepted yet.
+    TcpNotReady = "tcp_not_ready",
+    /// A message went through TCP: the peer is gone.
+    TcpPeerGone = "tcp_peer_gone",
+    /// From the peer's queue to TCP.
+    SwitchedToTcp = "switched_to_tcp",
+    /// From TCP to the peer's queue.
+    SwitchedToSplice = "switched_to_splice",
+}
+
 /// How many counters there are.
 #[expect(clippy::cast_possible_truncation, reason = "some dozens")]
 pub const COUNT: u32 = Counter::ALL.len() as u32;
+/// How many counters of the splice there are.
+#[expect(clippy::cast_possible_truncation, reason = "some dozens")]
+pub const SPLICE_COUNT: u32 = SpliceCounter::ALL.len() as u32;
 
 #[cfg(test)]
 mod tests {

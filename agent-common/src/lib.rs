@@ -7,3 +7,4 @@ pub mod counter;
 pub mod map;
 pub mod mark;
 pub mod name;
+pub mod splice;

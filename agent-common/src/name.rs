@@ -13,6 +13,14 @@ pub const FROM_NODE: &str = "from_node";
 /// Every program.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
+/// sockops of the cgroup: which sockets become members of the splice.
+pub const SOCKET_EVENTS: &str = "socket_events";
+/// sk_msg of [`SPLICE_SOCKETS`]: what a member sends.
+pub const SEND: &str = "send";
+
+/// Run by the agent: how many bytes a member has been given past TCP and hasn't read.
+pub const QUEUED: &str = "queued";
+
 /// [`InterfaceValue`](crate::map::InterfaceValue) by interface index.
 pub const INTERFACES: &str = "INTERFACES";
 /// Which addresses an interface may send from: the set of [`SourceKey`](crate::map::SourceKey).
@@ -37,9 +45,21 @@ pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 pub const COUNTERS: &str = "COUNTERS";
 /// The one [`Configuration`](crate::map::Configuration).
 pub const CONFIGURATION: &str = "CONFIGURATION";
+/// The members of the splice: sockets by [`EndKey`](crate::splice::EndKey).
+pub const SPLICE_SOCKETS: &str = "SPLICE_SOCKETS";
+/// Their addresses in the kernel, by [`EndKey`](crate::splice::EndKey).
+pub const SPLICE_ADDRESSES: &str = "SPLICE_ADDRESSES";
+/// [`End`](crate::splice::End) by socket.
+pub const SPLICE_ENDS: &str = "SPLICE_ENDS";
+/// By [`SpliceCounter`](crate::counter::SpliceCounter).
+pub const SPLICE_COUNTERS: &str = "SPLICE_COUNTERS";
+/// The one [`SpliceSettings`](crate::splice::SpliceSettings).
+pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
+/// The read-only [`Offsets`](crate::splice::Offsets), a global of the object.
+pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 12] = [
+pub const PINNED_MAPS: [&str; 17] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -52,4 +72,9 @@ pub const PINNED_MAPS: [&str; 12] = [
     NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,
+    SPLICE_SOCKETS,
+    SPLICE_ADDRESSES,
+    SPLICE_ENDS,
+    SPLICE_COUNTERS,
+    SPLICE_SETTINGS,
 ];

@@ -10,7 +10,11 @@ mod from_node;
 mod from_pod;
 mod maps;
 mod packet;
+mod queued;
+mod sk_msg;
+mod sock_ops;
 mod socket;
+mod splice;
 mod to_pod;
 mod verdict;
 

@@ -8,10 +8,11 @@ use ambit_common::{
         MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_SERVICES, MAX_SOURCES,
         MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
+    splice::{EndKey, MAX_ENDS, SpliceSettings},
 };
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockHash, SockMap},
 };
 
 /// Maps sized for the largest cluster take memory for what they hold, not for what they could.
@@ -43,3 +44,12 @@ pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 #[map]
 pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);
+
+#[map]
+pub static SPLICE_SOCKETS: SockHash<EndKey> = SockHash::pinned(MAX_ENDS, 0);
+#[map]
+pub static SPLICE_ADDRESSES: HashMap<EndKey, u64> = HashMap::pinned(MAX_ENDS, NO_PREALLOC);
+#[map]
+pub static SPLICE_COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::SPLICE_COUNT, 0);
+#[map]
+pub static SPLICE_SETTINGS: Array<SpliceSettings> = Array::pinned(1, 0);

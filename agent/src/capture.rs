@@ -13,11 +13,12 @@ pub mod maps;
 mod nftables;
 mod publish;
 mod routing;
+pub mod splice;
 pub mod uninstall;
 
 use std::{io, os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
 
-use ambit_common::capture::Listener;
+use ambit_common::{capture::Listener, splice::Offsets};
 use futures::StreamExt;
 use rtnetlink::{
     Handle, MulticastGroup,
@@ -33,6 +34,7 @@ use attach::{Attacher, Mechanism};
 pub use interfaces::BoundPods;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
+use splice::{Splice, SpliceCounters};
 
 /// For how long after an event others are awaited, so that a burst costs one look. A pod's
 /// connections wait for a second if their first SYN comes too early, so this must be short.
@@ -58,6 +60,9 @@ pub struct Settings {
     pub hold: Duration,
     /// How programs are attached.
     pub mechanism: Mechanism,
+    /// The cgroup whose sockets may become members of the splice, and where the programs find what
+    /// they read of the kernel's structs; `None`: none becomes one.
+    pub splice: Option<(PathBuf, Offsets)>,
 }
 
 /// Why capturing isn't possible.
@@ -78,6 +83,14 @@ pub enum Error {
     /// The kernel refused the table.
     #[error("nftables table for captured packets: {0} (CAP_NET_ADMIN and nf_tables are needed)")]
     Nftables(#[source] io::Error),
+}
+
+/// The splice, as far as it is loaded.
+pub struct SpliceParts {
+    /// Its programs, if it is wanted; or why it can't be had.
+    pub programs: Option<Result<Splice, splice::Error>>,
+    /// What they count.
+    pub counters: SpliceCounters,
 }
 
 /// Programs that are loaded, and the node's state around them.
@@ -106,7 +119,7 @@ impl Capture {
         settings: Settings,
         store: Arc<Store>,
         bound: BoundPods,
-    ) -> Result<(Self, Counters), Error> {
+    ) -> Result<(Self, Counters, SpliceParts), Error> {
         let mut loaded = loader::load(&settings)?;
         // Before any listener is served: what came while no agent ran is of the mesh by then.
         publish::publish_all(&mut loaded.maps, &store.snapshot())?;
@@ -134,7 +147,11 @@ impl Capture {
             handle,
             netlink,
         };
-        Ok((capture, loaded.counters))
+        let splice = SpliceParts {
+            programs: loaded.splice,
+            counters: loaded.splice_counters,
+        };
+        Ok((capture, loaded.counters, splice))
     }
 
     /// Gives a listening socket what is captured for its role from now on.

@@ -13,4 +13,5 @@ pub mod identity;
 pub mod policy;
 pub mod proxy;
 mod sharded;
+pub mod splice;
 pub mod telemetry;

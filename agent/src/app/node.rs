@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ambit_common::capture::Listener;
+use ambit_common::{capture::Listener, splice::Offsets};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -19,7 +19,7 @@ use crate::{
         AdminSource, CertificateView, Limits, ProblemView, Readiness, serve_admin, serve_metrics,
         serve_readiness,
     },
-    capture::{self, BoundPods, Capture},
+    capture::{self, BoundPods, Capture, splice::Splice},
     discovery::{
         directory::{Directory, Problems},
         model::ObjectName,
@@ -35,6 +35,7 @@ use crate::{
         connections::{ConnectionView, Connections},
         listener,
     },
+    splice,
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
 };
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub authority: ca_client::Settings,
     /// The capture.
     pub capture: capture::Settings,
+    /// The splice.
+    pub splice: splice::Settings,
     /// Most open connections.
     pub max_connections: usize,
     /// How long they may go on after SIGTERM.
@@ -128,8 +131,16 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     });
     metrics.observe_certificates(move || certificates.states())?;
 
-    let (mut capture, counters) = Capture::start(settings.capture, store.clone(), bound).await?;
+    let prepared = splice::prepare(&settings.splice);
+    let capture_settings = capture::Settings {
+        splice: prepared.as_ref().ok().cloned(),
+        ..settings.capture
+    };
+    let (mut capture, counters, parts) =
+        Capture::start(capture_settings, store.clone(), bound).await?;
     metrics.observe_capture(move || counters.read())?;
+    let active = start_splice(prepared, parts.programs, settings.splice).await?;
+    metrics.observe_splice(active, move || parts.counters.read())?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
@@ -178,6 +189,28 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     }
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Switches the splice on if it can be had. Without it the same bytes go through TCP.
+async fn start_splice(
+    prepared: Result<(PathBuf, Offsets), splice::Error>,
+    programs: Option<Result<Splice, capture::splice::Error>>,
+    settings: splice::Settings,
+) -> Result<bool> {
+    let start = move || {
+        prepared?;
+        match programs {
+            Some(programs) => splice::start(&mut programs?, &settings),
+            None => Err(splice::Error::Unwanted),
+        }
+    };
+    let started = tokio::task::spawn_blocking(start).await?;
+    match &started {
+        Ok(()) => tracing::info!("splice on: bytes of this node's applications go past TCP"),
+        Err(splice::Error::Unwanted) => {}
+        Err(error) => tracing::warn!("splice off, all bytes go through TCP: {error}"),
+    }
+    Ok(started.is_ok())
 }
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {

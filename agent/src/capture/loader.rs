@@ -20,6 +20,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     Settings,
     maps::{self, Counters, Maps},
+    splice::{self, Splice, SpliceCounters},
 };
 use ambit_common::name;
 
@@ -85,6 +86,10 @@ pub struct Loaded {
     pub maps: Maps,
     /// Handle for reading the counters.
     pub counters: Counters,
+    /// The splice, if it is wanted; or why it can't be had.
+    pub splice: Option<Result<Splice, splice::Error>>,
+    /// Handle for reading its counters.
+    pub splice_counters: SpliceCounters,
 }
 
 /// Directory of the pinned maps below the BPF file system.
@@ -113,11 +118,18 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         })?;
     }
     let level = log_level();
+    let offsets = settings
+        .splice
+        .as_ref()
+        .map(|(_, offsets)| *offsets)
+        .unwrap_or_default();
     let mut object = EbpfLoader::new()
-        // No program reads kernel structs, so the kernel's own types, some megabytes, aren't needed.
+        // Only the splice reads kernel structs, by offsets that it is told: the kernel's own types,
+        // some megabytes, aren't needed.
         .btf(None)
         .default_map_pin_directory(&map_directory)
         .override_global(aya_log::LEVEL, &level, true)
+        .override_global(name::OFFSETS, &offsets, true)
         .load(OBJECT)?;
     let mut maps = Maps::take(&mut object)?;
     let found = maps.configuration()?.layout;
@@ -145,10 +157,21 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
             .and_then(SchedClassifier::load)
             .map_err(|source| Error::Program { program, source })?;
     }
+    let links = link_directory(&settings.bpffs);
+    let splice_counters = SpliceCounters::take(&mut object)?;
+    let splice = match &settings.splice {
+        Some((cgroup, _)) => Some(Splice::attach(&mut object, &links, cgroup)),
+        None => {
+            splice::detach(&links);
+            None
+        }
+    };
     Ok(Loaded {
         object,
         maps,
         counters,
+        splice,
+        splice_counters,
     })
 }
 

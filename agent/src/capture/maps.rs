@@ -330,7 +330,7 @@ impl Counters {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     object: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, Error> {
@@ -343,7 +343,7 @@ fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(|source| Error::Missing { name, source })
 }
 
-fn refused(name: &'static str) -> impl Fn(MapError) -> Error {
+pub(super) fn refused(name: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Refused { name, source }
 }
 

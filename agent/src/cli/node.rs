@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ambit_common::splice::DEFAULT_LIMIT as DEFAULT_SPLICE_LIMIT;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
@@ -11,6 +12,7 @@ use crate::{
     capture::{self, attach::Mechanism},
     identity::ca_client,
     proxy::connections::DEFAULT_LIMIT,
+    splice,
     telemetry::logging::Logging,
 };
 
@@ -19,6 +21,12 @@ use crate::{
 enum Fallback {
     Allow,
     Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +86,26 @@ pub(super) struct Arguments {
     /// For how long connections of a pod that isn't known yet are held.
     #[arg(long, env = "AMBIT_HOLD", default_value = "5s", value_parser = duration)]
     hold: Duration,
+    /// Moves bytes between applications and the agent past TCP, in the kernel, where both can bear
+    /// it. off: all go through TCP.
+    #[arg(long, env = "AMBIT_SPLICE", value_enum, default_value = "on")]
+    splice: Switch,
+    /// The cgroup (v2) above all pods of this node and the agent. Without it, the root of the cgroup2
+    /// file system.
+    #[arg(long, env = "AMBIT_CGROUP")]
+    cgroup: Option<PathBuf>,
+    /// Bytes that may wait unread in one direction of a spliced connection: more lets a sender run
+    /// further ahead of its reader, at the cost of as much kernel memory a connection that lags.
+    #[arg(
+        long,
+        env = "AMBIT_SPLICE_LIMIT",
+        default_value_t = DEFAULT_SPLICE_LIMIT,
+        value_parser = clap::value_parser!(u32).range(4096..=1 << 30)
+    )]
+    splice_limit: u32,
+    /// Has the splice's self-test fail.
+    #[arg(long, hide = true)]
+    splice_fail_self_test: bool,
     /// Open connections that this node carries at most.
     #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = DEFAULT_LIMIT)]
     max_connections: usize,
@@ -105,6 +133,13 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
             allow_without_agent: arguments.without_agent == Fallback::Allow,
             hold: arguments.hold,
             mechanism: arguments.attach,
+            splice: None,
+        },
+        splice: splice::Settings {
+            enabled: arguments.splice == Switch::On,
+            cgroup: arguments.cgroup,
+            limit: arguments.splice_limit,
+            fail_self_test: arguments.splice_fail_self_test,
         },
         authority: ca_client::Settings {
             address: arguments.ca_address,

@@ -24,6 +24,18 @@ const CAPTURE: Family = Family {
     kind: Kind::Counter,
     labels: &["reason"],
 };
+const SPLICE: Family = Family {
+    name: "ambit_splice_events_total",
+    help: "What became of sockets, and of messages of spliced ones, in the splice.",
+    kind: Kind::Counter,
+    labels: &["event"],
+};
+const SPLICE_ACTIVE: Family = Family {
+    name: "ambit_splice_active",
+    help: "Whether sockets are spliced: 0 if the self-test failed, or nobody wants it.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const LOG_DROPS: Family = Family {
     name: "ambit_log_lines_dropped_total",
     help: "Log lines, the access log's among them, dropped because standard error was too slow.",
@@ -152,6 +164,24 @@ impl Metrics {
         self.observe(&[&CAPTURE], move || {
             let samples = read().into_iter();
             vec![CAPTURE.of(samples.map(|(reason, count)| ([reason], count as f64)))]
+        })
+    }
+
+    /// Reads the splice's counters, by event, with `read` at each scrape. `active`: it is on.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_splice(
+        &self,
+        active: bool,
+        read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&SPLICE_ACTIVE, &SPLICE], move || {
+            let samples = read().into_iter();
+            vec![
+                SPLICE_ACTIVE.single(f64::from(u8::from(active))),
+                SPLICE.of(samples.map(|(event, count)| ([event], count as f64))),
+            ]
         })
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use tokio::{net::TcpStream, select, task::coop};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::Transfer;
+use crate::{splice::Outlet, telemetry::Transfer};
 
 use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
 
@@ -92,6 +92,7 @@ impl Failed {
 
 /// Copies until the source has ended, and half-closes the sink.
 async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> Result<(), Failed> {
+    let mut outlet = Outlet::default();
     loop {
         source.readable().await.map_err(Failed::Source)?;
         // The buffer lives only for as long as there is something to read.
@@ -101,7 +102,7 @@ async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> R
             match source.try_read(&mut buffer) {
                 Ok(0) => return shut_down(sink).map_err(Failed::Sink),
                 Ok(read) => {
-                    write_all(source, sink, &buffer[..read], &count).await?;
+                    write_all(source, sink, &mut outlet, &buffer[..read], &count).await?;
                     let size = next_size(buffer.len(), read);
                     if size > buffer.len() {
                         buffer = vec![0; size];
@@ -117,12 +118,21 @@ async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> R
 async fn write_all(
     source: &TcpStream,
     sink: &TcpStream,
+    outlet: &mut Outlet,
     mut data: &[u8],
     count: impl Fn(u64),
 ) -> Result<(), Failed> {
     while !data.is_empty() {
-        match sink.try_write(data) {
+        let room = outlet.room(sink);
+        if room == 0 {
+            select! {
+                () = outlet.wait() => continue,
+                error = failure(source) => return Err(Failed::Source(error)),
+            }
+        }
+        match sink.try_write(&data[..data.len().min(room)]) {
             Ok(written) => {
+                outlet.wrote(written);
                 count(written as u64);
                 data = &data[written..];
             }

@@ -18,6 +18,7 @@ use crate::{
         HboneStream,
         stream::{ReceiveHalf, SendHalf},
     },
+    splice::Outlet,
     telemetry::Transfer,
 };
 
@@ -186,11 +187,21 @@ async fn download(
     count: impl Fn(u64),
     stalled: &AtomicBool,
 ) -> Result<(), CopyError> {
+    let mut outlet = Outlet::default();
     while let Some(mut data) = receive.data().await? {
         while !data.is_empty() {
             coop::consume_budget().await;
-            match tcp.try_write(&data) {
+            let room = outlet.room(tcp);
+            if room == 0 {
+                let _stall = receive.stall();
+                stalled.store(true, Relaxed);
+                outlet.wait().await;
+                stalled.store(false, Relaxed);
+                continue;
+            }
+            match tcp.try_write(&data[..data.len().min(room)]) {
                 Ok(written) => {
+                    outlet.wrote(written);
                     count(written as u64);
                     data.advance(written);
                     receive.release(written);

@@ -1,0 +1,107 @@
+//! sk_msg of the splice's members: what one of them sends goes to its peer's queue, or through TCP.
+//!
+//! It never drops: the kernel keeps that verdict for all that the socket sends later.
+
+use ambit_common::{
+    counter::SpliceCounter,
+    splice::{self, END_AGENT, End, Message, PATH_SPLICED, PATH_TCP, Way},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, sk_action},
+    helpers::generated::bpf_msg_redirect_hash,
+    macros::sk_msg,
+    programs::SkMsgContext,
+};
+
+use crate::{
+    maps::{SPLICE_ADDRESSES, SPLICE_SETTINGS, SPLICE_SOCKETS},
+    splice::{OFFSETS, count, end, field, file, is_nonblocking},
+};
+
+#[sk_msg]
+pub fn send(ctx: SkMsgContext) -> u32 {
+    // SAFETY: the context is the kernel's.
+    let socket = unsafe { (*ctx.msg).__bindgen_anon_3.sk };
+    let Some(end) = end(socket) else {
+        count(SpliceCounter::TcpNoPeer);
+        return sk_action::SK_PASS;
+    };
+    match decide(end) {
+        Way::Redirect => redirect(&ctx, end),
+        Way::Tcp(counter) => {
+            if end.path != PATH_TCP {
+                end.path = PATH_TCP;
+                count(SpliceCounter::SwitchedToTcp);
+            }
+            count(counter);
+            sk_action::SK_PASS
+        }
+    }
+}
+
+#[inline(always)]
+fn decide(end: &mut End) -> Way {
+    let Some(settings) = SPLICE_SETTINGS.get(0) else {
+        return Way::Tcp(SpliceCounter::TcpNoPeer);
+    };
+    if end.peer == 0 {
+        // SAFETY: the map's values are plain data, written whole.
+        let Some(peer) = (unsafe { SPLICE_ADDRESSES.get(end.peer_key) }) else {
+            return Way::Tcp(SpliceCounter::TcpNoPeer);
+        };
+        end.peer = *peer;
+    }
+    if !is_ready(end) {
+        return Way::Tcp(SpliceCounter::TcpNotReady);
+    }
+    let caught_up = end.path != PATH_TCP
+        || field(end.peer, &raw const OFFSETS.copied_seq)
+            == field(end.socket, &raw const OFFSETS.write_seq);
+    splice::way(Message {
+        path: end.path,
+        queued: field(end.peer, &raw const OFFSETS.queued),
+        limit: settings.limit,
+        caught_up,
+    })
+}
+
+/// Whether the application's end, which is the sender's or its peer's, is in non-blocking mode.
+#[inline(always)]
+fn is_ready(end: &mut End) -> bool {
+    let file = if end.flags & END_AGENT == 0 {
+        if end.file == 0 {
+            end.file = file(end.socket);
+        }
+        end.file
+    } else {
+        if end.peer_file == 0 {
+            end.peer_file = file(end.peer);
+        }
+        end.peer_file
+    };
+    file != 0 && is_nonblocking(file)
+}
+
+#[inline(always)]
+fn redirect(ctx: &SkMsgContext, end: &mut End) -> u32 {
+    // SAFETY: the context is the kernel's, the map is one of sockets, and the key is of its size.
+    let code = unsafe {
+        bpf_msg_redirect_hash(
+            ctx.msg,
+            (&raw const SPLICE_SOCKETS).cast_mut().cast(),
+            (&raw mut end.peer_key).cast(),
+            BPF_F_INGRESS.into(),
+        )
+    };
+    if code != i64::from(sk_action::SK_PASS) {
+        end.path = PATH_TCP;
+        count(SpliceCounter::TcpPeerGone);
+        return sk_action::SK_PASS;
+    }
+    if end.path != PATH_SPLICED {
+        end.path = PATH_SPLICED;
+        count(SpliceCounter::SwitchedToSplice);
+    }
+    count(SpliceCounter::Redirected);
+    sk_action::SK_PASS
+}

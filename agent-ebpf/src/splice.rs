@@ -1,0 +1,133 @@
+//! What both programs of the splice use: what is kept with a socket, and the kernel's own fields.
+
+use ambit_common::{
+    counter::SpliceCounter,
+    splice::{End, Offsets},
+};
+use aya_ebpf::{
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock,
+    },
+    helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
+    macros::btf_map,
+};
+
+use crate::maps::SPLICE_COUNTERS;
+
+/// Set by the loader to what the running kernel's BTF says, before the programs are loaded.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets {
+    queued: 0,
+    sk_socket: 0,
+    file: 0,
+    file_flags: 0,
+    copied_seq: 0,
+    write_seq: 0,
+};
+
+/// `O_NONBLOCK`.
+const O_NONBLOCK: u32 = 0o4000;
+
+/// A map that keeps a value with each socket. Those that a listener accepts get a copy of the
+/// listener's; aya's own type can't say that.
+#[repr(C)]
+pub struct SocketStorage<T> {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    /// `LIBBPF_PIN_BY_NAME`.
+    pinning: *const [i32; 1],
+}
+
+// SAFETY: a description for the loader; nothing is ever read from it.
+unsafe impl<T> Sync for SocketStorage<T> {}
+
+#[btf_map]
+pub static SPLICE_ENDS: SocketStorage<End> = SocketStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+    pinning: core::ptr::null(),
+};
+
+/// What is kept with a socket, if anything is.
+#[inline(always)]
+pub fn end(socket: *mut bpf_sock) -> Option<&'static mut End> {
+    storage(socket, 0)
+}
+
+/// What is kept with a socket, all zero if it is new; `None` if there is no memory.
+#[inline(always)]
+pub fn end_or_new(socket: *mut bpf_sock) -> Option<&'static mut End> {
+    storage(socket, BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
+#[inline(always)]
+fn storage(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut End> {
+    // SAFETY: the map is one of this type; the socket is the context's own, which the programs
+    // hold locked, so nobody else has the value.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const SPLICE_ENDS).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            flags,
+        )
+        .cast::<End>()
+        .as_mut()
+    }
+}
+
+/// A field of one of the kernel's structs, by its place in [`OFFSETS`]; 0 if it can't be read.
+#[inline(always)]
+pub fn field(address: u64, offset: *const u32) -> u32 {
+    let mut value = 0_u32;
+    // SAFETY: writes four bytes to the stack; the helper checks the source.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 4, place(address, offset)) };
+    value
+}
+
+/// The same of a field that is a pointer.
+#[inline(always)]
+fn pointer(address: u64, offset: *const u32) -> u64 {
+    let mut value = 0_u64;
+    // SAFETY: writes eight bytes to the stack; the helper checks the source.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 8, place(address, offset)) };
+    value
+}
+
+/// The verifier knows the offset as a constant.
+#[inline(always)]
+fn place(address: u64, offset: *const u32) -> *const core::ffi::c_void {
+    // SAFETY: a field of a static; volatile, since the loader changes it behind the compiler's back.
+    let offset = unsafe { core::ptr::read_volatile(offset) };
+    (address + u64::from(offset)) as *const _
+}
+
+/// The open file of a socket; 0 while it hasn't been accepted.
+#[inline(always)]
+pub fn file(socket: u64) -> u64 {
+    match pointer(socket, &raw const OFFSETS.sk_socket) {
+        0 => 0,
+        inode => pointer(inode, &raw const OFFSETS.file),
+    }
+}
+
+/// Whether an open file is in non-blocking mode.
+#[inline(always)]
+pub fn is_nonblocking(file: u64) -> bool {
+    field(file, &raw const OFFSETS.file_flags) & O_NONBLOCK != 0
+}
+
+/// Counts one event.
+#[inline(always)]
+pub fn count(counter: SpliceCounter) {
+    if let Some(value) = SPLICE_COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: this CPU's own slot; an event that interrupts another may be lost.
+        unsafe { *value += 1 };
+    }
+}

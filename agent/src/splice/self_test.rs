@@ -1,0 +1,295 @@
+//! Whether the running kernel's splice does what applications expect of TCP.
+//!
+//! Each test has a connection of its own over loopback, whose ends the programs take for the agent's
+//! and an application's. Kernels differ: bytes that wait unread are counted only since 6.13 or so,
+//! and told by FIONREAD only since 6.19, where they weren't backported.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    time::{Duration, Instant},
+};
+
+use ambit_common::splice::{END_MEMBER, PATH_SPLICED, PATH_TCP, SpliceSettings};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
+    io::ioctl_fionread,
+};
+use socket2::SockRef;
+
+use crate::capture::{maps, splice::Splice};
+
+mod pair;
+
+use pair::{Pair, Server};
+
+/// How long anything on loopback may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How often to look for what no event tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// The limit under which the tests run, in bytes.
+const LIMIT: u32 = 64 * 1024;
+/// What is sent at once to fill a peer, in bytes.
+const CHUNK: usize = 16 * 1024;
+/// Far more than any reader is given, were its limit kept: the limit twice, the buffers of TCP.
+const FAR_TOO_MUCH: usize = 32 << 20;
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A map can't be used.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
+    /// A call failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The kernel does something else than TCP does.
+    #[error("{test}: {found}")]
+    Differs {
+        /// What was tried.
+        test: &'static str,
+        /// What came of it.
+        found: String,
+    },
+    /// It was told to fail.
+    #[error("it was told to fail")]
+    Forced,
+}
+
+/// Runs every test, under a limit of its own.
+///
+/// # Errors
+/// [`Error`]: the first that failed.
+pub(super) fn run(splice: &mut Splice, settings: SpliceSettings, fail: bool) -> Result<(), Error> {
+    let server = Server::listen()?;
+    splice.configure(SpliceSettings {
+        test_port: server.port().into(),
+        limit: LIMIT,
+        ..settings
+    })?;
+    let test = Test { splice, server };
+    test.redirect_and_what_a_reader_sees()?;
+    test.back_pressure()?;
+    test.end_after_the_last_byte()?;
+    test.reset_after_the_last_byte()?;
+    if fail {
+        return Err(Error::Forced);
+    }
+    Ok(())
+}
+
+struct Test<'a> {
+    splice: &'a Splice,
+    server: Server,
+}
+
+impl Test<'_> {
+    /// What is sent goes past TCP, and shows by poll, epoll, FIONREAD and MSG_PEEK.
+    fn redirect_and_what_a_reader_sees(&self) -> Result<(), Error> {
+        let Pair { agent, application } = self.server.pair()?;
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let interest = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&ready, &application, data, interest).map_err(io::Error::from)?;
+        for (mut sender, reader, name) in [
+            (&agent, &application, "from the agent"),
+            (&application, &agent, "to the agent"),
+        ] {
+            sender.write_all(b"hello")?;
+            sender.write_all(b" world")?;
+            check(self.path(sender) == Some(PATH_SPLICED), "redirect", || {
+                format!("bytes {name} went through TCP")
+            })?;
+            await_readable(reader)?;
+        }
+        let mut events = Vec::with_capacity(4);
+        let seen = epoll::wait(
+            &ready,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&Timespec::default()),
+        )
+        .map_err(io::Error::from)?;
+        check(seen == 1, "epoll", || {
+            "it doesn't tell of bytes that wait".into()
+        })?;
+        for reader in [&application, &agent] {
+            let waiting = ioctl_fionread(reader).map_err(io::Error::from)?;
+            check(waiting == 11, "FIONREAD", || {
+                format!("{waiting} instead of 11")
+            })?;
+            let mut buffer = [0; 64];
+            let peeked = reader.peek(&mut buffer)?;
+            check(
+                buffer[..peeked] == b"hello world"[..peeked] && peeked > 0,
+                "MSG_PEEK",
+                || format!("{peeked} bytes: {:?}", &buffer[..peeked]),
+            )?;
+            let read = read_exactly(reader, 11)?;
+            check(read == b"hello world", "read", || format!("{read:?}"))?;
+            let after = ioctl_fionread(reader).map_err(io::Error::from)?;
+            check(after == 0 && is_empty(reader)?, "read", || {
+                format!("{after} bytes wait after the last was read")
+            })?;
+        }
+        self.closes([agent, application])
+    }
+
+    /// Bytes that wait are counted; above the limit a sender goes on through TCP and is held back
+    /// there; nothing is lost or overtaken, and once all is read it goes past TCP again.
+    fn back_pressure(&self) -> Result<(), Error> {
+        const TEST: &str = "back-pressure";
+        let Pair { agent, application } = self.server.pair()?;
+        let pattern = pattern();
+        for (mut sender, reader) in [(&agent, &application), (&application, &agent)] {
+            sender.write_all(&pattern[..CHUNK])?;
+            let gauge = self.splice.gauge();
+            let reader_address = gauge.end(reader).map_or(0, |end| end.socket);
+            let counted = usize::try_from(gauge.queued(reader_address));
+            check(counted == Ok(CHUNK), TEST, || {
+                format!("{counted:?} bytes are counted of {CHUNK} that wait")
+            })?;
+            let sent = CHUNK + fill(sender, &pattern[CHUNK..])?;
+            check(
+                sent < FAR_TOO_MUCH && self.path(sender) == Some(PATH_TCP),
+                TEST,
+                || format!("{sent} bytes were taken"),
+            )?;
+            let received = read_exactly(reader, sent)?;
+            check(received == pattern[..sent], TEST, || {
+                "other bytes arrived".into()
+            })?;
+            // The kernel lets the first message after a send that it couldn't finish go the same
+            // way without asking the program.
+            for _ in 0..2 {
+                sender.write_all(b"more")?;
+                let more = read_exactly(reader, 4)?;
+                check(more == b"more", TEST, || format!("{more:?} arrived"))?;
+            }
+            check(self.path(sender) == Some(PATH_SPLICED), TEST, || {
+                "it doesn't end when all is read".into()
+            })?;
+        }
+        self.closes([agent, application])
+    }
+
+    /// FIN: the last byte is read before it, and the other direction goes on.
+    fn end_after_the_last_byte(&self) -> Result<(), Error> {
+        let Pair { agent, application } = self.server.pair()?;
+        for (mut sender, mut reader) in [(&agent, &application), (&application, &agent)] {
+            sender.write_all(b"last")?;
+            sender.shutdown(Shutdown::Write)?;
+            let read = read_exactly(reader, 4)?;
+            await_readable(reader)?;
+            let ended = reader.read(&mut [0; 4]);
+            check(read == b"last" && matches!(ended, Ok(0)), "FIN", || {
+                format!("{read:?}, then {ended:?}")
+            })?;
+        }
+        self.closes([agent, application])
+    }
+
+    /// RST: the last byte is read before it.
+    fn reset_after_the_last_byte(&self) -> Result<(), Error> {
+        let Pair { agent, application } = self.server.pair()?;
+        (&agent).write_all(b"last")?;
+        SockRef::from(&agent).set_linger(Some(Duration::ZERO))?;
+        drop(agent);
+        let read = read_exactly(&application, 4)?;
+        await_readable(&application)?;
+        let ended = (&application).read(&mut [0; 4]);
+        let is_reset = matches!(&ended, Err(error) if error.kind() == ErrorKind::ConnectionReset);
+        check(read == b"last" && is_reset, "RST", || {
+            format!("{read:?}, then {ended:?}")
+        })
+    }
+
+    /// Nothing is left of members that have closed.
+    fn closes(&self, pair: [TcpStream; 2]) -> Result<(), Error> {
+        let mut keys = Vec::new();
+        for socket in &pair {
+            keys.extend(self.splice.gauge().end(socket).map(|end| end.key));
+        }
+        drop(pair);
+        eventually("close", "members that closed are still entered", || {
+            Ok(!keys.iter().any(|key| self.splice.has_member(key)))
+        })
+    }
+
+    fn path(&self, socket: &TcpStream) -> Option<u32> {
+        let end = self.splice.gauge().end(socket);
+        end.filter(|end| end.flags & END_MEMBER != 0)
+            .map(|end| end.path)
+    }
+}
+
+/// Writes until nothing is taken any more; how much was.
+fn fill(mut socket: &TcpStream, pattern: &[u8]) -> io::Result<usize> {
+    let mut bytes = 0;
+    while let Some(rest) = pattern.get(bytes..).filter(|rest| !rest.is_empty()) {
+        match socket.write(&rest[..rest.len().min(CHUNK)]) {
+            Ok(written) => bytes += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes of which no two pieces are alike.
+fn pattern() -> Vec<u8> {
+    let words = 0..u32::try_from(FAR_TOO_MUCH / 4).unwrap_or(u32::MAX);
+    words.flat_map(u32::to_ne_bytes).collect()
+}
+
+fn read_exactly(mut socket: &TcpStream, length: usize) -> Result<Vec<u8>, Error> {
+    let mut buffer = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match socket.read(&mut buffer[filled..]) {
+            Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => await_readable(socket)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(buffer)
+}
+
+fn is_empty(mut socket: &TcpStream) -> io::Result<bool> {
+    match socket.read(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+        other => other.map(|_| false),
+    }
+}
+
+fn await_readable(socket: &TcpStream) -> Result<(), Error> {
+    let mut sockets = [PollFd::new(socket, PollFlags::IN)];
+    let deadline = Timespec::try_from(DEADLINE).unwrap_or_default();
+    let ready = poll(&mut sockets, Some(&deadline)).map_err(io::Error::from)?;
+    check(ready == 1, "poll", || {
+        "it doesn't tell of bytes that wait, or of an end".into()
+    })
+}
+
+fn eventually(
+    test: &'static str,
+    found: &str,
+    mut holds: impl FnMut() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let end = Instant::now() + DEADLINE;
+    while !holds()? {
+        check(Instant::now() < end, test, || found.to_owned())?;
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+fn check(holds: bool, test: &'static str, found: impl FnOnce() -> String) -> Result<(), Error> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Differs {
+        test,
+        found: found(),
+    })
+}
