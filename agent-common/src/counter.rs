@@ -99,10 +99,11 @@ counters! {
     NotCaptured = "not_captured",
     /// Not a member: the splice is off.
     Off = "off",
-    /// Not a member: the application's socket blocks, or the listener that it came from.
+    /// Not a member: the application waits in its calls to the socket.
     Blocking = "blocking",
-    /// Not a member: the application has listened since before the programs were there.
-    UnknownListener = "unknown_listener",
+    /// Not a member: the application waits in its calls to the listener, or has listened since
+    /// before the programs were there.
+    BlockingListener = "blocking_listener",
     /// Not a member: the other end isn't one.
     PeerIsNoMember = "peer_is_no_member",
     /// Not a member: the kernel refused it, or there are too many.

@@ -137,10 +137,10 @@ pub enum Owner {
 pub enum Mode {
     /// Its calls return at once.
     NonBlocking,
-    /// It waits in its calls, or accepts from a listener on which it waits.
+    /// It waits in its calls.
     Blocking,
-    /// It was accepted from a listener that is older than the programs.
-    Unknown,
+    /// It was accepted from a listener that waits, or of which nothing is known.
+    BlockingListener,
 }
 
 /// What is known of a socket that has just been connected.
@@ -169,7 +169,7 @@ pub fn join(candidate: Candidate) -> Result<SpliceCounter, SpliceCounter> {
         Owner::Agent => Ok(SpliceCounter::JoinedAgent),
         Owner::Test | Owner::Application(Mode::NonBlocking) => Ok(SpliceCounter::JoinedApplication),
         Owner::Application(Mode::Blocking) => Err(SpliceCounter::Blocking),
-        Owner::Application(Mode::Unknown) => Err(SpliceCounter::UnknownListener),
+        Owner::Application(Mode::BlockingListener) => Err(SpliceCounter::BlockingListener),
     }
 }
 

@@ -199,7 +199,7 @@ fn owner(
     let mode = if accepted {
         match end(socket) {
             Some(end) if end.flags & END_LISTENER != 0 => Mode::NonBlocking,
-            _ => Mode::Unknown,
+            _ => Mode::BlockingListener,
         }
     } else if is_nonblocking(file(address)) {
         Mode::NonBlocking

@@ -32,7 +32,7 @@ const LIMIT: u32 = 64 * 1024;
 /// What is sent at once to fill a peer, in bytes.
 const CHUNK: usize = 16 * 1024;
 /// Far more than any reader is given, were its limit kept: the limit twice, the buffers of TCP.
-const FAR_TOO_MUCH: usize = 32 << 20;
+const FAR_TOO_MUCH: usize = 4 << 20;
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]

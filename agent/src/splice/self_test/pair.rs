@@ -8,6 +8,9 @@ use std::{
 use ambit_common::mark;
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// Bytes of TCP's own buffers, which grow to megabytes if nothing is said.
+const TCP_BUFFER: usize = 64 * 1024;
+
 /// The server of the self-test; the programs know its port.
 pub(super) struct Server {
     listener: TcpListener,
@@ -24,7 +27,10 @@ pub(super) struct Pair {
 
 impl Server {
     pub(super) fn listen() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = socket()?;
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        listener.listen(16)?;
+        let listener = TcpListener::from(listener);
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -35,7 +41,7 @@ impl Server {
 
     /// A new connection. What others send to the port while the test runs is turned away.
     pub(super) fn pair(&self) -> io::Result<Pair> {
-        let agent = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let agent = socket()?;
         agent.set_mark(mark::AGENT)?;
         agent.connect(&self.address.into())?;
         let agent = TcpStream::from(agent);
@@ -51,4 +57,12 @@ impl Server {
             }
         }
     }
+}
+
+/// A socket that TCP soon has enough of.
+fn socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_send_buffer_size(TCP_BUFFER)?;
+    socket.set_recv_buffer_size(TCP_BUFFER)?;
+    Ok(socket)
 }

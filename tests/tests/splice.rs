@@ -1,0 +1,199 @@
+//! Bytes between applications and their node's agent go past TCP, and no application sees it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy doesn't count as tests"
+)]
+
+use std::{env, path::PathBuf, time::Duration};
+
+use lab::{Child, Lab, Mesh, Node, Pod, PodSpec, Result, eventually};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Beside `lab-peer`, which cargo builds with it.
+fn program() -> PathBuf {
+    let own = env::current_exe().unwrap();
+    let mut found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|path| path.join("lab-async"));
+    found.find(|path| path.is_file()).unwrap()
+}
+
+struct Pods {
+    client: Pod,
+    near: Pod,
+    far: Pod,
+}
+
+impl Pods {
+    fn new(lab: &Lab) -> Result<Self> {
+        lab.namespace("shop").enrolled()?;
+        let pod = |node, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
+        Ok(Self {
+            client: pod("a", "client")?,
+            near: pod("a", "near")?,
+            far: pod("b", "far")?,
+        })
+    }
+}
+
+fn serve(pod: &Pod, arguments: &[&str]) -> Result<Child> {
+    let listen = ["serve", "--listen", "0.0.0.0:8080"];
+    let mut server = pod.spawn(program(), listen.iter().chain(arguments))?;
+    server.await_json("listening", DEADLINE)?;
+    Ok(server)
+}
+
+fn call(client: &Pod, server: &Pod, arguments: &[&str]) -> Result<Value> {
+    let command = client
+        .command(program())
+        .args(["call", "--connect", &server.at(8080).to_string()])
+        .args(arguments);
+    command.deadline(DEADLINE).run()?.json()
+}
+
+fn events(node: &Node, event: &str) -> Result<f64> {
+    node.metric("ambit_splice_events_total", &[("event", event)])
+}
+
+#[test]
+fn bytes_go_past_tcp_and_arrive_whole_under_slow_and_fast_readers() -> Result<()> {
+    // How each side reads.
+    let fast: &[&str] = &[];
+    let late: &[&str] = &["--pause-ms", "1500"];
+    let slow: &[&str] = &["--read-us", "300"];
+    let table = [
+        (fast, fast),
+        (late, fast),
+        (fast, late),
+        (slow, fast),
+        (fast, slow),
+        (late, late),
+    ];
+    // The least limit has every connection switch to TCP and back all the time.
+    for (limit, bytes) in [("1048576", "12000000"), ("4096", "2500000")] {
+        let lab = Lab::builder("splice").build()?;
+        let pods = Pods::new(&lab)?;
+        let _mesh = Mesh::default()
+            .agent_arguments(&["--splice-limit", limit])
+            .start(&lab)?;
+        for (serving, calling) in table {
+            let bytes = ["--bytes", bytes];
+            let serving: Vec<&str> = serving.iter().chain(&bytes).copied().collect();
+            let calling: Vec<&str> = calling.iter().chain(&bytes).copied().collect();
+            for server in [&pods.near, &pods.far] {
+                let mut listening = serve(server, &serving)?;
+                let told = call(&pods.client, server, &calling)?;
+                let story = format!(
+                    "{limit} {serving:?} {calling:?} {}",
+                    server.host_interface()
+                );
+                assert_eq!(told["end"], "eof", "{story}: {told}");
+                let told = listening.await_json("end", DEADLINE)?;
+                assert_eq!(told["end"], "eof", "{story}: {told}");
+            }
+        }
+        for node in lab.nodes() {
+            for event in ["joined_application", "redirected", "switched_to_tcp"] {
+                assert!(
+                    events(node, event)? > 0.0,
+                    "{limit} {} {event}",
+                    node.name()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn thousands_of_short_connections_leave_nothing_behind() -> Result<()> {
+    const CONNECTIONS: u32 = 3000;
+    let lab = Lab::builder("short").build()?;
+    let pods = Pods::new(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    let _listening = serve(&pods.far, &[])?;
+    let connections = CONNECTIONS.to_string();
+    let many = ["--connections", &connections, "--at-once", "32"];
+    let told = call(&pods.client, &pods.far, &many)?;
+    assert_eq!(told["succeeded"], CONNECTIONS, "{told}");
+    for node in lab.nodes() {
+        for event in ["joined_agent", "joined_application"] {
+            assert!(
+                events(node, event)? >= f64::from(CONNECTIONS),
+                "{} {event}",
+                node.name()
+            );
+        }
+        eventually("every member closed", DEADLINE, || {
+            let count = |event| events(node, event).unwrap();
+            count("closed") == count("joined_agent") + count("joined_application") - count("left")
+        });
+    }
+    Ok(())
+}
+
+#[test]
+fn resets_reach_the_other_side_after_the_last_byte() -> Result<()> {
+    let lab = Lab::builder("resets").build()?;
+    let pods = Pods::new(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    for server in [&pods.near, &pods.far] {
+        let mut listening = serve(server, &["--bytes", "500000"])?;
+        let told = call(&pods.client, server, &["--bytes", "500000", "--reset"])?;
+        assert_eq!(told["succeeded"], 1, "{told}");
+        let told = listening.await_json("end", DEADLINE)?;
+        assert_eq!(told["end"], "reset", "{told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn blocking_sockets_are_left_alone() -> Result<()> {
+    let lab = Lab::builder("blocking").build()?;
+    let pods = Pods::new(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    let of_self_test = [lab.node("a"), lab.node("b")].map(|node| events(node, "redirected"));
+    let listening = pods
+        .far
+        .peer_server(["echo-server", "--listen", "0.0.0.0:0"])?;
+    let at = pods.far.at(listening.address().port()).to_string();
+    let told = pods
+        .client
+        .peer(["echo-client", "--connect", &at, "--requests", "20"])?;
+    assert_eq!(told["succeeded"], 1, "{told}");
+    // The client waits for its connection with a deadline, which takes a non-blocking socket; it
+    // makes it a blocking one then.
+    assert!(events(lab.node("a"), "left")? >= 1.0);
+    assert!(events(lab.node("b"), "blocking_listener")? >= 1.0);
+    for (node, before) in lab.nodes().iter().zip(of_self_test) {
+        assert_eq!(events(node, "redirected")?, before?, "{}", node.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn where_the_self_test_fails_the_splice_is_off_and_traffic_goes_on() -> Result<()> {
+    let lab = Lab::builder("unfit").build()?;
+    let pods = Pods::new(&lab)?;
+    let mut mesh = Mesh::default()
+        .agent_arguments(&["--splice-fail-self-test"])
+        .start(&lab)?;
+    let before = events(lab.node("a"), "redirected")?;
+    for server in [&pods.near, &pods.far] {
+        let _listening = serve(server, &["--bytes", "1000000"])?;
+        let told = call(&pods.client, server, &["--bytes", "1000000"])?;
+        assert_eq!(told["succeeded"], 1, "{told}");
+    }
+    for node in lab.nodes() {
+        assert_eq!(node.metric("ambit_splice_active", &[])?, 0.0);
+        mesh.agent(node.name()).await_stderr(DEADLINE, |line| {
+            line.contains("splice off") && line.contains("told to fail")
+        })?;
+    }
+    assert_eq!(events(lab.node("a"), "redirected")?, before);
+    Ok(())
+}
