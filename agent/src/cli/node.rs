@@ -88,7 +88,7 @@ pub(super) struct Arguments {
     hold: Duration,
     /// Moves bytes between applications and the agent past TCP, in the kernel, where both can bear
     /// it. off: all go through TCP.
-    #[arg(long, env = "AMBIT_SPLICE", value_enum, default_value = "on")]
+    #[arg(long, env = "AMBIT_SPLICE", value_enum, default_value = "off")]
     splice: Switch,
     /// The cgroup (v2) above all pods of this node and the agent. Without it, the root of the cgroup2
     /// file system.
