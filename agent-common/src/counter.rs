@@ -91,37 +91,27 @@ counters! {
     /// What became of a socket, or of a message of a member, in the splice; the value is the index
     /// in the map.
     SpliceCounter:
-    /// The agent's end of a connection became a member.
-    JoinedAgent = "joined_agent",
-    /// An application's end of a connection became a member.
-    JoinedApplication = "joined_application",
-    /// Not a member: the agent has no part in the connection.
-    NotCaptured = "not_captured",
-    /// Not a member: the splice is off.
-    Off = "off",
-    /// Not a member: the application waits in its calls to the socket.
+    /// Both ends of a connection became members.
+    Joined = "joined",
+    /// Not joined: the agent's end isn't found, or is no longer established.
+    NoAgentSocket = "no_agent_socket",
+    /// Not joined: the application's end isn't found in the pod's namespace (the pod made a namespace
+    /// of its own below, or its packets pass NAT), or is no longer established.
+    NoApplicationSocket = "no_application_socket",
+    /// Not joined: the application's socket blocks. As a member, its `recv` could fail with EAGAIN.
     Blocking = "blocking",
-    /// Not a member: the application waits in its calls to the listener, or has listened since
-    /// before the programs were there.
-    BlockingListener = "blocking_listener",
-    /// Not a member: the other end isn't one.
-    PeerIsNoMember = "peer_is_no_member",
-    /// Not a member: the kernel refused it, or there are too many.
+    /// Not joined: the kernel refused, or there are too many.
     JoinFailed = "join_failed",
-    /// No longer a member: its application made it block, or the other end won't be a member.
-    Left = "left",
-    /// A member closed.
-    Closed = "closed",
     /// A message went to the peer's queue.
     Redirected = "redirected",
-    /// A message went through TCP: the peer isn't a member (yet).
+    /// A message went through TCP: the program has no settings, or nothing is kept with the socket.
     TcpNoPeer = "tcp_no_peer",
     /// A message went through TCP: the peer hasn't read all that went there before.
     TcpUnread = "tcp_unread",
     /// A message went through TCP: the peer has too much to read.
     TcpFull = "tcp_full",
-    /// A message went through TCP: one of the two sockets blocks, or isn't accepted yet.
-    TcpNotReady = "tcp_not_ready",
+    /// A message went through TCP: the application has made its socket block.
+    TcpBlocking = "tcp_blocking",
     /// A message went through TCP: the peer is gone.
     TcpPeerGone = "tcp_peer_gone",
     /// From the peer's queue to TCP.

@@ -13,8 +13,8 @@ pub const FROM_NODE: &str = "from_node";
 /// Every program.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
-/// sockops of the cgroup: which sockets become members of the splice.
-pub const SOCKET_EVENTS: &str = "socket_events";
+/// Run by the agent: makes both ends of a connection members of the splice.
+pub const JOIN: &str = "join";
 /// sk_msg of [`SPLICE_SOCKETS`]: what a member sends.
 pub const SEND: &str = "send";
 
@@ -45,10 +45,8 @@ pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 pub const COUNTERS: &str = "COUNTERS";
 /// The one [`Configuration`](crate::map::Configuration).
 pub const CONFIGURATION: &str = "CONFIGURATION";
-/// The members of the splice: sockets by [`EndKey`](crate::splice::EndKey).
+/// The members of the splice: sockets by the number that the agent gave their connection.
 pub const SPLICE_SOCKETS: &str = "SPLICE_SOCKETS";
-/// Their addresses in the kernel, by [`EndKey`](crate::splice::EndKey).
-pub const SPLICE_ADDRESSES: &str = "SPLICE_ADDRESSES";
 /// [`End`](crate::splice::End) by socket.
 pub const SPLICE_ENDS: &str = "SPLICE_ENDS";
 /// By [`SpliceCounter`](crate::counter::SpliceCounter).
@@ -59,7 +57,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 16] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -73,7 +71,6 @@ pub const PINNED_MAPS: [&str; 17] = [
     COUNTERS,
     CONFIGURATION,
     SPLICE_SOCKETS,
-    SPLICE_ADDRESSES,
     SPLICE_ENDS,
     SPLICE_COUNTERS,
     SPLICE_SETTINGS,

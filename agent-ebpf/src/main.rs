@@ -8,11 +8,11 @@
 mod deliver;
 mod from_node;
 mod from_pod;
+mod join;
 mod maps;
 mod packet;
 mod queued;
 mod sk_msg;
-mod sock_ops;
 mod socket;
 mod splice;
 mod to_pod;

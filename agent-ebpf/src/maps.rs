@@ -8,7 +8,7 @@ use ambit_common::{
         MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_SERVICES, MAX_SOURCES,
         MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
-    splice::{EndKey, MAX_ENDS, SpliceSettings},
+    splice::{MAX_MEMBERS, SpliceSettings},
 };
 use aya_ebpf::{
     macros::map,
@@ -46,9 +46,7 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);
 
 #[map]
-pub static SPLICE_SOCKETS: SockHash<EndKey> = SockHash::pinned(MAX_ENDS, 0);
-#[map]
-pub static SPLICE_ADDRESSES: HashMap<EndKey, u64> = HashMap::pinned(MAX_ENDS, NO_PREALLOC);
+pub static SPLICE_SOCKETS: SockHash<u64> = SockHash::pinned(MAX_MEMBERS, 0);
 #[map]
 pub static SPLICE_COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::SPLICE_COUNT, 0);
 #[map]

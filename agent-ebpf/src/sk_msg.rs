@@ -4,7 +4,7 @@
 
 use ambit_common::{
     counter::SpliceCounter,
-    splice::{self, END_AGENT, End, Message, PATH_SPLICED, PATH_TCP, Way},
+    splice::{self, End, Message, PATH_SPLICED, PATH_TCP, Way},
 };
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, sk_action},
@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{SPLICE_ADDRESSES, SPLICE_SETTINGS, SPLICE_SOCKETS},
-    splice::{OFFSETS, count, end, field, file, is_nonblocking},
+    maps::{SPLICE_SETTINGS, SPLICE_SOCKETS},
+    splice::{OFFSETS, count, end, field, is_nonblocking},
 };
 
 #[sk_msg]
@@ -44,15 +44,8 @@ fn decide(end: &mut End) -> Way {
     let Some(settings) = SPLICE_SETTINGS.get(0) else {
         return Way::Tcp(SpliceCounter::TcpNoPeer);
     };
-    if end.peer == 0 {
-        // SAFETY: the map's values are plain data, written whole.
-        let Some(peer) = (unsafe { SPLICE_ADDRESSES.get(end.peer_key) }) else {
-            return Way::Tcp(SpliceCounter::TcpNoPeer);
-        };
-        end.peer = *peer;
-    }
-    if !is_ready(end) {
-        return Way::Tcp(SpliceCounter::TcpNotReady);
+    if !is_nonblocking(end.file) {
+        return Way::Tcp(SpliceCounter::TcpBlocking);
     }
     let caught_up = end.path != PATH_TCP
         || field(end.peer, &raw const OFFSETS.copied_seq)
@@ -63,23 +56,6 @@ fn decide(end: &mut End) -> Way {
         limit: settings.limit,
         caught_up,
     })
-}
-
-/// Whether the application's end, which is the sender's or its peer's, is in non-blocking mode.
-#[inline(always)]
-fn is_ready(end: &mut End) -> bool {
-    let file = if end.flags & END_AGENT == 0 {
-        if end.file == 0 {
-            end.file = file(end.socket);
-        }
-        end.file
-    } else {
-        if end.peer_file == 0 {
-            end.peer_file = file(end.peer);
-        }
-        end.peer_file
-    };
-    file != 0 && is_nonblocking(file)
 }
 
 #[inline(always)]

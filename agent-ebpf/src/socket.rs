@@ -1,7 +1,8 @@
 //! Sockets of the agent: found by a packet's addresses or in the map of listeners.
 //!
 //! The verifier demands that every socket found is released on every path; so each function
-//! here looks up, uses and releases in one go, and no socket leaves this module.
+//! here looks up, uses and releases in one go, and no socket leaves this module but by
+//! [`find`].
 
 use ambit_common::{
     capture::{Listener, Owner},
@@ -30,6 +31,8 @@ const CURRENT_NETNS: u64 = u32::MAX as u64;
 const TUPLE_IPV4: u32 = 12;
 const TUPLE_IPV6: u32 = 36;
 
+/// A connection that both ends have.
+pub const TCP_ESTABLISHED: u32 = 1;
 const TCP_TIME_WAIT: u32 = 6;
 const TCP_LISTEN: u32 = 10;
 
@@ -188,31 +191,49 @@ fn takes_packets(socket: *mut bpf_sock, segment: &Segment) -> bool {
 
 #[inline(always)]
 fn look_up(ctx: &TcContext, packet: &Packet, segment: &Segment) -> *mut bpf_sock {
+    let tuple = Tuple {
+        source: &packet.source,
+        destination: &packet.destination,
+        source_port: segment.source_port,
+        destination_port: segment.destination_port,
+    };
+    find(ctx, &tuple, packet.is_ipv6, CURRENT_NETNS)
+}
+
+/// Addresses and ports of a packet, as its receiver gets it.
+pub struct Tuple<'a> {
+    pub source: &'a Address,
+    pub destination: &'a Address,
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+/// The socket that a packet would belong to in a namespace, given by its id in that of the program's
+/// device. The caller releases it.
+#[inline(always)]
+pub fn find(ctx: &TcContext, packet: &Tuple<'_>, is_ipv6: bool, namespace: u64) -> *mut bpf_sock {
     // SAFETY: all-zero is a valid value of this plain union.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let (sport, dport) = (
-        segment.source_port.to_be(),
-        segment.destination_port.to_be(),
-    );
-    let size = if packet.is_ipv6 {
+    let (sport, dport) = (packet.source_port.to_be(), packet.destination_port.to_be());
+    let size = if is_ipv6 {
         tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: words(&packet.source),
-            daddr: words(&packet.destination),
+            saddr: words(packet.source),
+            daddr: words(packet.destination),
             sport,
             dport,
         };
         TUPLE_IPV6
     } else {
         tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-            saddr: packet::ipv4(&packet.source),
-            daddr: packet::ipv4(&packet.destination),
+            saddr: packet::ipv4(packet.source),
+            daddr: packet::ipv4(packet.destination),
             sport,
             dport,
         };
         TUPLE_IPV4
     };
     // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
-    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0).cast() }
+    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), &raw mut tuple, size, namespace, 0).cast() }
 }
 
 /// An address as the helper's struct has it: the same bytes, in words.

@@ -5,9 +5,7 @@ use ambit_common::{
     splice::{End, Offsets},
 };
 use aya_ebpf::{
-    bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock,
-    },
+    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock},
     helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
     macros::btf_map,
 };
@@ -28,15 +26,14 @@ pub static OFFSETS: Offsets = Offsets {
 /// `O_NONBLOCK`.
 const O_NONBLOCK: u32 = 0o4000;
 
-/// A map that keeps a value with each socket. Those that a listener accepts get a copy of the
-/// listener's; aya's own type can't say that.
+/// A map that keeps a value with each socket. aya's own type can't be used in these programs.
 #[repr(C)]
 pub struct SocketStorage<T> {
     r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
     value: *const T,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
     /// `LIBBPF_PIN_BY_NAME`.
     pinning: *const [i32; 1],
 }
@@ -68,8 +65,8 @@ pub fn end_or_new(socket: *mut bpf_sock) -> Option<&'static mut End> {
 
 #[inline(always)]
 fn storage(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut End> {
-    // SAFETY: the map is one of this type; the socket is the context's own, which the programs
-    // hold locked, so nobody else has the value.
+    // SAFETY: the map is one of this type, and the socket is held by the caller. Its value is
+    // written where it joins, and after that by its own messages alone, one at a time.
     unsafe {
         bpf_sk_storage_get(
             (&raw const SPLICE_ENDS).cast_mut().cast(),
@@ -108,7 +105,7 @@ fn place(address: u64, offset: *const u32) -> *const core::ffi::c_void {
     (address + u64::from(offset)) as *const _
 }
 
-/// The open file of a socket; 0 while it hasn't been accepted.
+/// The open file of a socket; 0 before it is accepted.
 #[inline(always)]
 pub fn file(socket: u64) -> u64 {
     match pointer(socket, &raw const OFFSETS.sk_socket) {

@@ -60,9 +60,9 @@ pub struct Settings {
     pub hold: Duration,
     /// How programs are attached.
     pub mechanism: Mechanism,
-    /// The cgroup whose sockets may become members of the splice, and where the programs find what
-    /// they read of the kernel's structs; `None`: none becomes one.
-    pub splice: Option<(PathBuf, Offsets)>,
+    /// Where the splice's programs find what they read of the kernel's structs; `None`: there is no
+    /// splice.
+    pub splice: Option<Offsets>,
 }
 
 /// Why capturing isn't possible.

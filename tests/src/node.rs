@@ -72,12 +72,6 @@ impl Node {
         self.shared.directory.join(self.name())
     }
 
-    /// The cgroup above those of the node's own processes and its pods.
-    #[must_use]
-    pub fn cgroup_of_all(&self) -> PathBuf {
-        self.shared.cgroup.join(self.name())
-    }
-
     /// The node's own BPF file system.
     #[must_use]
     pub fn bpf_directory(&self) -> PathBuf {

@@ -193,14 +193,14 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
 /// Switches the splice on if it can be had. Without it the same bytes go through TCP.
 async fn start_splice(
-    prepared: Result<(PathBuf, Offsets), splice::Error>,
+    prepared: Result<Offsets, splice::Error>,
     programs: Option<Result<Splice, capture::splice::Error>>,
     settings: splice::Settings,
 ) -> Result<bool> {
     let start = move || {
         prepared?;
         match programs {
-            Some(programs) => splice::start(&mut programs?, &settings),
+            Some(programs) => splice::start(programs?, &settings),
             None => Err(splice::Error::Unwanted),
         }
     };

@@ -4,7 +4,7 @@
 //! kernel or the store says that something moved, so nothing depends on the order of events.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -26,13 +26,19 @@ use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
 /// The pods of this node whose interface is known, for whoever needs the evidence. Read without
 /// waiting; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct BoundPods(Arc<ArcSwap<HashSet<WorkloadUid>>>);
+pub struct BoundPods(Arc<ArcSwap<HashMap<WorkloadUid, Option<i32>>>>);
 
 impl BoundPods {
     /// Whether the pod has an interface that is known for its own.
     #[must_use]
     pub fn contains(&self, uid: &WorkloadUid) -> bool {
-        self.0.load().contains(uid)
+        self.0.load().contains_key(uid)
+    }
+
+    /// The id that the pod's network namespace has in this one, if its interface is known.
+    #[must_use]
+    pub fn namespace(&self, uid: &WorkloadUid) -> Option<i32> {
+        self.0.load().get(uid).copied().flatten()
     }
 }
 
@@ -109,9 +115,12 @@ impl Interfaces {
         self.bindings = bindings;
         self.report(conflicts);
         // Before the maps: nothing is captured for a pod that isn't known for bound.
-        self.bound
-            .0
-            .store(Arc::new(self.bindings.values().cloned().collect()));
+        let namespace = |index| Some(observation.devices.get(index)?.peer?.0);
+        let bound = self
+            .bindings
+            .iter()
+            .map(|(index, uid)| (uid.clone(), namespace(index)));
+        self.bound.0.store(Arc::new(bound.collect()));
         maps.set_node_addresses(&observation.node_addresses)?;
 
         for device in observation.devices.values() {

@@ -118,11 +118,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         })?;
     }
     let level = log_level();
-    let offsets = settings
-        .splice
-        .as_ref()
-        .map(|(_, offsets)| *offsets)
-        .unwrap_or_default();
+    let offsets = settings.splice.unwrap_or_default();
     let mut object = EbpfLoader::new()
         // Only the splice reads kernel structs, by offsets that it is told: the kernel's own types,
         // some megabytes, aren't needed.
@@ -159,13 +155,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     }
     let links = link_directory(&settings.bpffs);
     let splice_counters = SpliceCounters::take(&mut object)?;
-    let splice = match &settings.splice {
-        Some((cgroup, _)) => Some(Splice::attach(&mut object, &links, cgroup)),
-        None => {
-            splice::detach(&links);
-            None
-        }
-    };
+    let splice = settings.splice.map(|_| Splice::load(&mut object, &links));
     Ok(Loaded {
         object,
         maps,

@@ -1,27 +1,18 @@
-//! The programs of the splice: loading and attaching them, and their maps.
+//! The programs of the splice: loading them, and asking them.
 
-use std::{
-    fmt,
-    fs::{self, File},
-    io,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, fs, io, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use ambit_common::{
     counter::SpliceCounter,
     name,
-    splice::{End, EndKey, SpliceSettings},
+    splice::{End, JoinRequest, SpliceSettings},
 };
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, SkStorage, SockHash},
-    pin::PinError,
+    maps::{Array, MapData, MapError, PerCpuArray, SkStorage, SockHash},
     programs::{
-        CgroupAttachMode, Program, ProgramError, RawTracePoint, RawTracePointRunOptions, SkMsg,
-        SockOps, TestRun,
-        links::{FdLink, LinkError},
+        Program, ProgramError, RawTracePoint, RawTracePointRunOptions, SchedClassifier, SkMsg,
+        TestRun, TestRunOptions,
     },
 };
 
@@ -31,7 +22,9 @@ use super::maps::{self, refused, take};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a program.
-    #[error("eBPF program {program}: {source} (the splice needs Linux 5.15 and CAP_PERFMON)")]
+    #[error(
+        "eBPF program {program}: {source} (the splice needs Linux 5.15, CAP_BPF and CAP_PERFMON)"
+    )]
     Program {
         /// Its name.
         program: &'static str,
@@ -41,72 +34,64 @@ pub enum Error {
     /// A map can't be used.
     #[error(transparent)]
     Maps(#[from] maps::Error),
-    /// The cgroup can't be used.
-    #[error("attaching to cgroup {path}: {source} (--cgroup names the one above all pods)")]
-    Cgroup {
-        /// The cgroup's directory.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// A link or program can't be pinned.
+    /// A program can't be pinned for a moment.
     #[error("pinning for the splice: {0}")]
     Pin(#[source] io::Error),
 }
 
-/// The splice's programs, attached, and its maps.
+/// The splice's settings, and the way to ask its programs.
 pub struct Splice {
     settings: Array<MapData, SpliceSettings>,
-    addresses: HashMap<MapData, EndKey, u64>,
-    gauge: Gauge,
-    links: PathBuf,
+    kernel: Kernel,
 }
 
 /// Reads the splice's counters.
 pub struct SpliceCounters(PerCpuArray<MapData, u64>);
 
-/// Tells how much a member has to read.
+/// Asks the splice's programs; cheap to clone.
 #[derive(Clone)]
-pub struct Gauge(Arc<(SkStorage<MapData, End>, RawTracePoint)>);
+pub struct Kernel(Arc<Asked>);
+
+struct Asked {
+    ends: SkStorage<MapData, End>,
+    join: SchedClassifier,
+    queued: RawTracePoint,
+}
 
 impl Splice {
-    /// Loads the programs and attaches them: to the map of members, and to a cgroup, in place of an
-    /// earlier agent's. Both outlive the agent.
+    /// Loads the programs, and attaches to the map of members the one that runs when they send, in
+    /// place of an earlier agent's. It outlives the agent: what a member has been given it can
+    /// still read then.
     ///
     /// # Errors
-    /// [`Error`]; then nothing new is attached to the cgroup.
-    pub(super) fn attach(object: &mut Ebpf, links: &Path, cgroup: &Path) -> Result<Self, Error> {
-        let splice = Self {
-            settings: take(object, name::SPLICE_SETTINGS)?,
-            addresses: take(object, name::SPLICE_ADDRESSES)?,
-            gauge: Gauge::load(object, links)?,
-            links: links.to_owned(),
-        };
-        let members: SockHash<MapData, EndKey> = take(object, name::SPLICE_SOCKETS)?;
+    /// [`Error`].
+    pub(super) fn load(object: &mut Ebpf, directory: &Path) -> Result<Self, Error> {
+        let members: SockHash<MapData, u64> = take(object, name::SPLICE_SOCKETS)?;
         let send: &mut SkMsg = program(object, name::SEND)?;
         let attached = send
             .load()
             .and_then(|()| send.attach(members.fd()))
             .and_then(|id| send.take_link(id));
-        // Dropping it would detach the program, which must outlive the agent.
+        // Dropping it would detach the program.
         std::mem::forget(attached.map_err(failed(name::SEND))?);
 
-        let of_cgroup = |source| Error::Cgroup {
-            path: cgroup.to_owned(),
-            source,
+        let join: &mut SchedClassifier = program(object, name::JOIN)?;
+        join.load().map_err(failed(name::JOIN))?;
+        let queued: &mut RawTracePoint = program(object, name::QUEUED)?;
+        queued.load().map_err(failed(name::QUEUED))?;
+        let asked = Asked {
+            ends: take(object, name::SPLICE_ENDS)?,
+            join: own(object, directory, name::JOIN, |pin| {
+                SchedClassifier::from_pin(pin)
+            })?,
+            queued: own(object, directory, name::QUEUED, |pin| {
+                RawTracePoint::from_pin(pin)
+            })?,
         };
-        let directory = File::open(cgroup).map_err(of_cgroup)?;
-        let events: &mut SockOps = program(object, name::SOCKET_EVENTS)?;
-        events.load().map_err(failed(name::SOCKET_EVENTS))?;
-        let link = events
-            // A link always lets other programs be beside it, and refuses to be told so.
-            .attach(directory, CgroupAttachMode::Single)
-            .and_then(|id| events.take_link(id))
-            .map_err(|error| of_cgroup(io::Error::other(error)))?;
-        let link = FdLink::try_from(link)
-            .map_err(|error: LinkError| Error::Pin(io::Error::other(error)))?;
-        pin_over(link, links)?;
-        Ok(splice)
+        Ok(Self {
+            settings: take(object, name::SPLICE_SETTINGS)?,
+            kernel: Kernel(Arc::new(asked)),
+        })
     }
 
     /// Changes the settings.
@@ -119,21 +104,10 @@ impl Splice {
             .map_err(refused(name::SPLICE_SETTINGS))
     }
 
-    /// What tells how much a member has to read.
+    /// The way to ask the programs.
     #[must_use]
-    pub fn gauge(&self) -> &Gauge {
-        &self.gauge
-    }
-
-    /// Whether the socket that had a key is still entered as a member.
-    #[must_use]
-    pub fn has_member(&self, key: &EndKey) -> bool {
-        self.addresses.get(key, 0).is_ok()
-    }
-
-    /// Takes the cgroup's program away: no socket becomes a member any more.
-    pub fn detach(&self) {
-        detach(&self.links);
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 }
 
@@ -155,24 +129,31 @@ impl SpliceCounters {
     }
 }
 
-impl Gauge {
-    fn load(object: &mut Ebpf, directory: &Path) -> Result<Self, Error> {
-        let ends = take(object, name::SPLICE_ENDS)?;
-        let queued: &mut RawTracePoint = program(object, name::QUEUED)?;
-        queued.load().map_err(failed(name::QUEUED))?;
-        // A handle of its own is only had by way of a pin.
-        let pin = directory.join(name::QUEUED);
-        let _ = fs::remove_file(&pin);
-        queued.pin(&pin).map_err(pinning)?;
-        let queued = RawTracePoint::from_pin(&pin).map_err(failed(name::QUEUED));
-        fs::remove_file(&pin).map_err(Error::Pin)?;
-        Ok(Self(Arc::new((ends, queued?))))
+impl Kernel {
+    /// Makes both ends of a connection of the agent's members; what came of it.
+    #[must_use]
+    pub fn join(&self, request: &JoinRequest) -> SpliceCounter {
+        let options = TestRunOptions {
+            data_in: Some(&request.frame()),
+            ..TestRunOptions::default()
+        };
+        let counter = self.0.join.test_run(options).map(|result| {
+            let index = usize::try_from(result.return_value).ok()?;
+            SpliceCounter::ALL.get(index).copied()
+        });
+        match counter {
+            Ok(counter) => counter.unwrap_or(SpliceCounter::JoinFailed),
+            Err(error) => {
+                tracing::debug!("joining a connection to the splice: {error}");
+                SpliceCounter::JoinFailed
+            }
+        }
     }
 
     /// What the programs keep with a socket of this process; `None`: nothing.
     #[must_use]
     pub fn end(&self, socket: &impl AsRawFd) -> Option<End> {
-        match self.0.0.get(socket, 0) {
+        match self.0.ends.get(socket, 0) {
             Ok(end) => Some(end),
             Err(MapError::KeyNotFound) => None,
             Err(error) => {
@@ -187,7 +168,7 @@ impl Gauge {
     pub fn queued(&self, address: u64) -> u32 {
         let mut options = RawTracePointRunOptions::new();
         options.args[0] = address;
-        match self.0.1.test_run(options) {
+        match self.0.queued.test_run(options) {
             Ok(result) => result.return_value,
             Err(error) => {
                 tracing::debug!("asking how much a socket has to read: {error}");
@@ -197,26 +178,30 @@ impl Gauge {
     }
 }
 
-impl fmt::Debug for Gauge {
+impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Gauge").finish_non_exhaustive()
+        formatter.debug_struct("Kernel").finish_non_exhaustive()
     }
 }
 
-/// Takes the program of an earlier agent away from its cgroup, if there was one.
-pub(super) fn detach(links: &Path) {
-    // A link goes with its last pin.
-    let _ = fs::remove_file(links.join(name::SOCKET_EVENTS));
-}
-
-/// Pins a link in place of an earlier agent's, so that at no time no program is attached: it would
-/// miss members that close.
-fn pin_over(link: FdLink, links: &Path) -> Result<(), Error> {
-    let next = links.join(format!("{}_next", name::SOCKET_EVENTS));
+/// A handle of its own of a loaded program, which is only had by way of a pin.
+fn own<P>(
+    object: &mut Ebpf,
+    directory: &Path,
+    name: &'static str,
+    open: impl FnOnce(&Path) -> Result<P, ProgramError>,
+) -> Result<P, Error> {
+    let pin = directory.join(name);
     // Left by an agent that was killed here.
-    let _ = fs::remove_file(&next);
-    link.pin(&next).map_err(pinning)?;
-    fs::rename(&next, links.join(name::SOCKET_EVENTS)).map_err(Error::Pin)
+    let _ = fs::remove_file(&pin);
+    let program = object.program_mut(name).ok_or(ProgramError::NotLoaded);
+    program
+        .map_err(failed(name))?
+        .pin(&pin)
+        .map_err(|error| Error::Pin(io::Error::other(error)))?;
+    let program = open(&pin).map_err(failed(name));
+    fs::remove_file(&pin).map_err(Error::Pin)?;
+    program
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
@@ -232,8 +217,4 @@ where
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> Error {
     move |source| Error::Program { program, source }
-}
-
-fn pinning(error: PinError) -> Error {
-    Error::Pin(io::Error::other(error))
 }

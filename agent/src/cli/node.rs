@@ -88,12 +88,8 @@ pub(super) struct Arguments {
     hold: Duration,
     /// Moves bytes between applications and the agent past TCP, in the kernel, where both can bear
     /// it. off: all go through TCP.
-    #[arg(long, env = "AMBIT_SPLICE", value_enum, default_value = "off")]
+    #[arg(long, env = "AMBIT_SPLICE", value_enum, default_value = "on")]
     splice: Switch,
-    /// The cgroup (v2) above all pods of this node and the agent. Without it, the root of the cgroup2
-    /// file system.
-    #[arg(long, env = "AMBIT_CGROUP")]
-    cgroup: Option<PathBuf>,
     /// Bytes that may wait unread in one direction of a spliced connection: more lets a sender run
     /// further ahead of its reader, at the cost of as much kernel memory a connection that lags.
     #[arg(
@@ -137,7 +133,6 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         },
         splice: splice::Settings {
             enabled: arguments.splice == Switch::On,
-            cgroup: arguments.cgroup,
             limit: arguments.splice_limit,
             fail_self_test: arguments.splice_fail_self_test,
         },

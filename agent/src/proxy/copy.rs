@@ -10,7 +10,7 @@ use h2::Reason;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
-use crate::hbone::stream::StreamError;
+use crate::{hbone::stream::StreamError, splice::Leg};
 
 mod tcp;
 mod tunnel;
@@ -90,17 +90,25 @@ fn is_reset(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub struct ResetOnDrop {
     stream: TcpStream,
+    leg: Leg,
 }
 
 impl From<TcpStream> for ResetOnDrop {
     fn from(stream: TcpStream) -> Self {
         // It fails only on what isn't a socket.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        Self { stream }
+        let leg = Leg::default();
+        Self { stream, leg }
     }
 }
 
 impl ResetOnDrop {
+    /// The other end is a pod's whose network namespace has that id here, if it's known.
+    pub(super) fn with_pod(mut self, namespace: Option<i32>) -> Self {
+        self.leg = Leg::new(namespace);
+        self
+    }
+
     fn finished(&self) {
         let _ = SockRef::from(&self.stream).set_linger(None);
     }

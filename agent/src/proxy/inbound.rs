@@ -223,6 +223,7 @@ impl Stream {
                 return Err(error);
             }
         };
+        let server = server.with_pod(self.tunnel.proxy.bound.namespace(&destination.uid));
         let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;
         let copied = copy_tunnel(
             server,

@@ -46,6 +46,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
         return;
     };
+    let client = client.with_pod(proxy.bound.namespace(&source.uid));
 
     // Where: from here on the connection is reported, however it ends.
     let request = route::route(&snapshot, &proxy.node, original, |endpoints| {
@@ -135,6 +136,7 @@ impl Exchange {
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
         let server = guard.unless_closed(dial::to_pod(&permit, keep)).await??;
+        let server = server.with_pod(self.proxy.bound.namespace(&destination.uid));
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }

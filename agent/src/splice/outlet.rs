@@ -6,27 +6,9 @@
 //! that there is no more; programs with edge-triggered epoll take it to mean that, and would wait
 //! for a wake-up that never comes. So the agent stays below the limit by itself.
 
-use std::sync::OnceLock;
-
 use tokio::net::TcpStream;
 
-use super::pause::Pause;
-use crate::capture::splice::Gauge;
-
-/// There is one kernel, and so one of these.
-static ENABLED: OnceLock<Enabled> = OnceLock::new();
-
-struct Enabled {
-    gauge: Gauge,
-    limit: usize,
-}
-
-/// From now on outlets ask.
-pub(super) fn enable(gauge: Gauge, limit: u32) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    // Only a second start could find it set.
-    let _ = ENABLED.set(Enabled { gauge, limit });
-}
+use super::{ACTIVE, Active, pause::Pause};
 
 /// The way from the agent to one application. It asks the kernel once for about as many bytes as
 /// the limit.
@@ -37,7 +19,7 @@ pub(super) fn enable(gauge: Gauge, limit: u32) {
 pub struct Outlet {
     /// Bytes that may be written before the kernel is asked again.
     left: usize,
-    /// The kernel's address of the application's socket; 0 while it isn't known.
+    /// The kernel's address of the application's socket; 0 while it isn't spliced.
     peer: u64,
     pause: Pause,
 }
@@ -45,7 +27,7 @@ pub struct Outlet {
 impl Default for Outlet {
     fn default() -> Self {
         Self {
-            left: ENABLED.get().map_or(usize::MAX, |enabled| enabled.limit),
+            left: ACTIVE.get().map_or(usize::MAX, |active| active.limit),
             peer: 0,
             pause: Pause::default(),
         }
@@ -56,8 +38,8 @@ impl Outlet {
     /// How many bytes may be written now; 0: none, the application must read first.
     pub fn room(&mut self, stream: &TcpStream) -> usize {
         if self.left == 0 {
-            self.left = match ENABLED.get() {
-                Some(enabled) => self.ask(enabled, stream),
+            self.left = match ACTIVE.get() {
+                Some(active) => self.ask(active, stream),
                 None => usize::MAX,
             };
         }
@@ -75,16 +57,16 @@ impl Outlet {
         self.pause.wait().await;
     }
 
-    fn ask(&mut self, enabled: &Enabled, stream: &TcpStream) -> usize {
+    fn ask(&mut self, active: &Active, stream: &TcpStream) -> usize {
         if self.peer == 0 {
-            self.peer = enabled.gauge.end(stream).map_or(0, |end| end.peer);
+            self.peer = active.kernel.end(stream).map_or(0, |end| end.peer);
         }
         if self.peer == 0 {
             // It goes through TCP.
-            return enabled.limit;
+            return active.limit;
         }
-        let queued = usize::try_from(enabled.gauge.queued(self.peer)).unwrap_or(usize::MAX);
-        grant(queued, enabled.limit)
+        let queued = usize::try_from(active.kernel.queued(self.peer)).unwrap_or(usize::MAX);
+        grant(queued, active.limit)
     }
 }
 

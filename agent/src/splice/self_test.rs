@@ -7,17 +7,24 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use ambit_common::splice::{END_MEMBER, PATH_SPLICED, PATH_TCP, SpliceSettings};
+use ambit_common::{
+    counter::SpliceCounter,
+    splice::{OWN_NAMESPACE, PATH_SPLICED, PATH_TCP, SpliceSettings},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, epoll, poll},
     io::ioctl_fionread,
 };
 use socket2::SockRef;
 
-use crate::capture::{maps, splice::Splice};
+use super::leg::join;
+use crate::capture::{
+    maps,
+    splice::{Kernel, Splice},
+};
 
 mod pair;
 
@@ -25,8 +32,6 @@ use pair::{Pair, Server};
 
 /// How long anything on loopback may take.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How often to look for what no event tells.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// The limit under which the tests run, in bytes.
 const LIMIT: u32 = 64 * 1024;
 /// What is sent at once to fill a peer, in bytes.
@@ -60,14 +65,12 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`]: the first that failed.
-pub(super) fn run(splice: &mut Splice, settings: SpliceSettings, fail: bool) -> Result<(), Error> {
-    let server = Server::listen()?;
-    splice.configure(SpliceSettings {
-        test_port: server.port().into(),
-        limit: LIMIT,
-        ..settings
-    })?;
-    let test = Test { splice, server };
+pub(super) fn run(splice: &mut Splice, fail: bool) -> Result<(), Error> {
+    splice.configure(SpliceSettings { limit: LIMIT })?;
+    let test = Test {
+        kernel: splice.kernel(),
+        server: Server::listen()?,
+    };
     test.redirect_and_what_a_reader_sees()?;
     test.back_pressure()?;
     test.end_after_the_last_byte()?;
@@ -79,14 +82,14 @@ pub(super) fn run(splice: &mut Splice, settings: SpliceSettings, fail: bool) -> 
 }
 
 struct Test<'a> {
-    splice: &'a Splice,
+    kernel: &'a Kernel,
     server: Server,
 }
 
 impl Test<'_> {
     /// What is sent goes past TCP, and shows by poll, epoll, FIONREAD and MSG_PEEK.
     fn redirect_and_what_a_reader_sees(&self) -> Result<(), Error> {
-        let Pair { agent, application } = self.server.pair()?;
+        let Pair { agent, application } = self.pair()?;
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let interest = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let data = epoll::EventData::new_u64(0);
@@ -131,20 +134,20 @@ impl Test<'_> {
                 format!("{after} bytes wait after the last was read")
             })?;
         }
-        self.closes([agent, application])
+        Ok(())
     }
 
     /// Bytes that wait are counted; above the limit a sender goes on through TCP and is held back
     /// there; nothing is lost or overtaken, and once all is read it goes past TCP again.
     fn back_pressure(&self) -> Result<(), Error> {
         const TEST: &str = "back-pressure";
-        let Pair { agent, application } = self.server.pair()?;
+        let Pair { agent, application } = self.pair()?;
         let pattern = pattern();
         for (mut sender, reader) in [(&agent, &application), (&application, &agent)] {
             sender.write_all(&pattern[..CHUNK])?;
-            let gauge = self.splice.gauge();
-            let reader_address = gauge.end(reader).map_or(0, |end| end.socket);
-            let counted = usize::try_from(gauge.queued(reader_address));
+            let kernel = self.kernel;
+            let reader_address = kernel.end(reader).map_or(0, |end| end.socket);
+            let counted = usize::try_from(kernel.queued(reader_address));
             check(counted == Ok(CHUNK), TEST, || {
                 format!("{counted:?} bytes are counted of {CHUNK} that wait")
             })?;
@@ -169,12 +172,12 @@ impl Test<'_> {
                 "it doesn't end when all is read".into()
             })?;
         }
-        self.closes([agent, application])
+        Ok(())
     }
 
     /// FIN: the last byte is read before it, and the other direction goes on.
     fn end_after_the_last_byte(&self) -> Result<(), Error> {
-        let Pair { agent, application } = self.server.pair()?;
+        let Pair { agent, application } = self.pair()?;
         for (mut sender, mut reader) in [(&agent, &application), (&application, &agent)] {
             sender.write_all(b"last")?;
             sender.shutdown(Shutdown::Write)?;
@@ -185,12 +188,12 @@ impl Test<'_> {
                 format!("{read:?}, then {ended:?}")
             })?;
         }
-        self.closes([agent, application])
+        Ok(())
     }
 
     /// RST: the last byte is read before it.
     fn reset_after_the_last_byte(&self) -> Result<(), Error> {
-        let Pair { agent, application } = self.server.pair()?;
+        let Pair { agent, application } = self.pair()?;
         (&agent).write_all(b"last")?;
         SockRef::from(&agent).set_linger(Some(Duration::ZERO))?;
         drop(agent);
@@ -203,22 +206,19 @@ impl Test<'_> {
         })
     }
 
-    /// Nothing is left of members that have closed.
-    fn closes(&self, pair: [TcpStream; 2]) -> Result<(), Error> {
-        let mut keys = Vec::new();
-        for socket in &pair {
-            keys.extend(self.splice.gauge().end(socket).map(|end| end.key));
-        }
-        drop(pair);
-        eventually("close", "members that closed are still entered", || {
-            Ok(!keys.iter().any(|key| self.splice.has_member(key)))
-        })
+    /// A new connection whose ends have joined.
+    fn pair(&self) -> Result<Pair, Error> {
+        let pair = self.server.pair()?;
+        let (agent, application) = (pair.agent.local_addr()?, pair.application.local_addr()?);
+        let joined = join(self.kernel, OWN_NAMESPACE, agent, application);
+        check(joined == SpliceCounter::Joined, "join", || {
+            joined.name().to_owned()
+        })?;
+        Ok(pair)
     }
 
     fn path(&self, socket: &TcpStream) -> Option<u32> {
-        let end = self.splice.gauge().end(socket);
-        end.filter(|end| end.flags & END_MEMBER != 0)
-            .map(|end| end.path)
+        self.kernel.end(socket).map(|end| end.path)
     }
 }
 
@@ -269,19 +269,6 @@ fn await_readable(socket: &TcpStream) -> Result<(), Error> {
     check(ready == 1, "poll", || {
         "it doesn't tell of bytes that wait, or of an end".into()
     })
-}
-
-fn eventually(
-    test: &'static str,
-    found: &str,
-    mut holds: impl FnMut() -> Result<bool, Error>,
-) -> Result<(), Error> {
-    let end = Instant::now() + DEADLINE;
-    while !holds()? {
-        check(Instant::now() < end, test, || found.to_owned())?;
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 fn check(holds: bool, test: &'static str, found: impl FnOnce() -> String) -> Result<(), Error> {

@@ -77,6 +77,9 @@ struct Exchange {
     /// Resets the connection instead of ending it, once all is read.
     #[arg(long, global = true)]
     reset: bool,
+    /// Ends its direction only once all of the other's is read.
+    #[arg(long, global = true)]
+    end_last: bool,
     /// How long all of it may take, in milliseconds.
     #[arg(long, global = true, default_value_t = 60_000)]
     timeout_ms: u64,
@@ -160,7 +163,7 @@ impl Exchange {
                 writer.write_all(&pattern[start..start + length]).await?;
                 sent += length;
             }
-            if self.reset {
+            if self.reset || self.end_last {
                 return Ok(());
             }
             writer.shutdown().await
@@ -179,7 +182,7 @@ impl Exchange {
                 if self.read_us > 0 {
                     sleep(Duration::from_micros(self.read_us)).await;
                 }
-                let is_done = self.reset && received == self.bytes;
+                let is_done = (self.reset || self.end_last) && received == self.bytes;
                 if length == 0 && received != self.bytes {
                     return Err(io::Error::other(format!("the end came after {received}")));
                 }
@@ -189,6 +192,12 @@ impl Exchange {
             }
         };
         tokio::try_join!(send, receive)?;
+        if self.end_last {
+            stream.shutdown().await?;
+            if stream.read(&mut [0]).await? > 0 {
+                return Err(io::Error::other("more came than was sent"));
+            }
+        }
         if self.reset {
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         }

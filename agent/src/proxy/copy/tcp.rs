@@ -24,7 +24,7 @@ pub async fn copy_tcp(
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
-        result = both_ways(&client.stream, &server.stream, transfer) => result,
+        result = both_ways(&client, &server, transfer) => result,
     };
     if result.is_ok() {
         client.finished();
@@ -34,8 +34,8 @@ pub async fn copy_tcp(
 }
 
 async fn both_ways(
-    client: &TcpStream,
-    server: &TcpStream,
+    client: &ResetOnDrop,
+    server: &ResetOnDrop,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
     let to_server = one_way(client, server, |bytes| transfer.add_received(bytes));
@@ -59,14 +59,14 @@ async fn both_ways(
             result?;
             select! {
                 result = to_client => result,
-                error = failure(client) => Err(CopyError::client(error)),
+                error = failure(&client.stream) => Err(CopyError::client(error)),
             }
         }
         result = &mut to_client => {
             result?;
             select! {
                 result = to_server => result,
-                error = failure(server) => Err(CopyError::server(error)),
+                error = failure(&server.stream) => Err(CopyError::server(error)),
             }
         }
     }
@@ -91,7 +91,8 @@ impl Failed {
 }
 
 /// Copies until the source has ended, and half-closes the sink.
-async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> Result<(), Failed> {
+async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> Result<(), Failed> {
+    let (source, sink) = (&from.stream, &to.stream);
     let mut outlet = Outlet::default();
     loop {
         source.readable().await.map_err(Failed::Source)?;
@@ -102,6 +103,7 @@ async fn one_way(source: &TcpStream, sink: &TcpStream, count: impl Fn(u64)) -> R
             match source.try_read(&mut buffer) {
                 Ok(0) => return shut_down(sink).map_err(Failed::Sink),
                 Ok(read) => {
+                    from.leg.has_read(source);
                     write_all(source, sink, &mut outlet, &buffer[..read], &count).await?;
                     let size = next_size(buffer.len(), read);
                     if size > buffer.len() {

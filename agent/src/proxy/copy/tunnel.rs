@@ -56,7 +56,7 @@ pub async fn copy_tunnel(
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
-        result = both_ways(&tcp.stream, side, &mut stream, transfer) => result,
+        result = both_ways(&tcp, side, &mut stream, transfer) => result,
     };
     match result {
         Ok(()) => tcp.finished(),
@@ -66,7 +66,7 @@ pub async fn copy_tunnel(
 }
 
 async fn both_ways(
-    tcp: &TcpStream,
+    tcp: &ResetOnDrop,
     side: TcpSide,
     stream: &mut HboneStream,
     transfer: &Transfer,
@@ -83,7 +83,7 @@ async fn both_ways(
     let (send, receive) = stream.halves();
     let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
     let mut upload = pin!(upload(tcp, side, send, count_up, &uploaded));
-    let mut download = pin!(download(tcp, side, receive, count_down, &stalled));
+    let mut download = pin!(download(&tcp.stream, side, receive, count_down, &stalled));
 
     let failed = select! {
         failed = &mut upload => failed,
@@ -115,7 +115,7 @@ async fn both_ways(
 /// Sends what the socket says. When that has ended, says so to `uploaded` and stays, to hear of a
 /// failure of either side.
 async fn upload(
-    tcp: &TcpStream,
+    tcp: &ResetOnDrop,
     side: TcpSide,
     send: &mut SendHalf,
     count: impl Fn(u64),
@@ -126,17 +126,18 @@ async fn upload(
     }
     uploaded.notify_one();
     select! {
-        error = failure(tcp) => side.error(error),
+        error = failure(&tcp.stream) => side.error(error),
         error = send.reset_by_peer() => error.into(),
     }
 }
 
 async fn upload_all(
-    tcp: &TcpStream,
+    from: &ResetOnDrop,
     side: TcpSide,
     send: &mut SendHalf,
     count: impl Fn(u64),
 ) -> Result<(), CopyError> {
+    let tcp = &from.stream;
     let mut size = MIN_BUFFER;
     loop {
         select! {
@@ -151,6 +152,7 @@ async fn upload_all(
             match tcp.try_read_buf(&mut buffer) {
                 Ok(0) => return Ok(send.finish()?),
                 Ok(read) => {
+                    from.leg.has_read(tcp);
                     let data = take(&mut buffer);
                     // Nobody reads the socket now, so watch it.
                     select! {

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Bytes of TCP's own buffers, which grow to megabytes if nothing is said.
 const TCP_BUFFER: usize = 64 * 1024;
 
-/// The server of the self-test; the programs know its port.
+/// The server of the self-test.
 pub(super) struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -33,10 +33,6 @@ impl Server {
         let listener = TcpListener::from(listener);
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.address.port()
     }
 
     /// A new connection. What others send to the port while the test runs is turned away.

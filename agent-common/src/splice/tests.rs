@@ -1,0 +1,102 @@
+extern crate std;
+
+use std::vec::Vec;
+
+use super::*;
+
+/// The reader of one direction, and what is on its way to it.
+#[derive(Default)]
+struct Reader {
+    redirected: Vec<u32>,
+    tcp: Vec<u32>,
+    read: Vec<u32>,
+}
+
+impl Reader {
+    /// As the kernel has it: what was redirected comes first.
+    fn read(&mut self, many: usize) {
+        for _ in 0..many {
+            if !self.redirected.is_empty() {
+                self.read.push(self.redirected.remove(0));
+            } else if !self.tcp.is_empty() {
+                self.read.push(self.tcp.remove(0));
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
+    const LIMIT: u32 = 8;
+    // A generator of its own: the crate has no other use for one.
+    let mut random = 12345_u32;
+    let mut next = |below: u32| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) % below
+    };
+    let (mut switched_to_tcp, mut switched_back) = (0, 0);
+    for _ in 0..200 {
+        let (mut reader, mut path, mut sent) = (Reader::default(), PATH_TCP, 0);
+        for _ in 0..300 {
+            if next(2) == 0 {
+                reader.read(next(12) as usize);
+                continue;
+            }
+            let queued = u32::try_from(reader.redirected.len()).unwrap();
+            let message = Message {
+                path,
+                queued,
+                limit: LIMIT,
+                caught_up: reader.tcp.is_empty(),
+            };
+            let before = path;
+            match way(message) {
+                Way::Redirect => {
+                    path = PATH_SPLICED;
+                    reader.redirected.push(sent);
+                }
+                Way::Tcp(_) => {
+                    path = PATH_TCP;
+                    reader.tcp.push(sent);
+                }
+            }
+            switched_to_tcp += u32::from(before > path);
+            switched_back += u32::from(before < path);
+            sent += 1;
+            assert!(reader.redirected.len() <= LIMIT as usize + 1);
+        }
+        reader.read(1000);
+        assert_eq!(reader.read, (0..sent).collect::<Vec<_>>());
+    }
+    assert!(switched_to_tcp > 0 && switched_back > 0);
+}
+
+#[test]
+fn each_case_of_the_switching_rule() {
+    use SpliceCounter::{TcpFull, TcpUnread};
+    // Path, bytes queued of a limit of 100, TCP's bytes read.
+    for (path, queued, caught_up, expected) in [
+        (PATH_TCP, 0, true, Way::Redirect),
+        (PATH_TCP, 50, true, Way::Redirect),
+        (PATH_TCP, 51, true, Way::Tcp(TcpFull)),
+        (PATH_TCP, 0, false, Way::Tcp(TcpUnread)),
+        (PATH_SPLICED, 100, true, Way::Redirect),
+        (PATH_SPLICED, 101, true, Way::Tcp(TcpFull)),
+    ] {
+        let message = Message {
+            path,
+            queued,
+            limit: 100,
+            caught_up,
+        };
+        assert_eq!(way(message), expected, "{message:?}");
+    }
+}
+
+#[test]
+fn the_two_ends_of_a_connection_have_each_others_keys() {
+    for key in [0, 1, 8, 9, u64::MAX] {
+        assert_ne!(peer_key(key), key);
+        assert_eq!(peer_key(peer_key(key)), key);
+    }
+}
