@@ -110,6 +110,8 @@ counters! {
     TcpUnread = "tcp_unread",
     /// A message went through TCP: the peer has too much to read.
     TcpFull = "tcp_full",
+    /// A message of the agent went through TCP: it is one of many and large.
+    TcpBulk = "tcp_bulk",
     /// A message went through TCP: the application has made its socket block.
     TcpBlocking = "tcp_blocking",
     /// A message went through TCP: the peer is gone.

@@ -48,6 +48,10 @@ pub const fn peer_key(key: u64) -> u64 {
 pub const PATH_TCP: u32 = 0;
 /// All that is on its way has been redirected.
 pub const PATH_SPLICED: u32 = 1;
+/// The agent has so much to send that it keeps it to TCP, until a message is small again.
+pub const PATH_BULK: u32 = 2;
+/// Bytes below which a message is small.
+pub const SMALL: u32 = 16 * 1024;
 
 /// What is kept with a member; it goes with the socket.
 #[repr(C)]
@@ -101,6 +105,8 @@ const _: () = assert!(size_of::<Offsets>() == 24);
 pub struct Message {
     /// `PATH_*` of what was sent before.
     pub path: u32,
+    /// Its bytes.
+    pub size: u32,
     /// Bytes that its peer has been given past TCP and hasn't read.
     pub queued: u32,
     /// How many those may be.
@@ -128,6 +134,9 @@ pub fn way(message: Message) -> Way {
     let limit = if message.path == PATH_SPLICED {
         message.limit
     } else if message.caught_up {
+        if message.path == PATH_BULK && message.size >= SMALL {
+            return Way::Tcp(SpliceCounter::TcpBulk);
+        }
         // Half of it, lest every message switch.
         message.limit / 2
     } else {

@@ -26,10 +26,10 @@ pub fn send(ctx: SkMsgContext) -> u32 {
         count(SpliceCounter::TcpNoPeer);
         return sk_action::SK_PASS;
     };
-    match decide(end) {
+    match decide(end, ctx.size()) {
         Way::Redirect => redirect(&ctx, end),
         Way::Tcp(counter) => {
-            if end.path != PATH_TCP {
+            if end.path == PATH_SPLICED {
                 end.path = PATH_TCP;
                 count(SpliceCounter::SwitchedToTcp);
             }
@@ -40,18 +40,19 @@ pub fn send(ctx: SkMsgContext) -> u32 {
 }
 
 #[inline(always)]
-fn decide(end: &mut End) -> Way {
+fn decide(end: &mut End, size: u32) -> Way {
     let Some(settings) = SPLICE_SETTINGS.get(0) else {
         return Way::Tcp(SpliceCounter::TcpNoPeer);
     };
     if !is_nonblocking(end.file) {
         return Way::Tcp(SpliceCounter::TcpBlocking);
     }
-    let caught_up = end.path != PATH_TCP
+    let caught_up = end.path == PATH_SPLICED
         || field(end.peer, &raw const OFFSETS.copied_seq)
             == field(end.socket, &raw const OFFSETS.write_seq);
     splice::way(Message {
         path: end.path,
+        size,
         queued: field(end.peer, &raw const OFFSETS.queued),
         limit: settings.limit,
         caught_up,

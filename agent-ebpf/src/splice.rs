@@ -124,7 +124,8 @@ pub fn is_nonblocking(file: u64) -> bool {
 #[inline(always)]
 pub fn count(counter: SpliceCounter) {
     if let Some(value) = SPLICE_COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: this CPU's own slot; an event that interrupts another may be lost.
+        // SAFETY: this CPU's own slot. These programs may interrupt each other on their CPU, and
+        // one's count be lost then: the target has no atomic addition in Rust.
         unsafe { *value += 1 };
     }
 }

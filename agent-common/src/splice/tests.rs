@@ -45,6 +45,7 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
             let queued = u32::try_from(reader.redirected.len()).unwrap();
             let message = Message {
                 path,
+                size: 1,
                 queued,
                 limit: LIMIT,
                 caught_up: reader.tcp.is_empty(),
@@ -73,18 +74,22 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
 
 #[test]
 fn each_case_of_the_switching_rule() {
-    use SpliceCounter::{TcpFull, TcpUnread};
-    // Path, bytes queued of a limit of 100, TCP's bytes read.
-    for (path, queued, caught_up, expected) in [
-        (PATH_TCP, 0, true, Way::Redirect),
-        (PATH_TCP, 50, true, Way::Redirect),
-        (PATH_TCP, 51, true, Way::Tcp(TcpFull)),
-        (PATH_TCP, 0, false, Way::Tcp(TcpUnread)),
-        (PATH_SPLICED, 100, true, Way::Redirect),
-        (PATH_SPLICED, 101, true, Way::Tcp(TcpFull)),
+    use SpliceCounter::{TcpBulk, TcpFull, TcpUnread};
+    // Path, the message's size, bytes queued of a limit of 100, TCP's bytes read.
+    for (path, size, queued, caught_up, expected) in [
+        (PATH_TCP, SMALL, 0, true, Way::Redirect),
+        (PATH_TCP, SMALL, 50, true, Way::Redirect),
+        (PATH_TCP, 1, 51, true, Way::Tcp(TcpFull)),
+        (PATH_TCP, 1, 0, false, Way::Tcp(TcpUnread)),
+        (PATH_SPLICED, SMALL, 100, true, Way::Redirect),
+        (PATH_SPLICED, 1, 101, true, Way::Tcp(TcpFull)),
+        (PATH_BULK, SMALL, 0, true, Way::Tcp(TcpBulk)),
+        (PATH_BULK, SMALL - 1, 0, true, Way::Redirect),
+        (PATH_BULK, 1, 0, false, Way::Tcp(TcpUnread)),
     ] {
         let message = Message {
             path,
+            size,
             queued,
             limit: 100,
             caught_up,

@@ -1,11 +1,16 @@
 //! The programs of the splice: loading them, and asking them.
 
-use std::{fmt, fs, io, os::fd::AsRawFd, path::Path, sync::Arc};
+use std::{
+    fmt, fs, io,
+    os::fd::AsRawFd,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ambit_common::{
     counter::SpliceCounter,
     name,
-    splice::{End, JoinRequest, SpliceSettings},
+    splice::{End, JoinRequest, PATH_BULK, SpliceSettings},
 };
 use aya::{
     Ebpf,
@@ -53,7 +58,7 @@ pub struct SpliceCounters(PerCpuArray<MapData, u64>);
 pub struct Kernel(Arc<Asked>);
 
 struct Asked {
-    ends: SkStorage<MapData, End>,
+    ends: Mutex<SkStorage<MapData, End>>,
     join: SchedClassifier,
     queued: RawTracePoint,
 }
@@ -80,7 +85,7 @@ impl Splice {
         let queued: &mut RawTracePoint = program(object, name::QUEUED)?;
         queued.load().map_err(failed(name::QUEUED))?;
         let asked = Asked {
-            ends: take(object, name::SPLICE_ENDS)?,
+            ends: Mutex::new(take(object, name::SPLICE_ENDS)?),
             join: own(object, directory, name::JOIN, |pin| {
                 SchedClassifier::from_pin(pin)
             })?,
@@ -153,13 +158,26 @@ impl Kernel {
     /// What the programs keep with a socket of this process; `None`: nothing.
     #[must_use]
     pub fn end(&self, socket: &impl AsRawFd) -> Option<End> {
-        match self.0.ends.get(socket, 0) {
+        match self.ends().get(socket, 0) {
             Ok(end) => Some(end),
             Err(MapError::KeyNotFound) => None,
             Err(error) => {
                 tracing::debug!("asking for a socket's end of the splice: {error}");
                 None
             }
+        }
+    }
+
+    /// Has what is sent by a socket of this process go through TCP until a message is small again.
+    /// The application must have read all that it was given past TCP.
+    pub fn keep_to_tcp(&self, socket: &impl AsRawFd, end: End) {
+        let end = End {
+            path: PATH_BULK,
+            ..end
+        };
+        // Its own messages alone change it, and who asks sends none meanwhile.
+        if let Err(error) = self.ends().insert(socket, end, 0) {
+            tracing::debug!("keeping a socket's bytes to TCP: {error}");
         }
     }
 
@@ -175,6 +193,13 @@ impl Kernel {
                 0
             }
         }
+    }
+}
+
+impl Kernel {
+    fn ends(&self) -> MutexGuard<'_, SkStorage<MapData, End>> {
+        // The map is the kernel's: a panic leaves nothing half done.
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

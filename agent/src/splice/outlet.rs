@@ -1,17 +1,20 @@
-//! How much the agent may write to an application.
+//! What the agent writes to an application, held back where the application doesn't read.
 //!
 //! Above the limit the programs fall back to TCP, whose window holds the sender back. That is
 //! right for an application that sends to the agent. The other way it isn't enough: while both
 //! queues of an application hold bytes, a read that returns less than was asked for doesn't mean
 //! that there is no more; programs with edge-triggered epoll take it to mean that, and would wait
-//! for a wake-up that never comes. So the agent stays below the limit by itself.
+//! for a wake-up that never comes. So the agent stays below the limit by itself: where an application
+//! lags, it waits until all is read, and goes on through TCP, which can tell it when there is room
+//! again. The next small message goes past TCP once more.
 
+use ambit_common::splice::PATH_SPLICED;
 use tokio::net::TcpStream;
 
 use super::{ACTIVE, Active, pause::Pause};
 
-/// The way from the agent to one application. It asks the kernel once for about as many bytes as
-/// the limit.
+/// The way from the agent to one application. It asks the kernel once for as many bytes as the
+/// limit.
 ///
 /// For each write: [`Outlet::room`]; if that is 0, [`Outlet::wait`] and again; else write at most as
 /// much, and tell [`Outlet::wrote`].
@@ -19,8 +22,8 @@ use super::{ACTIVE, Active, pause::Pause};
 pub struct Outlet {
     /// Bytes that may be written before the kernel is asked again.
     left: usize,
-    /// The kernel's address of the application's socket; 0 while it isn't spliced.
-    peer: u64,
+    /// The application was found to have too much to read, and hasn't read all of it since.
+    is_lagging: bool,
     pause: Pause,
 }
 
@@ -28,7 +31,7 @@ impl Default for Outlet {
     fn default() -> Self {
         Self {
             left: ACTIVE.get().map_or(usize::MAX, |active| active.limit),
-            peer: 0,
+            is_lagging: false,
             pause: Pause::default(),
         }
     }
@@ -58,22 +61,43 @@ impl Outlet {
     }
 
     fn ask(&mut self, active: &Active, stream: &TcpStream) -> usize {
-        if self.peer == 0 {
-            self.peer = active.kernel.end(stream).map_or(0, |end| end.peer);
-        }
-        if self.peer == 0 {
-            // It goes through TCP.
+        let end = active.kernel.end(stream);
+        let Some(end) = end.filter(|end| end.path == PATH_SPLICED) else {
             return active.limit;
+        };
+        let queued = usize::try_from(active.kernel.queued(end.peer)).unwrap_or(usize::MAX);
+        match grant(queued, active.limit, self.is_lagging) {
+            Grant::Bytes(bytes) => bytes,
+            Grant::None => {
+                self.is_lagging = true;
+                0
+            }
+            Grant::Tcp => {
+                self.is_lagging = false;
+                active.kernel.keep_to_tcp(stream, end);
+                active.limit
+            }
         }
-        let queued = usize::try_from(active.kernel.queued(self.peer)).unwrap_or(usize::MAX);
-        grant(queued, active.limit)
     }
 }
 
-/// Nothing, until the application has read half: small grants would cost a question each.
-fn grant(queued: usize, limit: usize) -> usize {
-    let left = limit.saturating_sub(queued);
-    if left < limit / 2 { 0 } else { left }
+#[derive(Debug, PartialEq, Eq)]
+enum Grant {
+    /// So many more past TCP.
+    Bytes(usize),
+    /// The application must read first.
+    None,
+    /// As many as TCP takes.
+    Tcp,
+}
+
+/// An application that keeps up goes on; one that has left half of it unread is waited for once.
+fn grant(queued: usize, limit: usize, is_lagging: bool) -> Grant {
+    match queued {
+        0 if is_lagging => Grant::Tcp,
+        _ if is_lagging || queued > limit / 2 => Grant::None,
+        _ => Grant::Bytes(limit - queued),
+    }
 }
 
 #[cfg(test)]
@@ -81,9 +105,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_application_is_given_more_once_it_has_read_half() {
-        for (queued, granted) in [(0, 100), (1, 99), (50, 50), (51, 0), (100, 0), (1000, 0)] {
-            assert_eq!(grant(queued, 100), granted, "{queued}");
+    fn an_application_that_lags_is_waited_for_and_goes_on_through_tcp() {
+        for (queued, is_lagging, expected) in [
+            (0, false, Grant::Bytes(100)),
+            (50, false, Grant::Bytes(50)),
+            (51, false, Grant::None),
+            (1000, false, Grant::None),
+            (51, true, Grant::None),
+            (1, true, Grant::None),
+            (0, true, Grant::Tcp),
+        ] {
+            assert_eq!(
+                grant(queued, 100, is_lagging),
+                expected,
+                "{queued} {is_lagging}"
+            );
         }
     }
 }

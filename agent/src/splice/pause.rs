@@ -7,7 +7,7 @@ use tokio::time;
 /// The first pause: the runtime's timer knows no shorter one.
 const FIRST: Duration = Duration::from_millis(1);
 /// Pauses double up to this: what a reader that has stopped costs, and the longest that one which
-/// goes on waits for what is beyond the limit.
+/// goes on waits for what comes after it has read all.
 const LAST: Duration = Duration::from_millis(64);
 
 /// Pauses between attempts to write to an application that is full. They grow for as long as
