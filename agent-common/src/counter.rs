@@ -104,7 +104,7 @@ counters! {
     JoinFailed = "join_failed",
     /// A message went to the peer's queue.
     Redirected = "redirected",
-    /// A message went through TCP: the program has no settings, or nothing is kept with the socket.
+    /// A message went through TCP: nothing is kept with the socket.
     TcpNoPeer = "tcp_no_peer",
     /// A message went through TCP: the peer hasn't read all that went there before.
     TcpUnread = "tcp_unread",

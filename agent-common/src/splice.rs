@@ -87,6 +87,8 @@ const _: () = assert!(size_of::<SpliceSettings>() == 4);
 pub struct Offsets {
     /// `sock.sk_backlog.rmem_alloc`: bytes that wait unread.
     pub queued: u32,
+    /// `sock.sk_rcvbuf`: bytes of all kinds from which on the kernel drops what comes through TCP.
+    pub rcvbuf: u32,
     /// `sock.sk_socket`.
     pub sk_socket: u32,
     /// `socket.file`.
@@ -98,7 +100,18 @@ pub struct Offsets {
     /// `tcp_sock.write_seq`: the first byte that TCP hasn't been given.
     pub write_seq: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 24);
+const _: () = assert!(size_of::<Offsets>() == 28);
+
+/// How many bytes may wait unread at a socket.
+///
+/// They are charged to its receive buffer: were that full, the kernel would drop what comes through
+/// TCP, the end of the connection included, and the sender would send it again 200 ms later at best.
+#[must_use]
+#[inline(always)]
+pub const fn limit(wanted: u32, receive_buffer: u32) -> u32 {
+    let most = receive_buffer / 2;
+    if wanted < most { wanted } else { most }
+}
 
 /// What is known when a member sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +122,7 @@ pub struct Message {
     pub size: u32,
     /// Bytes that its peer has been given past TCP and hasn't read.
     pub queued: u32,
-    /// How many those may be.
+    /// How many those may be: [`limit`].
     pub limit: u32,
     /// The peer has read all that went through TCP.
     pub caught_up: bool,
@@ -142,7 +155,7 @@ pub fn way(message: Message) -> Way {
     } else {
         return Way::Tcp(SpliceCounter::TcpUnread);
     };
-    if message.queued > limit {
+    if message.queued.saturating_add(message.size) > limit {
         return Way::Tcp(SpliceCounter::TcpFull);
     }
     Way::Redirect

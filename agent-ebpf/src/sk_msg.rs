@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{SPLICE_SETTINGS, SPLICE_SOCKETS},
-    splice::{OFFSETS, count, end, field, is_nonblocking},
+    maps::SPLICE_SOCKETS,
+    splice::{OFFSETS, count, end, field, is_nonblocking, limit},
 };
 
 #[sk_msg]
@@ -41,9 +41,6 @@ pub fn send(ctx: SkMsgContext) -> u32 {
 
 #[inline(always)]
 fn decide(end: &mut End, size: u32) -> Way {
-    let Some(settings) = SPLICE_SETTINGS.get(0) else {
-        return Way::Tcp(SpliceCounter::TcpNoPeer);
-    };
     if !is_nonblocking(end.file) {
         return Way::Tcp(SpliceCounter::TcpBlocking);
     }
@@ -54,7 +51,7 @@ fn decide(end: &mut End, size: u32) -> Way {
         path: end.path,
         size,
         queued: field(end.peer, &raw const OFFSETS.queued),
-        limit: settings.limit,
+        limit: limit(end.peer),
         caught_up,
     })
 }

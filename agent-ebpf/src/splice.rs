@@ -2,7 +2,7 @@
 
 use ambit_common::{
     counter::SpliceCounter,
-    splice::{End, Offsets},
+    splice::{self, End, Offsets},
 };
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock},
@@ -10,12 +10,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::maps::SPLICE_COUNTERS;
+use crate::maps::{SPLICE_COUNTERS, SPLICE_SETTINGS};
 
 /// Set by the loader to what the running kernel's BTF says, before the programs are loaded.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets {
     queued: 0,
+    rcvbuf: 0,
     sk_socket: 0,
     file: 0,
     file_flags: 0,
@@ -103,6 +104,13 @@ fn place(address: u64, offset: *const u32) -> *const core::ffi::c_void {
     // SAFETY: a field of a static; volatile, since the loader changes it behind the compiler's back.
     let offset = unsafe { core::ptr::read_volatile(offset) };
     (address + u64::from(offset)) as *const _
+}
+
+/// How many bytes may wait unread at a socket.
+#[inline(always)]
+pub fn limit(address: u64) -> u32 {
+    let wanted = SPLICE_SETTINGS.get(0).map_or(0, |settings| settings.limit);
+    splice::limit(wanted, field(address, &raw const OFFSETS.rcvbuf))
 }
 
 /// The open file of a socket; 0 before it is accepted.

@@ -64,7 +64,7 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
             switched_to_tcp += u32::from(before > path);
             switched_back += u32::from(before < path);
             sent += 1;
-            assert!(reader.redirected.len() <= LIMIT as usize + 1);
+            assert!(reader.redirected.len() <= LIMIT as usize);
         }
         reader.read(1000);
         assert_eq!(reader.read, (0..sent).collect::<Vec<_>>());
@@ -75,23 +75,25 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
 #[test]
 fn each_case_of_the_switching_rule() {
     use SpliceCounter::{TcpBulk, TcpFull, TcpUnread};
-    // Path, the message's size, bytes queued of a limit of 100, TCP's bytes read.
+    let small = SMALL - 1;
+    // Path, the message's size, bytes queued, TCP's bytes read; the limit is four small messages.
     for (path, size, queued, caught_up, expected) in [
         (PATH_TCP, SMALL, 0, true, Way::Redirect),
-        (PATH_TCP, SMALL, 50, true, Way::Redirect),
-        (PATH_TCP, 1, 51, true, Way::Tcp(TcpFull)),
+        (PATH_TCP, SMALL, SMALL, true, Way::Redirect),
+        (PATH_TCP, SMALL, SMALL + 1, true, Way::Tcp(TcpFull)),
         (PATH_TCP, 1, 0, false, Way::Tcp(TcpUnread)),
-        (PATH_SPLICED, SMALL, 100, true, Way::Redirect),
-        (PATH_SPLICED, 1, 101, true, Way::Tcp(TcpFull)),
+        (PATH_SPLICED, SMALL, 3 * SMALL, true, Way::Redirect),
+        (PATH_SPLICED, SMALL, 3 * SMALL + 1, true, Way::Tcp(TcpFull)),
+        (PATH_SPLICED, u32::MAX, u32::MAX, true, Way::Tcp(TcpFull)),
         (PATH_BULK, SMALL, 0, true, Way::Tcp(TcpBulk)),
-        (PATH_BULK, SMALL - 1, 0, true, Way::Redirect),
+        (PATH_BULK, small, 0, true, Way::Redirect),
         (PATH_BULK, 1, 0, false, Way::Tcp(TcpUnread)),
     ] {
         let message = Message {
             path,
             size,
             queued,
-            limit: 100,
+            limit: 4 * SMALL,
             caught_up,
         };
         assert_eq!(way(message), expected, "{message:?}");
@@ -103,5 +105,12 @@ fn the_two_ends_of_a_connection_have_each_others_keys() {
     for key in [0, 1, 8, 9, u64::MAX] {
         assert_ne!(peer_key(key), key);
         assert_eq!(peer_key(peer_key(key)), key);
+    }
+}
+
+#[test]
+fn a_receiver_keeps_half_of_its_buffer_for_tcp() {
+    for (wanted, buffer, expected) in [(100, 1000, 100), (600, 1000, 500), (1, 0, 0)] {
+        assert_eq!(limit(wanted, buffer), expected);
     }
 }

@@ -184,8 +184,18 @@ impl Kernel {
     /// Bytes that the socket with that address in the kernel was given past TCP and hasn't read.
     #[must_use]
     pub fn queued(&self, address: u64) -> u32 {
+        self.ask(address, 0)
+    }
+
+    /// How many those may be.
+    #[must_use]
+    pub fn limit(&self, address: u64) -> u32 {
+        self.ask(address, 1)
+    }
+
+    fn ask(&self, address: u64, what: u64) -> u32 {
         let mut options = RawTracePointRunOptions::new();
-        options.args[0] = address;
+        options.args[..2].copy_from_slice(&[address, what]);
         match self.0.queued.test_run(options) {
             Ok(result) => result.return_value,
             Err(error) => {
@@ -194,9 +204,7 @@ impl Kernel {
             }
         }
     }
-}
 
-impl Kernel {
     fn ends(&self) -> MutexGuard<'_, SkStorage<MapData, End>> {
         // The map is the kernel's: a panic leaves nothing half done.
         self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ambit_common::{counter::SpliceCounter, map::Address, splice::JoinRequest};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use tokio::net::TcpStream;
 
 use super::ACTIVE;
@@ -21,6 +22,7 @@ pub struct Leg {
     /// Id of the pod's network namespace in the agent's; `None`: never spliced.
     namespace: Option<i32>,
     is_asked: AtomicBool,
+    is_spliced: AtomicBool,
 }
 
 impl Leg {
@@ -30,7 +32,7 @@ impl Leg {
     pub fn new(namespace: Option<i32>) -> Self {
         Self {
             namespace,
-            is_asked: AtomicBool::new(false),
+            ..Self::default()
         }
     }
 
@@ -43,8 +45,18 @@ impl Leg {
             return;
         }
         if let (Ok(agent), Ok(application)) = (stream.local_addr(), stream.peer_addr()) {
-            join(&active.kernel, namespace, agent, application);
+            let joined = join(&active.kernel, namespace, agent, application);
+            if joined == SpliceCounter::Joined {
+                // What waits past TCP must leave room in it; more than most sockets are allowed.
+                let _ = set_socket_recv_buffer_size_force(stream, active.limit);
+                self.is_spliced.store(true, Relaxed);
+            }
         }
+    }
+
+    /// Whether both ends are members.
+    pub(super) fn is_spliced(&self) -> bool {
+        self.is_spliced.load(Relaxed)
     }
 }
 

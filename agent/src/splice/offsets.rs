@@ -31,6 +31,7 @@ pub fn of_running_kernel() -> Result<Offsets, Error> {
 fn find(btf: &Btf<'_>) -> Result<Offsets, btf::Error> {
     Ok(Offsets {
         queued: btf.offset("sock", &["sk_backlog", "rmem_alloc"])?,
+        rcvbuf: btf.offset("sock", &["sk_rcvbuf"])?,
         sk_socket: btf.offset("sock", &["sk_socket"])?,
         file: btf.offset("socket", &["file"])?,
         file_flags: btf.offset("file", &["f_flags"])?,

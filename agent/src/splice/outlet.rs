@@ -11,15 +11,16 @@
 use ambit_common::splice::PATH_SPLICED;
 use tokio::net::TcpStream;
 
-use super::{ACTIVE, Active, pause::Pause};
+use super::{ACTIVE, Active, Leg, pause::Pause};
 
-/// The way from the agent to one application. It asks the kernel once for as many bytes as the
-/// limit.
+/// The way from the agent to one application. It asks the kernel once for as many bytes as may
+/// wait there unread, and only where the connection is spliced.
 ///
 /// For each write: [`Outlet::room`]; if that is 0, [`Outlet::wait`] and again; else write at most as
 /// much, and tell [`Outlet::wrote`].
 #[derive(Debug)]
-pub struct Outlet {
+pub struct Outlet<'a> {
+    leg: &'a Leg,
     /// Bytes that may be written before the kernel is asked again.
     left: usize,
     /// The application was found to have too much to read, and hasn't read all of it since.
@@ -27,24 +28,25 @@ pub struct Outlet {
     pause: Pause,
 }
 
-impl Default for Outlet {
-    fn default() -> Self {
+impl<'a> Outlet<'a> {
+    /// Of that connection.
+    #[must_use]
+    pub fn new(leg: &'a Leg) -> Self {
         Self {
-            left: ACTIVE.get().map_or(usize::MAX, |active| active.limit),
+            leg,
+            left: 0,
             is_lagging: false,
             pause: Pause::default(),
         }
     }
-}
 
-impl Outlet {
     /// How many bytes may be written now; 0: none, the application must read first.
     pub fn room(&mut self, stream: &TcpStream) -> usize {
+        let Some(active) = ACTIVE.get().filter(|_| self.leg.is_spliced()) else {
+            return usize::MAX;
+        };
         if self.left == 0 {
-            self.left = match ACTIVE.get() {
-                Some(active) => self.ask(active, stream),
-                None => usize::MAX,
-            };
+            self.left = self.ask(active, stream);
         }
         self.left
     }
@@ -61,12 +63,16 @@ impl Outlet {
     }
 
     fn ask(&mut self, active: &Active, stream: &TcpStream) -> usize {
-        let end = active.kernel.end(stream);
-        let Some(end) = end.filter(|end| end.path == PATH_SPLICED) else {
-            return active.limit;
+        let Some(end) = active.kernel.end(stream) else {
+            return usize::MAX;
         };
+        let limit = usize::try_from(active.kernel.limit(end.peer)).unwrap_or(usize::MAX);
+        if end.path != PATH_SPLICED {
+            // Not more: the next small message may be spliced again.
+            return limit.max(1);
+        }
         let queued = usize::try_from(active.kernel.queued(end.peer)).unwrap_or(usize::MAX);
-        match grant(queued, active.limit, self.is_lagging) {
+        match grant(queued, limit, self.is_lagging) {
             Grant::Bytes(bytes) => bytes,
             Grant::None => {
                 self.is_lagging = true;
@@ -75,7 +81,7 @@ impl Outlet {
             Grant::Tcp => {
                 self.is_lagging = false;
                 active.kernel.keep_to_tcp(stream, end);
-                active.limit
+                limit.max(1)
             }
         }
     }
@@ -95,7 +101,7 @@ enum Grant {
 fn grant(queued: usize, limit: usize, is_lagging: bool) -> Grant {
     match queued {
         0 if is_lagging => Grant::Tcp,
-        _ if is_lagging || queued > limit / 2 => Grant::None,
+        _ if is_lagging || queued >= limit.div_ceil(2) => Grant::None,
         _ => Grant::Bytes(limit - queued),
     }
 }
@@ -108,8 +114,8 @@ mod tests {
     fn an_application_that_lags_is_waited_for_and_goes_on_through_tcp() {
         for (queued, is_lagging, expected) in [
             (0, false, Grant::Bytes(100)),
-            (50, false, Grant::Bytes(50)),
-            (51, false, Grant::None),
+            (49, false, Grant::Bytes(51)),
+            (50, false, Grant::None),
             (1000, false, Grant::None),
             (51, true, Grant::None),
             (1, true, Grant::None),

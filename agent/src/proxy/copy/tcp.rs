@@ -93,7 +93,7 @@ impl Failed {
 /// Copies until the source has ended, and half-closes the sink.
 async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> Result<(), Failed> {
     let (source, sink) = (&from.stream, &to.stream);
-    let mut outlet = Outlet::default();
+    let mut outlet = Outlet::new(&to.leg);
     loop {
         source.readable().await.map_err(Failed::Source)?;
         // The buffer lives only for as long as there is something to read.
@@ -120,7 +120,7 @@ async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> R
 async fn write_all(
     source: &TcpStream,
     sink: &TcpStream,
-    outlet: &mut Outlet,
+    outlet: &mut Outlet<'_>,
     mut data: &[u8],
     count: impl Fn(u64),
 ) -> Result<(), Failed> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::{net::TcpStream, select, sync::Notify, task::coop};
+use tokio::{select, sync::Notify, task::coop};
 use tokio_util::sync::CancellationToken;
 
 use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
@@ -83,7 +83,7 @@ async fn both_ways(
     let (send, receive) = stream.halves();
     let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
     let mut upload = pin!(upload(tcp, side, send, count_up, &uploaded));
-    let mut download = pin!(download(&tcp.stream, side, receive, count_down, &stalled));
+    let mut download = pin!(download(tcp, side, receive, count_down, &stalled));
 
     let failed = select! {
         failed = &mut upload => failed,
@@ -183,13 +183,14 @@ fn take(buffer: &mut BytesMut) -> Bytes {
 
 /// Writes to the socket what the tunnel says, and lets the sender go on by as much.
 async fn download(
-    tcp: &TcpStream,
+    to: &ResetOnDrop,
     side: TcpSide,
     receive: &mut ReceiveHalf,
     count: impl Fn(u64),
     stalled: &AtomicBool,
 ) -> Result<(), CopyError> {
-    let mut outlet = Outlet::default();
+    let tcp = &to.stream;
+    let mut outlet = Outlet::new(&to.leg);
     while let Some(mut data) = receive.data().await? {
         while !data.is_empty() {
             coop::consume_budget().await;
