@@ -81,7 +81,7 @@ struct Exchange {
     #[arg(long, global = true)]
     end_last: bool,
     /// How long all of it may take, in milliseconds.
-    #[arg(long, global = true, default_value_t = 60_000)]
+    #[arg(long, global = true, default_value_t = 30_000)]
     timeout_ms: u64,
 }
 
