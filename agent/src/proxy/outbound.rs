@@ -13,11 +13,12 @@ use super::{
     dial,
     error::{Error, ended, finish},
     route::{self, Request, Route},
+    tunnels::TunnelStream,
 };
 use crate::{
     discovery::{model::Workload, store::Snapshot},
     hbone::{
-        Authority, Forwarded, HboneStream, RequestHeaders,
+        Authority, Forwarded, RequestHeaders,
         pool::{PoolError, PoolKey},
     },
     policy::{self, Connection},
@@ -168,7 +169,7 @@ impl Exchange {
         &self,
         destination: &Arc<Workload>,
         via: SocketAddr,
-    ) -> Result<HboneStream, PoolError<connector::Error>> {
+    ) -> Result<TunnelStream, PoolError<connector::Error>> {
         let key = PoolKey {
             source: self.source.identity.clone(),
             destination: destination.identity.clone(),
@@ -188,7 +189,7 @@ impl Exchange {
         };
         let authority = Authority::Address(self.request.address);
         self.proxy
-            .pool
+            .tunnels
             .open(&key, &authority, &headers, Instant::now() + DEADLINE)
             .await
     }
