@@ -61,9 +61,7 @@ pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Handshaken<Io>, HandshakeError> {
     let mut connection = UnbufferedClientConnection::new(config, name)?;
     let mut exchange = Exchange::new(io, Vec::new());
-    exchange
-        .run(|bytes| step(connection.process_tls_records(bytes)))
-        .await?;
+    exchange.run(&mut connection).await?;
     let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
     let certificates = owned(connection.peer_certificates());
     let (secrets, successors) = connection.dangerous_into_kernel_connection()?;
@@ -136,9 +134,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Incoming<Io> {
     pub async fn accept(self, config: Arc<ServerConfig>) -> Result<Handshaken<Io>, HandshakeError> {
         let mut connection = UnbufferedServerConnection::new(config)?;
         let mut exchange = Exchange::new(self.io, self.received);
-        exchange
-            .run(|bytes| step(connection.process_tls_records(bytes)))
-            .await?;
+        exchange.run(&mut connection).await?;
         let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
         let certificates = owned(connection.peer_certificates());
         let (secrets, successors) = connection.dangerous_into_kernel_connection()?;
@@ -167,6 +163,35 @@ enum Next {
     Receive,
     /// Both sides are done.
     Done,
+}
+
+/// Either side's state machine.
+trait Machine {
+    /// Goes on with whole records; also says how many of the bytes are used up.
+    fn step(&mut self, received: &mut [u8]) -> (usize, Result<Next, rustls::Error>);
+
+    /// Whether something waits to be sent, an alert for example.
+    fn has_more_to_send(&self) -> bool;
+}
+
+impl Machine for UnbufferedClientConnection {
+    fn step(&mut self, received: &mut [u8]) -> (usize, Result<Next, rustls::Error>) {
+        step(self.process_tls_records(received))
+    }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
+    }
+}
+
+impl Machine for UnbufferedServerConnection {
+    fn step(&mut self, received: &mut [u8]) -> (usize, Result<Next, rustls::Error>) {
+        step(self.process_tls_records(received))
+    }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 /// One step of either side's state machine, and how many received bytes are used up.
@@ -216,12 +241,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Exchange<Io> {
         }
     }
 
-    async fn run(
-        &mut self,
-        mut step: impl FnMut(&mut [u8]) -> (usize, Result<Next, rustls::Error>),
-    ) -> Result<(), HandshakeError> {
+    async fn run(&mut self, machine: &mut impl Machine) -> Result<(), HandshakeError> {
         loop {
-            let (used, next) = step(&mut self.received[..self.offered]);
+            let (used, next) = machine.step(&mut self.received[..self.offered]);
             self.received.drain(..used);
             self.offered -= used;
             match next {
@@ -231,8 +253,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Exchange<Io> {
                 Ok(Next::Receive) => self.offer_record().await?,
                 Ok(Next::Done) => return self.flush().await,
                 Err(error) => {
-                    // What is left to send is the alert.
-                    while let (_, Ok(Next::Send(bytes))) = step(&mut []) {
+                    // What is left to send is the alert. Asked for more than there is, the failed
+                    // machine would look into bytes that are gone.
+                    while machine.has_more_to_send()
+                        && let (_, Ok(Next::Send(bytes))) = machine.step(&mut [])
+                    {
                         self.to_send.extend(bytes);
                     }
                     let _ = self.flush().await;

@@ -195,6 +195,24 @@ async fn a_stream_that_is_cut_off_is_no_end() {
     assert_eq!(got, b"the beginning of");
 }
 
+/// What a client says first.
+async fn client_hello() -> Vec<u8> {
+    let client = TestAuthority::new().issue(&shop("client"));
+    let config = client_config(&client, shop("server"), Protocols::Any);
+    let (near, mut far) = duplex(64 * 1024);
+    let hello = async {
+        let mut bytes = vec![0; 4096];
+        let length = far.read(&mut bytes).await.unwrap();
+        drop(far);
+        bytes.truncate(length);
+        bytes
+    };
+    let (connected, hello) =
+        tokio::join!(connect(near, config, identity_sni(&shop("server"))), hello);
+    assert!(matches!(connected, Err(HandshakeError::Io(_))));
+    hello
+}
+
 proptest! {
     // Each case shakes hands.
     #![proptest_config(ProptestConfig::with_cases(32))]
@@ -204,6 +222,27 @@ proptest! {
         if let Ok(Some(length)) = record_length(&bytes) {
             prop_assert!((HEADER..=RECORD + 256).contains(&length));
         }
+    }
+
+    /// The key exchange alone may be changed unseen until the peer's next message.
+    #[test]
+    fn whatever_a_client_says_first_is_answered_or_refused(
+        at in 0_usize..1500, with: u8, tail: Vec<u8>,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let server = TestAuthority::new().issue(&shop("server"));
+            let server = server_config(&server, Protocols::Any);
+            let mut hello = client_hello().await;
+            let at = at % hello.len();
+            hello[at] = with;
+            let (mut near, far) = duplex(64 * 1024);
+            near.write_all(&hello).await.unwrap();
+            near.write_all(&tail).await.unwrap();
+            near.shutdown().await.unwrap();
+            let accepted = async { Incoming::read(far).await?.accept(server).await };
+            assert!(accepted.await.is_err());
+        });
     }
 
     #[test]
