@@ -1,0 +1,3 @@
+//! What this mesh costs, against sidecars and against nothing.
+
+mod measurement;
