@@ -72,7 +72,14 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<S
     Ok(svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
 }
 
-/// Of a label, in pixels, anchored at its middle on the side that `horizontal` names.
+/// How many pixels the longest of `texts` takes as a label, rather more than fewer: nobody knows
+/// the reader's font.
+fn width<'a>(texts: impl IntoIterator<Item = &'a str>) -> u32 {
+    let longest = texts.into_iter().map(|text| text.chars().count()).max();
+    u32::try_from(longest.unwrap_or(0) * 8).unwrap_or(u32::MAX)
+}
+
+/// Of a label, anchored at its middle on the side that `horizontal` names.
 fn label<'a>(horizontal: HPos, style: FontStyle) -> TextStyle<'a> {
     let font = ("sans-serif", 15).into_font().style(style);
     TextStyle::from(font)

@@ -15,12 +15,11 @@ use super::{
     },
     GRID, Plot, TEXT, color, label,
     scale::{self, Axis},
-    svg,
+    svg, width,
 };
 
-const WIDTH: u32 = 470;
-/// For the modes' names.
-const LEFT: u32 = 142;
+/// Without the modes' names.
+const WIDTH: u32 = 344;
 const ROW: u32 = 24;
 /// Margins and the axis with its title.
 const AROUND: u32 = 56;
@@ -83,14 +82,16 @@ fn plot(rows: &[Row<'_>], modes: &[&str], unit: &str) -> Result<String> {
     let max = Some(ends.fold(0.0, f64::max))
         .filter(|max| *max > 0.0)
         .unwrap_or(1.0);
-    svg((WIDTH, count * ROW + AROUND), |area| {
+    // The same in each plot, so that those below each other line up.
+    let names = width(modes.iter().copied()) + 12;
+    svg((WIDTH + names, count * ROW + AROUND), |area| {
         let top = f64::from(count);
         let mut chart = ChartBuilder::on(area)
             .margin_right(14)
             .margin_top(4)
             .margin_bottom(2)
             .set_left_and_bottom_label_area_size(44)
-            .y_label_area_size(LEFT)
+            .y_label_area_size(names)
             .build_cartesian_2d(
                 // The figure itself stands right of its bar.
                 Axis::new(0.0..max * 1.2, scale::linear(max * 1.2, 6), scale::mark),

@@ -19,12 +19,13 @@ use super::{
     },
     GRID, Plot, color, label,
     scale::{self, Axis},
-    svg,
+    svg, width,
 };
 
-const SIZE: (u32, u32) = (960, 400);
-/// For the modes' names at the ends of their lines.
-const RIGHT: u32 = 230;
+/// Without what stands at the ends of the lines.
+const SIZE: (u32, u32) = (740, 400);
+/// From a line's end to its text.
+const GAP: i32 = 28;
 /// Names are at least so many pixels apart.
 const LINE: i32 = 19;
 
@@ -50,6 +51,13 @@ struct Series<'a> {
 }
 
 impl Series<'_> {
+    /// What stands at the end of its line, its mode, and where that is.
+    fn end(&self) -> Option<(String, &str, (f64, f64))> {
+        let (pods, figure) = self.points.last()?;
+        let text = format!("{} {} MiB", self.mode, number(figure.value));
+        Some((text, self.mode, (*pods, figure.value)))
+    }
+
     fn measured(&self) -> Vec<(f64, f64)> {
         let measured = self.points.iter().filter(|(_, one)| !one.extrapolated);
         measured.map(|(pods, one)| (*pods, one.value)).collect()
@@ -86,10 +94,12 @@ fn plot(series: &[Series<'_>], modes: &[&str]) -> Result<String> {
     let most = points()
         .map(|(pods, _)| *pods)
         .fold(f64::from(MANY_PODS), f64::max);
-    svg(SIZE, |area| {
+    let ends: Vec<_> = series.iter().filter_map(Series::end).collect();
+    let names = width(ends.iter().map(|(text, ..)| text.as_str())) + GAP.unsigned_abs();
+    svg((SIZE.0 + names, SIZE.1), |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(10)
-            .margin_right(RIGHT)
+            .margin_right(names)
             .x_label_area_size(44)
             .y_label_area_size(76)
             .build_cartesian_2d(
@@ -128,25 +138,14 @@ fn plot(series: &[Series<'_>], modes: &[&str]) -> Result<String> {
                 chart.draw_series([Circle::new((*pods, value), 4, style)])?;
             }
         }
-        let ends = series.iter().filter_map(|one| {
-            let (pods, figure) = one.points.last()?;
-            Some((
-                one.mode,
-                figure.value,
-                chart.backend_coord(&(*pods, figure.value)),
-            ))
-        });
-        let ends: Vec<_> = ends.collect();
-        let heights = apart(&ends.iter().map(|(_, _, (_, y))| *y).collect::<Vec<_>>());
-        for ((mode, value, (x, y)), height) in ends.iter().zip(heights) {
-            let text = format!("{mode} {} MiB", number(*value));
-            let leader = vec![(x + 7, *y), (x + 24, height)];
+        let places = ends.iter().map(|(_, _, point)| chart.backend_coord(point));
+        let places: Vec<_> = places.collect();
+        let heights = apart(&places.iter().map(|(_, y)| *y).collect::<Vec<_>>());
+        for (((text, mode, _), (x, y)), height) in ends.iter().zip(places).zip(heights) {
+            let leader = vec![(x + 7, y), (x + GAP - 4, height)];
             area.draw(&PathElement::new(leader, color(mode, modes)))?;
-            area.draw_text(
-                &text,
-                &label(HPos::Left, FontStyle::Normal),
-                (x + 28, height),
-            )?;
+            let style = label(HPos::Left, FontStyle::Normal);
+            area.draw_text(text, &style, (x + GAP, height))?;
         }
         Ok(())
     })
