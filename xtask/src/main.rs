@@ -8,6 +8,8 @@ use std::{env, path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::Parser;
 
+#[cfg(test)]
+mod bench;
 mod check;
 mod demo;
 mod setup;
