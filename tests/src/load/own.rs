@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{GRACE, Load, LoadResult, SINK, load_program, port_after};
+use super::{GRACE, Load, LoadResult, SINK, port_after};
 use crate::{Error, Place, Result};
 
 /// Runs it to its end.
@@ -17,7 +17,7 @@ pub(super) fn run(
         _ => target,
     };
     let output = place
-        .command(load_program()?)
+        .command(place.own_program("lab-load")?)
         .args(arguments(target, load, time))
         .deadline(time + time / 5 + GRACE)
         .run()?
