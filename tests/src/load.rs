@@ -299,3 +299,29 @@ fn with_cure(error: Error, program: &str, package: &str) -> Error {
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_told_with_the_cure() {
+        let missing = |kind| Error::Start {
+            command: "wrk".into(),
+            source: io::Error::from(kind),
+        };
+        let told = with_cure(missing(io::ErrorKind::NotFound), "h2load", "nghttp2-client");
+        let expected =
+            "h2load isn't installed: `apt-get install nghttp2-client`, or `cargo xtask setup`";
+        assert_eq!(told.to_string(), expected);
+        let other = with_cure(missing(io::ErrorKind::PermissionDenied), "wrk", "wrk");
+        assert!(matches!(other, Error::Start { .. }), "{other}");
+    }
+
+    #[test]
+    fn whole_seconds_hold_the_time() {
+        for (millis, seconds) in [(1, 1), (999, 1), (1000, 1), (1001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+    }
+}
