@@ -40,6 +40,7 @@ mod place;
 mod plan;
 mod pod;
 mod process;
+pub mod sidecar;
 mod sys;
 mod talk;
 mod wait;
