@@ -150,6 +150,9 @@ fn values() -> impl Strategy<Value = Vec<f64>> {
 }
 
 proptest! {
+    // Each case draws thousands of resamples.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn low_value_and_high_rise_within_the_rounds(values in values()) {
         let all = measurements(&samples("none", &values));
