@@ -170,7 +170,10 @@ impl LoadServer {
     pub fn start_with(place: &Place, port: u16, arguments: &[&str]) -> Result<Self> {
         let port = port.to_string();
         let serve = ["serve", "--port", &port].into_iter();
-        let mut child = place.spawn(place.own_program("lab-load")?, serve.chain(arguments.iter().copied()))?;
+        let mut child = place.spawn(
+            place.own_program("lab-load")?,
+            serve.chain(arguments.iter().copied()),
+        )?;
         child.await_stdout(LISTEN_DEADLINE, |line| line.contains("listening"))?;
         let place = place.clone();
         Ok(Self { place, child })
