@@ -29,9 +29,11 @@ const USER: u32 = 1337;
 pub enum Kind {
     /// HAProxy, as `deploy/bench/haproxy.yaml` configures it.
     HaProxy,
-    /// Envoy, as `deploy/bench/envoy.yaml` configures it.
+    /// Envoy, as `deploy/bench/envoy.yaml` configures it. No Debian package has it, so only the
+    /// form of its configuration is tested.
     Envoy,
-    /// Linkerd's proxy, which can't run without Linkerd's controllers: see [`Kind::available`].
+    /// Linkerd's proxy, which can't run without Linkerd's controllers, so there is no
+    /// configuration for it: see [`Kind::available`].
     Linkerd,
     /// Any other.
     Adapter(Adapter),
@@ -110,7 +112,7 @@ impl Kind {
     }
 }
 
-/// Pods with sidecars.
+/// Pods with sidecars. A pod can be in one fleet at a time.
 ///
 /// Dropping it leaves the pods without: proxies are killed, rules and files removed, unless the lab
 /// is kept.
@@ -198,6 +200,14 @@ impl Fleet {
     }
 
     fn prepare(&self, pod: &Pod) -> Result<Member> {
+        let mut namespaces = self.members.iter().map(Member::namespace);
+        if namespaces.any(|namespace| namespace == pod.namespace()) {
+            // A second one would fail at the first one's ports, and take its rules away.
+            let name = pod.name();
+            return Err(Error::Unsupported(format!(
+                "pod {name} has a sidecar already"
+            )));
+        }
         let spec = pod.spec();
         let identity = format!(
             "spiffe://cluster.local/ns/{}/sa/{}",

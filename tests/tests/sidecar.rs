@@ -153,6 +153,8 @@ fn a_fleet_changes_pods_and_leaves_nothing_behind() -> Result<()> {
     let first = fleet.pids();
     fleet.add(&client)?;
     assert!(echoes(&client, &server, 8080)?, "one that came later");
+    let again = fleet.add(&client).unwrap_err().to_string();
+    assert!(again.contains("client has a sidecar already"), "{again}");
     for pod in [&client, &server] {
         let rules = rules(pod)?;
         for port in ["15001", "15006"] {
