@@ -4,11 +4,13 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use super::{Answer, Malformed, Request, request};
 
+type Fed = Result<Option<u64>, Malformed>;
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
 #[test]
 fn answers_are_known_by_their_length() {
-    let cases: [(&[u8], Result<Option<u64>, Malformed>); 6] = [
+    let cases: [(&[u8], Fed); 6] = [
         (ANSWER, Ok(Some(43))),
         (&ANSWER[..40], Ok(None)),
         (&ANSWER[..20], Ok(None)),
