@@ -34,7 +34,7 @@ pub(super) struct Makings {
 pub(super) enum DataPlane<'a> {
     Direct,
     Sidecars(Fleet),
-    Agents(Box<RunningMesh<'a>>),
+    Agents(RunningMesh<'a>),
 }
 
 impl Makings {
@@ -65,7 +65,7 @@ impl<'a> DataPlane<'a> {
                 let kind = kind.with_context(|| format!("no sidecar is of mode {mode}"))?;
                 Ok(DataPlane::Sidecars(Fleet::start(lab, kind, pods)?))
             }
-            Subject::Ambit => Ok(DataPlane::Agents(Box::new(agents(lab, &makings.ambit)?))),
+            Subject::Ambit => Ok(DataPlane::Agents(agents(lab, &makings.ambit)?)),
         }
     }
 

@@ -81,14 +81,15 @@ pub(super) fn run(
                 .push(cell.sample(round, Some(count), figure));
             thread::sleep(INTERVAL);
         }
-        outcome.notes.insert(format!(
-            "memory: with {count} pods, {} has {:.1} MiB resident, {:.1} MiB if a page that \
-             processes share counts once",
-            cell.mode,
-            mebibytes(last.resident),
-            mebibytes(last.proportional)
-        ));
     }
+    outcome.notes.insert(format!(
+        "memory: with {} pods, {} has {:.1} MiB resident, {:.1} MiB if a page that processes share \
+         counts once",
+        pods.len(),
+        cell.mode,
+        mebibytes(last.resident),
+        mebibytes(last.proportional)
+    ));
     drop(data_plane);
     lab.tear_down()?;
     Ok(())

@@ -1,15 +1,22 @@
 //! The command line of `cargo xtask bench`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{self, PathBuf},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use lab::Generator;
 
 use super::plan::{Scenario, Wanted};
 
-/// How long a run may take, set-up included; the bounds that users are told are higher.
+/// How long a run is planned to take, set-up included.
 const BUDGET: Duration = Duration::from_secs(12 * 60);
-const QUICK_BUDGET: Duration = Duration::from_secs(150);
+const QUICK_BUDGET: Duration = Duration::from_secs(140);
+/// When nothing more is begun: users are told 15 minutes, and 3.
+const LIMIT: Duration = Duration::from_secs(14 * 60);
+const QUICK_LIMIT: Duration = Duration::from_secs(165);
 /// Fewer say nothing about spread.
 const QUICK_ROUNDS: u32 = 5;
 const ROUNDS: u32 = 9;
@@ -46,10 +53,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "own")]
     load_generator: LoadGenerator,
     /// An earlier run's report.json: shows what moved beyond noise since.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute)]
     pub(super) compare: Option<PathBuf>,
     /// A further sidecar, described by a file; may be repeated.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute)]
     pub(super) adapter: Vec<PathBuf>,
 }
 
@@ -69,13 +76,16 @@ impl Options {
 
     /// What it says, with the defaults of what it doesn't say.
     pub(super) fn wanted(&self) -> Wanted {
-        let (budget, rounds, pods): (_, _, &[u32]) = if self.quick {
-            (QUICK_BUDGET, QUICK_ROUNDS, &QUICK_PODS)
+        let (budget, limit, rounds, pods): (_, _, _, &[u32]) = if self.quick {
+            (QUICK_BUDGET, QUICK_LIMIT, QUICK_ROUNDS, &QUICK_PODS)
         } else {
-            (BUDGET, ROUNDS, &PODS)
+            (BUDGET, LIMIT, ROUNDS, &PODS)
         };
+        // Whoever says how much is to be done gets all of it.
+        let is_free = self.rounds.is_none() && self.seconds.is_none();
         Wanted {
             budget,
+            limit: is_free.then_some(limit),
             rounds: self.rounds.unwrap_or(rounds),
             seconds: self.seconds,
             only: self.only.clone(),
@@ -100,6 +110,11 @@ impl Options {
     }
 }
 
+/// From where the user is: the task moves to the root of the workspace before it opens anything.
+fn absolute(path: &str) -> io::Result<PathBuf> {
+    path::absolute(path)
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text
         .parse()
@@ -108,4 +123,60 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "give seconds from 0.1 to 60, such as 1.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> Result<Options, String> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(line.options)
+    }
+
+    #[test]
+    fn bad_input_names_the_option_and_what_would_be_right() {
+        let table = [
+            ("--only bulk-3", "--only <SCENARIO>", "bulk-1, bulk-8"),
+            ("--rounds 0", "--rounds <N>", "1..=100"),
+            ("--rate 0", "--rate <N>", "1..=1000000"),
+            ("--seconds 0", "--seconds <SECONDS>", "from 0.1 to 60"),
+            ("--seconds long", "--seconds <SECONDS>", "from 0.1 to 60"),
+            (
+                "--load-generator ab",
+                "--load-generator <LOAD_GENERATOR>",
+                "own, wrk, h2load, iperf3",
+            ),
+        ];
+        for (line, option, cure) in table {
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(option) && error.contains(cure), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_whoever_leaves_the_extent_to_us_has_a_limit_of_time() {
+        let limit = |line| parse(line).expect(line).wanted().limit;
+        assert_eq!(limit(""), Some(LIMIT));
+        assert_eq!(limit("--quick --mode none"), Some(QUICK_LIMIT));
+        assert_eq!(limit("--quick --rounds 20"), None);
+        assert_eq!(limit("--seconds 10"), None);
+    }
+
+    #[test]
+    fn files_are_meant_from_where_the_user_is() {
+        let options = parse("--compare old.json --adapter /x/y.yaml").expect("they are paths");
+        let here = std::env::current_dir().expect("we are somewhere");
+        assert_eq!(options.compare, Some(here.join("old.json")));
+        assert_eq!(options.adapter, [PathBuf::from("/x/y.yaml")]);
+    }
 }

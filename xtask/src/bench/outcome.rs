@@ -31,7 +31,8 @@ pub(super) struct Outcome {
     pub(super) missing: Vec<Missing>,
     /// What a reader must know to judge the figures, a sentence each.
     pub(super) notes: BTreeSet<String>,
-    failed: BTreeSet<Cell>,
+    given_up: BTreeSet<Cell>,
+    failures: usize,
 }
 
 impl Cell {
@@ -64,14 +65,20 @@ impl Cell {
 }
 
 impl Outcome {
-    /// Whether a round of the cell failed: its others are worth nothing then.
-    pub(super) fn has_failed(&self, cell: &Cell) -> bool {
-        self.failed.contains(cell)
+    /// Whether a round of the cell couldn't be used: its others are worth nothing then.
+    pub(super) fn is_given_up(&self, cell: &Cell) -> bool {
+        self.given_up.contains(cell)
+    }
+
+    /// A round failed, which fails the run in the end.
+    pub(super) fn fail(&mut self, cell: &Cell, reason: &str) {
+        self.give_up(cell, reason);
+        self.failures += 1;
     }
 
     /// A round can't be used. The cell's other rounds go with it, for a median of those that went
-    /// well would flatter a mode that fails at times.
-    pub(super) fn fail(&mut self, cell: &Cell, reason: &str) {
+    /// well would flatter a mode that doesn't always.
+    pub(super) fn give_up(&mut self, cell: &Cell, reason: &str) {
         self.samples.retain(|sample| {
             (&sample.scenario, &sample.mode, sample.placement)
                 != (&cell.scenario, &cell.mode, cell.placement)
@@ -81,25 +88,28 @@ impl Outcome {
                 != (&cell.scenario, &cell.mode, cell.placement)
         });
         self.leave_out(cell, reason);
-        self.failed.insert(cell.clone());
+        self.given_up.insert(cell.clone());
     }
 
-    /// Something wasn't measured, and that is no failure.
+    /// Something wasn't measured, and that is no failure. Said again, it is kept once.
     pub(super) fn leave_out(&mut self, cell: &Cell, reason: &str) {
         let placement = cell.placement.map(Placement::name);
-        self.missing.push(Missing {
+        let missing = Missing {
             mode: cell.mode.clone(),
             scenario: Some(cell.scenario.clone()),
             reason: placement.map_or_else(
                 || reason.to_owned(),
                 |placement| format!("{placement}: {reason}"),
             ),
-        });
+        };
+        if !self.missing.contains(&missing) {
+            self.missing.push(missing);
+        }
     }
 
     /// How many cells failed.
     pub(super) fn failures(&self) -> usize {
-        self.failed.len()
+        self.failures
     }
 }
 
@@ -129,7 +139,7 @@ mod tests {
         }
         outcome.fail(&failing, "3 of 9 requests failed: reset");
 
-        assert!(outcome.has_failed(&failing));
+        assert!(outcome.is_given_up(&failing));
         assert_eq!(outcome.failures(), 1);
         let expected: Vec<_> = (1..=2)
             .flat_map(|round| {
@@ -145,6 +155,6 @@ mod tests {
             reason: "cross-node: 3 of 9 requests failed: reset".to_owned(),
         };
         assert_eq!(outcome.missing, [expected]);
-        assert!(others.iter().all(|cell| !outcome.has_failed(cell)));
+        assert!(others.iter().all(|cell| !outcome.is_given_up(cell)));
     }
 }

@@ -31,6 +31,8 @@ const NO_SPLICE: &str = "placement same-node: connections of one node all go thr
 pub(super) struct Wanted {
     /// How long all of it should take, set-up included.
     pub(super) budget: Duration,
+    /// When to leave the rest out, on a machine that is slower or busier than was estimated.
+    pub(super) limit: Option<Duration>,
     pub(super) rounds: u32,
     /// How long one load runs; without it, what the budget allows.
     pub(super) seconds: Option<Duration>,
@@ -86,6 +88,8 @@ pub(super) struct Plan {
     pub(super) missing: Vec<Missing>,
     /// How long each load runs.
     pub(super) load_time: Duration,
+    /// As [`Wanted::limit`].
+    pub(super) limit: Option<Duration>,
     pub(super) rounds: u32,
     /// As [`Wanted::pods`].
     pub(super) pods: Vec<u32>,
@@ -168,6 +172,7 @@ impl Plan {
             steps,
             missing,
             load_time: Duration::ZERO,
+            limit: wanted.limit,
             rounds: wanted.rounds,
             pods: wanted.pods.clone(),
         };

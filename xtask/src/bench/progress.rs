@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{FormattedDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// How far the run is, by the time that its steps were estimated to take.
 pub(super) struct Progress {
@@ -42,9 +42,14 @@ impl Progress {
         self.bar.set_message(format!("{line} {detail}"));
         if self.bar.is_hidden() && self.line != line {
             let left = self.total.saturating_sub(self.done);
-            eprintln!("  ..   {line} (about {} left)", FormattedDuration(left));
+            eprintln!("  ..   {line} (about {} left)", HumanDuration(left));
             line.clone_into(&mut self.line);
         }
+    }
+
+    /// Whether there is no time for something that is estimated to take so long.
+    pub(super) fn is_late(&self, limit: Option<Duration>, estimate: Duration) -> bool {
+        limit.is_some_and(|limit| self.started.elapsed() + estimate > limit)
     }
 
     /// Something that was estimated to take so long is done.
@@ -69,7 +74,7 @@ fn style() -> ProgressStyle {
     let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
         // The bar's own unit is estimated time: more to be trusted than the speed so far.
         let left = state.len().unwrap_or(0).saturating_sub(state.pos());
-        let _ = write!(text, "{}", FormattedDuration(Duration::from_millis(left)));
+        let _ = write!(text, "{}", HumanDuration(Duration::from_millis(left)));
     };
     ProgressStyle::with_template("  [{wide_bar}] {percent}%, about {left} left\n  {spinner} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -20,6 +20,9 @@ use super::{
     traffic::{self, Shares, Shown},
 };
 
+/// Why a step is left out of a run whose time is up.
+const LATE: &str = "left out, as the time of the run was up: try again on a machine at rest, or \
+                    with --only";
 /// How many servers scenario `connect-cold` connects to.
 const COLD_SERVERS: usize = 32;
 /// Others' share of the CPU, and the hypervisor's, that is worth a note.
@@ -51,12 +54,19 @@ pub(super) fn run(
     }
     for step in idle {
         let cell = cell(plan, step);
+        let estimate = plan.estimate(step);
+        if progress.is_late(plan.limit, estimate) {
+            outcome.leave_out(&cell, LATE);
+            progress.advance(estimate);
+            continue;
+        }
         let show = |detail: &str| progress.show(&format!("memory, {}", cell.mode), detail);
         let subject = &plan.subjects[step.subject];
-        if let Err(error) = memory::run(subject, makings, plan, &cell, &mut outcome, show) {
+        let run = memory::run(subject, makings, plan, &cell, &mut outcome, show);
+        if let Err(error) = run {
             fail(progress, &mut outcome, &cell, &format!("{error:#}"));
         }
-        progress.advance(plan.estimate(step));
+        progress.advance(estimate);
     }
     Ok(outcome)
 }
@@ -102,15 +112,25 @@ fn perform(
     let mut accounts = Accounts::default();
     for step in steps {
         let cell = cell(plan, step);
+        let estimate = plan.estimate(step);
+        if progress.is_late(plan.limit, estimate) {
+            outcome.leave_out(&cell, LATE);
+            progress.advance(estimate);
+            continue;
+        }
         let line = format!("{}, round {} of {}", cell.scenario, step.round, plan.rounds);
         progress.show(&line, &cell.describe());
-        if let (Some(stage), false) = (&mut stages[step.subject], outcome.has_failed(&cell)) {
+        if let (Some(stage), false) = (&mut stages[step.subject], outcome.is_given_up(&cell)) {
             match one(plan, step, generator, stage, &mut accounts) {
+                Ok(Shown {
+                    unsustained: Some(reason),
+                    ..
+                }) => outcome.give_up(&cell, &reason),
                 Ok(shown) => record(outcome, &cell, step.round, shown),
                 Err(error) => fail(progress, outcome, &cell, &format!("{error:#}")),
             }
         }
-        progress.advance(plan.estimate(step));
+        progress.advance(estimate);
     }
     accounts.note(outcome);
     progress.show("taking the labs down", "");
@@ -166,7 +186,7 @@ fn record(outcome: &mut Outcome, cell: &Cell, round: u32, shown: Shown) {
 }
 
 fn fail(progress: &Progress, outcome: &mut Outcome, cell: &Cell, reason: &str) {
-    if !outcome.has_failed(cell) {
+    if !outcome.is_given_up(cell) {
         progress.say(&format!(
             "  FAIL {} {}: {reason}",
             cell.scenario,
@@ -223,3 +243,6 @@ impl Accounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

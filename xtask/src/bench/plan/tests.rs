@@ -3,6 +3,7 @@ use super::*;
 fn wanted() -> Wanted {
     Wanted {
         budget: Duration::from_secs(150),
+        limit: None,
         rounds: 5,
         seconds: None,
         only: Vec::new(),
