@@ -32,17 +32,14 @@ pub(super) struct Move {
     pub(super) new: Measurement,
 }
 
-/// Compares the report at `old` with `new`.
-///
-/// A figure moved if the intervals of the two don't overlap and the values are more than 3 % apart.
+/// Reads an earlier run's `report.json`.
 ///
 /// # Errors
-/// `old` can't be read, or isn't a report of this shape; the error names the field.
-pub(super) fn compare(old: &Path, new: &Report) -> Result<Comparison> {
+/// It can't be read, or isn't a report of this shape; the error names the field.
+pub(super) fn read(old: &Path) -> Result<Report> {
     let text = fs::read_to_string(old)
         .with_context(|| format!("cannot read the old report {}", old.display()))?;
-    let old: Report = parse(&text).with_context(|| format!("the old report {}", old.display()))?;
-    Ok(between(&old, new))
+    parse(&text).with_context(|| format!("the old report {}", old.display()))
 }
 
 impl Move {
@@ -110,7 +107,10 @@ fn parse(text: &str) -> Result<Report> {
     Ok(report)
 }
 
-fn between(old: &Report, new: &Report) -> Comparison {
+/// Compares two reports.
+///
+/// A figure moved if the intervals of the two don't overlap and the values are more than 3 % apart.
+pub(super) fn between(old: &Report, new: &Report) -> Comparison {
     let mut before: BTreeMap<Key<'_>, &Measurement> =
         old.measurements.iter().map(|one| (key(one), one)).collect();
     let mut comparison = Comparison {

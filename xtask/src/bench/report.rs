@@ -27,6 +27,9 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     pub(super) command: Command,
     pub(super) missing: Vec<Missing>,
+    /// What one must know to judge the figures, a sentence each.
+    #[serde(default)]
+    pub(super) notes: Vec<String>,
     pub(super) measurements: Vec<Measurement>,
     #[serde(skip)]
     curves: Vec<Curve>,
@@ -65,9 +68,17 @@ impl Report {
             machine,
             command,
             missing,
+            notes: Vec::new(),
             measurements,
             curves,
         }
+    }
+
+    /// Adds what one must know to judge the figures.
+    #[must_use]
+    pub(super) fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Report {
+        self.notes.extend(notes);
+        self
     }
 
     /// For the terminal: each figure's ratio to mode `none`.

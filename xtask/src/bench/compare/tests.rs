@@ -87,12 +87,12 @@ fn a_report_compared_with_itself_by_way_of_its_file_has_not_moved() {
     )];
     let report = of(figures);
     report.write(directory.path()).expect("it can be written");
-    let comparison = compare(&directory.path().join("report.json"), &report);
+    let old = read(&directory.path().join("report.json")).expect("it is a report");
     let expected = Comparison {
         unmoved: 1,
         ..Comparison::default()
     };
-    assert_eq!(comparison.expect("it is a report"), expected);
+    assert_eq!(between(&old, &report), expected);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_file_of_another_shape_is_refused_with_the_field_and_the_cure() {
 
 #[test]
 fn an_absent_file_is_named() {
-    let error = compare(Path::new("/nonexistent/old.json"), &of(Vec::new()));
+    let error = read(Path::new("/nonexistent/old.json"));
     assert!(
         error
             .expect_err("there is none")

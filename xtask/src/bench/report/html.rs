@@ -68,6 +68,12 @@ pub(super) fn of(report: &Report) -> Result<String> {
                 h1 { "What this mesh costs" }
                 p.command { code { (report.command.line) } }
                 (what_is_missing(&report.missing))
+                @if !report.notes.is_empty() {
+                    aside {
+                        h2 { "To judge by" }
+                        ul { @for note in &report.notes { li { (note) } } }
+                    }
+                }
                 @if grids.is_empty() { p.nothing { (NOTHING) } }
                 @if !grids.is_empty() {
                     p.how { "In plots: medians, with whiskers from the lower to the upper quartile of the rounds." }

@@ -23,7 +23,18 @@ pub(super) fn of(report: &Report) -> String {
     for grid in &grids {
         text += &format!("\n## {}\n\n{}", grid.title(), figures(grid));
     }
-    text + &missing(&report.missing)
+    text + &notes(&report.notes) + &missing(&report.missing)
+}
+
+fn notes(notes: &[String]) -> String {
+    if notes.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<_> = notes
+        .iter()
+        .map(|note| format!("- {}\n", escaped(note)))
+        .collect();
+    format!("\n## To judge by\n\n{}", lines.concat())
 }
 
 fn figures(grid: &Grid<'_>) -> String {

@@ -16,6 +16,9 @@ pub(super) fn of(report: &Report) -> String {
         aligned(&lines(&grids, &modes(report)))
             + "(× is the ratio to none; * the best mesh, or no worse than it within the noise)\n"
     };
+    for note in &report.notes {
+        text += &format!("note: {}\n", one_line(note));
+    }
     for missing in &report.missing {
         let scenario = missing.scenario.as_deref().unwrap_or("everything");
         let reason = one_line(&missing.reason);

@@ -145,7 +145,10 @@ fn texts(report: &Report) -> [(&'static str, String); 3] {
 fn an_object_of_the_json_has_the_names_that_are_fixed() {
     let written = serde_json::to_value(report(missing(), &samples())).expect("it is JSON");
     let keys: Vec<_> = written.as_object().expect("an object").keys().collect();
-    assert_eq!(keys, ["command", "machine", "measurements", "missing"]);
+    assert_eq!(
+        keys,
+        ["command", "machine", "measurements", "missing", "notes"]
+    );
     let all = written["measurements"].as_array().expect("a list");
     let find = |mode: &str, unit: &str, pods: Value| {
         let is = |one: &&Value| one["mode"] == mode && one["unit"] == unit && one["pods"] == pods;
