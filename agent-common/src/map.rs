@@ -24,6 +24,8 @@ pub const MAX_FLOWS: u32 = 131_072;
 /// Connections older than their pod's enrolment that are remembered. They have a map of their
 /// own, so that a pod that makes up packets of such can't push the agent's own out.
 pub const MAX_OLDER: u32 = 65_536;
+/// New connections whose addresses were in TIME_WAIT, for the moment between a hook and the socket.
+pub const MAX_REOPENED: u32 = 4_096;
 /// Addresses of the node itself.
 pub const MAX_NODE_ADDRESSES: u32 = 1_024;
 

@@ -10,7 +10,10 @@ pub const TO_POD: &str = "to_pod";
 /// TC ingress of every other device of the node: packets that were diverted to the agent.
 pub const FROM_NODE: &str = "from_node";
 
-/// Every program.
+/// Socket look-up in the node's namespace: connections whose addresses are in TIME_WAIT.
+pub const REOPENED_PROGRAM: &str = "reopened";
+
+/// Every program that is attached to devices.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
 /// [`InterfaceValue`](crate::map::InterfaceValue) by interface index.
@@ -31,6 +34,9 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const FLOWS: &str = "FLOWS";
 /// Connections that are older than the enrolment, by [`FlowKey`](crate::map::FlowKey).
 pub const OLDER: &str = "OLDER";
+/// Connections for which [`REOPENED_PROGRAM`] gives the listener in a slot of [`LISTENERS`], by
+/// [`FlowKey`](crate::map::FlowKey) as whoever opens them sees them.
+pub const REOPENED: &str = "REOPENED";
 /// The set of the node's own addresses.
 pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 /// Packets by [`Counter`](crate::counter::Counter).
@@ -39,7 +45,7 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const CONFIGURATION: &str = "CONFIGURATION";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 12] = [
+pub const PINNED_MAPS: [&str; 13] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -49,6 +55,7 @@ pub const PINNED_MAPS: [&str; 12] = [
     LISTENERS,
     FLOWS,
     OLDER,
+    REOPENED,
     NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,

@@ -73,7 +73,7 @@ pub fn turned_back_before(
     let (assigned, counter) = if segment.opens() {
         // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
         (
-            socket::assign_listener(ctx, listener, packet.is_ipv6),
+            socket::assign_listener(ctx, packet, listener),
             Counter::CapturedNew,
         )
     } else {
@@ -101,7 +101,7 @@ pub fn to_listener(
     if is_bridge_port(interface) {
         return to_bridge(ctx, interface, listener);
     }
-    match socket::assign_listener(ctx, listener, packet.is_ipv6) {
+    match socket::assign_listener(ctx, packet, listener) {
         Assigned::Done => to_host(ctx, listener, counter),
         Assigned::NoSocket => Verdict::Drop(Counter::DroppedWithoutAgent),
         Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),

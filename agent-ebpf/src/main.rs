@@ -10,6 +10,7 @@ mod from_node;
 mod from_pod;
 mod maps;
 mod packet;
+mod reopened;
 mod socket;
 mod to_pod;
 mod verdict;

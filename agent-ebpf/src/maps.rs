@@ -5,7 +5,7 @@ use ambit_common::{
     counter,
     map::{
         Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
-        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_SERVICES, MAX_SOURCES,
+        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES, MAX_SOURCES,
         MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
 };
@@ -36,6 +36,8 @@ pub static LISTENERS: SockMap = SockMap::pinned(Listener::SLOTS, 0);
 pub static FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_FLOWS, 0);
 #[map]
 pub static OLDER: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_OLDER, 0);
+#[map]
+pub static REOPENED: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_REOPENED, 0);
 #[map]
 pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
     HashMap::pinned(MAX_NODE_ADDRESSES, NO_PREALLOC);

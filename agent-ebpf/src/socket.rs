@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, LISTENERS},
+    maps::{FLOWS, LISTENERS, REOPENED},
     packet::{self, Packet, Segment},
 };
 
@@ -110,12 +110,23 @@ fn assign_if(
     assigned
 }
 
-/// Hands the packet to the agent's listener of that role.
+/// Hands the packet to the agent's listener of that role, or has the kernel do so if a connection with
+/// the same addresses is in TIME_WAIT.
 #[inline(always)]
-pub fn assign_listener(ctx: &TcContext, listener: Listener, is_ipv6: bool) -> Assigned {
-    let socket = listener_socket(listener, is_ipv6);
+pub fn assign_listener(ctx: &TcContext, packet: &Packet, listener: Listener) -> Assigned {
+    let is_in_time_wait = packet.segment.opens() && is_in_time_wait(ctx, packet);
+    let socket = listener_socket(listener, packet.is_ipv6);
     if socket.is_null() {
         return Assigned::NoSocket;
+    }
+    if is_in_time_wait {
+        // SAFETY: a socket that the map returned, released once.
+        unsafe { bpf_sk_release(socket.cast()) };
+        let flow = packet.flow_of_sender(&packet.segment);
+        return match REOPENED.insert(flow, listener.slot(packet.is_ipv6), 0) {
+            Ok(()) => Assigned::Done,
+            Err(_) => Assigned::Failed,
+        };
     }
     // SAFETY: the context and the socket are both valid until the release below.
     let code = unsafe { bpf_sk_assign(ctx.skb.skb.cast(), socket.cast(), 0) };
@@ -125,6 +136,20 @@ pub fn assign_listener(ctx: &TcContext, listener: Listener, is_ipv6: bool) -> As
         Assigned::Done
     } else {
         Assigned::Failed
+    }
+}
+
+#[inline(always)]
+fn is_in_time_wait(ctx: &TcContext, packet: &Packet) -> bool {
+    let socket = look_up(ctx, packet, &packet.segment);
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null; a socket that the look-up returned, released once.
+    unsafe {
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state == TCP_TIME_WAIT
     }
 }
 

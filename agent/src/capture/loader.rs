@@ -1,14 +1,15 @@
 //! Loading the programs, with their maps and links pinned so that captures outlive the agent.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use ambit_common::map::{Configuration, LAYOUT_VERSION};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, SkLookup},
 };
 use aya_log::EbpfLogger;
 use rustix::{
@@ -22,6 +23,18 @@ use super::{
     maps::{self, Counters, Maps},
 };
 use ambit_common::name;
+
+/// Has the kernel ask for our listeners where only it may choose one. The link ends with the agent, as
+/// its listeners do.
+fn give_listeners(object: &mut Ebpf) -> Result<(), ProgramError> {
+    let program: &mut SkLookup = object
+        .program_mut(name::REOPENED_PROGRAM)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
+    program.load()?;
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(ProgramError::IOError)?;
+    program.attach(namespace).map(drop)
+}
 
 /// The object that agent/build.rs compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ambit-ebpf"));
@@ -145,6 +158,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
             .and_then(SchedClassifier::load)
             .map_err(|source| Error::Program { program, source })?;
     }
+    let program = name::REOPENED_PROGRAM;
+    give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
     Ok(Loaded {
         object,
         maps,
