@@ -43,7 +43,8 @@ pub enum HandshakeError {
 #[derive(Debug)]
 pub struct Handshaken<Io> {
     /// The channel.
-    pub channel: Channel<Io>,
+    /// In a box, since it is handed on from task to task.
+    pub channel: Box<Channel<Io>>,
     /// The protocol that both sides agreed to speak in it.
     pub alpn: Option<Vec<u8>>,
     /// The peer's chain, leaf first, which the configuration's verifier has found good.
@@ -292,11 +293,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Exchange<Io> {
         alpn: Option<Vec<u8>>,
         certificates: Vec<CertificateDer<'static>>,
     ) -> Handshaken<Io> {
-        let channel = Channel {
+        let channel = Box::new(Channel {
             io: self.io,
             keys,
             received: self.received,
-        };
+        });
         Handshaken {
             channel,
             alpn,

@@ -39,7 +39,7 @@ pub(crate) async fn shake_hands<Io: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Two channels with a TCP connection between them.
-pub(crate) async fn channels() -> (Channel<TcpStream>, Channel<TcpStream>) {
+pub(crate) async fn channels() -> (Box<Channel<TcpStream>>, Box<Channel<TcpStream>>) {
     let (near, far) = tcp_pair().await;
     let (near, far) = shake_hands(near, far).await;
     (near.channel, far.channel)

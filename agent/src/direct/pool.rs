@@ -66,7 +66,7 @@ struct Tunnels {
 
 #[derive(Debug)]
 struct Idle {
-    channel: Channel<TcpStream>,
+    channel: Box<Channel<TcpStream>>,
     since: Instant,
 }
 
@@ -131,7 +131,7 @@ impl Pool {
     /// A tunnel that is idle, the warmest first. One that the other end has closed meanwhile isn't
     /// given out.
     #[must_use]
-    pub fn take(&self, key: &PoolKey) -> Option<(Channel<TcpStream>, Lease)> {
+    pub fn take(&self, key: &PoolKey) -> Option<(Box<Channel<TcpStream>>, Lease)> {
         let mut state = self.lock();
         loop {
             let idle = state.keys.get_mut(key)?.idle.pop()?;
@@ -256,7 +256,7 @@ impl Lease {
     }
 
     /// The tunnel's connection has ended: it is kept for the next, unless it was replaced.
-    pub fn give_back(self, channel: Channel<TcpStream>) {
+    pub fn give_back(self, channel: Box<Channel<TcpStream>>) {
         let mut state = self.pool.lock();
         let is_draining = state.is_draining;
         let Some(tunnels) = state.keys.get_mut(&self.key) else {

@@ -23,8 +23,8 @@ pub struct DirectRequest {
     pub authority: Authority,
     /// What the client's agent says about the client. Not evidence.
     pub headers: Box<RequestHeaders>,
-    channel: Channel<TcpStream>,
-    home: oneshot::Sender<Channel<TcpStream>>,
+    channel: Box<Channel<TcpStream>>,
+    home: oneshot::Sender<Box<Channel<TcpStream>>>,
 }
 
 impl DirectRequest {
@@ -62,7 +62,7 @@ impl DirectRequest {
 /// # Errors
 /// The tunnel failed while there was no connection in it.
 pub async fn serve<Done: Future<Output = ()>>(
-    mut channel: Channel<TcpStream>,
+    mut channel: Box<Channel<TcpStream>>,
     handler: impl Fn(DirectRequest) -> Done,
     drain: CancellationToken,
 ) -> Result<(), TunnelError> {

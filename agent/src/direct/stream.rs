@@ -38,7 +38,7 @@ pub enum Home {
     /// To the pool it was taken from.
     Pool(Lease),
     /// To the task that serves it.
-    Server(oneshot::Sender<Channel<TcpStream>>),
+    Server(oneshot::Sender<Box<Channel<TcpStream>>>),
 }
 
 /// An open connection. Dropped before both its directions have ended, the tunnel is reset, also if
@@ -46,14 +46,14 @@ pub enum Home {
 #[derive(Debug)]
 pub struct DirectStream {
     /// The tunnel.
-    pub channel: Channel<TcpStream>,
+    pub channel: Box<Channel<TcpStream>>,
     home: Home,
     /// What the workload at the other end calls itself. Not evidence.
     pub peer: Box<Baggage>,
 }
 
 impl DirectStream {
-    pub(crate) fn new(channel: Channel<TcpStream>, home: Home, peer: Box<Baggage>) -> Self {
+    pub(crate) fn new(channel: Box<Channel<TcpStream>>, home: Home, peer: Box<Baggage>) -> Self {
         set_reset_on_close(&channel.io, true);
         Self {
             channel,

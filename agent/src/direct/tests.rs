@@ -26,7 +26,7 @@ fn key(destination: &str) -> PoolKey {
 /// A tunnel whose server does what the port says: 401 and 503 are refused, 1 is dropped, and
 /// connections to other ports end well at once.
 struct Tunnel {
-    channel: Channel<TcpStream>,
+    channel: Box<Channel<TcpStream>>,
     drain: CancellationToken,
     server: JoinHandle<Result<(), TunnelError>>,
 }

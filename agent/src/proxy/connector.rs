@@ -63,7 +63,7 @@ impl TunnelConnector {
         &self,
         key: &PoolKey,
         protocols: Protocols,
-    ) -> Result<(Channel<TcpStream>, bool), Error> {
+    ) -> Result<(Box<Channel<TcpStream>>, bool), Error> {
         let certificate = self.certificates.certificate(&key.source).await?;
         let stream = dial::agent(key.address).await?;
         let config = client_config(&certificate, key.destination.clone(), protocols);

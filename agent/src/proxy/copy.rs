@@ -143,7 +143,9 @@ pub async fn copy_tunnel(
             direct::copy_direct(tcp, side, stream, transfer, cancellation).await
         }
         TunnelStream::Multiplexed(stream) => {
-            multiplexed::copy_multiplexed(tcp, side, stream, transfer, cancellation).await
+            // Much larger than the other, which is the usual one.
+            let copy = multiplexed::copy_multiplexed(tcp, side, stream, transfer, cancellation);
+            Box::pin(copy).await
         }
     }
 }

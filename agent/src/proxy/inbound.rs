@@ -84,7 +84,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     } else {
         let handler = |request| stream_in(tunnel.clone(), TunnelRequest::Multiplexed(request));
         let stream = ChannelStream::new(channel);
-        let served = server::serve(stream, &proxy.tunnel_settings, handler, drain).await;
+        let served = Box::pin(server::serve(
+            stream,
+            &proxy.tunnel_settings,
+            handler,
+            drain,
+        ))
+        .await;
         served.map_err(|error| error.to_string())
     };
     if let Err(error) = ended {
@@ -227,7 +233,7 @@ impl Stream {
 
         // The server sees the client's address only if we know it for the client's.
         let keep = self.source.as_ref().map(|_| self.source_address.ip());
-        let dialled = guard.unless_closed(dial::to_pod(&permit, keep)).await;
+        let dialled = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await;
         let server = match dialled
             .map_err(Error::from)
             .and_then(|dialled| Ok(dialled?))

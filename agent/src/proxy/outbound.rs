@@ -135,7 +135,7 @@ impl Exchange {
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = guard.unless_closed(dial::to_pod(&permit, keep)).await??;
+        let server = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -158,9 +158,9 @@ impl Exchange {
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = guard
-            .unless_closed(self.open_stream(destination, via))
-            .await??;
+        // Boxed, as every step that is over before bytes move: for as long as a connection lives, its
+        // task should hold no more than it needs.
+        let stream = Box::pin(guard.unless_closed(self.open_stream(destination, via))).await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -223,7 +223,7 @@ impl Exchange {
             .contains(&self.request.address.ip());
         let keep = (!is_own).then_some(self.peer.ip());
         let dialled = dial::outside(self.request.address, keep);
-        let server = guard.unless_closed(dialled).await??;
+        let server = Box::pin(guard.unless_closed(dialled)).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }

@@ -213,7 +213,7 @@ impl Tunnels {
 }
 
 async fn open_in(
-    mut channel: Channel<TcpStream>,
+    mut channel: Box<Channel<TcpStream>>,
     lease: Lease,
     authority: &Authority,
     headers: &RequestHeaders,

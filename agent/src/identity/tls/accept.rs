@@ -47,7 +47,7 @@ pub enum AcceptError {
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// The connection.
-    pub channel: Channel<IO>,
+    pub channel: Box<Channel<IO>>,
     /// What is spoken in it: direct, or else HTTP/2.
     pub is_direct: bool,
     /// Whose certificate the client showed.
