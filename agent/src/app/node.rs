@@ -130,6 +130,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     let (mut capture, counters) = Capture::start(settings.capture, store.clone(), bound).await?;
     metrics.observe_capture(move || counters.read())?;
+    let left_out = capture.left_out();
+    metrics.observe_left_out(move || left_out.count())?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
