@@ -122,7 +122,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let ready = bind(settings.ready_address, "--ready-address").await?;
     let source = Arc::new(Operator {
         store: store.clone(),
-        connections,
+        connections: connections.clone(),
         certificates: certificates.clone(),
         problems,
     });
@@ -152,6 +152,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         stop.clone(),
     ));
     tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
+    tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
     let log = logging.control();
     let admin_stop = stop.clone();
     tasks.spawn(async move {
