@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, INTERFACES, OLDER, WORKLOADS},
+    maps::{self, FLOWS, INTERFACES, OLDER},
     packet::{self, Content, Packet, Segment},
     socket::{self, Assigned},
     to_pod, verdict,
@@ -63,11 +63,12 @@ pub fn turned_back_before(
     }
     // A pod that has left the mesh answers for itself. Most packets are for no pod of the mesh, and
     // end here.
-    // SAFETY: the maps' values are plain data, written whole.
-    unsafe { WORKLOADS.get(packet.destination) }?;
+    if !maps::is_workload(&packet.destination) {
+        return None;
+    }
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
-    // SAFETY: as above.
+    // SAFETY: the map's values are plain data, written whole.
     let epoch = *unsafe { FLOWS.get(flow) }?;
     let listener = to_pod::listener_for(segment);
     let (assigned, counter) = if segment.opens() {

@@ -4,8 +4,9 @@ use ambit_common::{
     capture::Listener,
     counter,
     map::{
-        Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
-        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES, MAX_SOURCES,
+        Address, Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
+        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES,
+        MAX_SOURCES,
         MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
 };
@@ -22,7 +23,7 @@ pub static INTERFACES: HashMap<u32, InterfaceValue> = HashMap::pinned(MAX_INTERF
 #[map]
 pub static SOURCES: HashMap<SourceKey, u32> = HashMap::pinned(MAX_SOURCES, NO_PREALLOC);
 #[map]
-pub static WORKLOADS: HashMap<[u8; 16], u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
+pub static WORKLOADS: HashMap<Address, u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(MAX_SERVICES, NO_PREALLOC);
 #[map]
@@ -45,3 +46,14 @@ pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 #[map]
 pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);
+
+/// Whether an address counts as an enrolled workload's: all do while some map of the mesh is full,
+/// and then every VIP is captured as well.
+#[inline(always)]
+pub fn is_workload(address: &Address) -> bool {
+    // SAFETY: the map's values are plain data.
+    unsafe { WORKLOADS.get(address) }.is_some()
+        || CONFIGURATION
+            .get(0)
+            .is_some_and(|configuration| configuration.capture_all == 1)
+}

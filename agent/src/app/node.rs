@@ -122,7 +122,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let ready = bind(settings.ready_address, "--ready-address").await?;
     let source = Arc::new(Operator {
         store: store.clone(),
-        connections,
+        connections: connections.clone(),
         certificates: certificates.clone(),
         problems,
     });
@@ -130,6 +130,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     let (mut capture, counters) = Capture::start(settings.capture, store.clone(), bound).await?;
     metrics.observe_capture(move || counters.read())?;
+    let left_out = capture.left_out();
+    metrics.observe_left_out(move || left_out.count())?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
@@ -150,6 +152,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         stop.clone(),
     ));
     tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
+    tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
     let log = logging.control();
     let admin_stop = stop.clone();
     tasks.spawn(async move {

@@ -133,18 +133,19 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         .override_global(aya_log::LEVEL, &level, true)
         .load(OBJECT)?;
     let mut maps = Maps::take(&mut object)?;
-    let found = maps.configuration()?.layout;
-    if found != 0 && found != LAYOUT_VERSION {
+    let found = maps.configuration()?;
+    if found.layout != 0 && found.layout != LAYOUT_VERSION {
         return Err(Error::Layout {
             path: map_directory,
-            found,
+            found: found.layout,
         });
     }
     maps.set_configuration(Configuration {
         layout: LAYOUT_VERSION,
         allow_unknown_pods: settings.allow_unknown_pods.into(),
         allow_without_agent: settings.allow_without_agent.into(),
-        padding: 0,
+        // As it was, until what the maps have room for is known.
+        capture_all: found.capture_all,
         hold: u64::try_from(settings.hold.as_nanos()).unwrap_or(u64::MAX),
     })?;
     let counters = Counters::take(&mut object)?;
