@@ -6,8 +6,7 @@ use ambit_common::{
     map::{
         Address, Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
         MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES,
-        MAX_SOURCES,
-        MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
+        MAX_SOURCES, MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
 };
 use aya_ebpf::{
