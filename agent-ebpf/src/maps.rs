@@ -1,4 +1,4 @@
-//! Every map. All are pinned by name: captures outlive the agent that set them up.
+//! Every map. All that hold state are pinned by name: captures outlive the agent that set them up.
 
 use ambit_common::{
     capture::Listener,
@@ -10,6 +10,7 @@ use ambit_common::{
     },
 };
 use aya_ebpf::{
+    bindings::bpf_sock_tuple,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap},
 };
@@ -56,3 +57,6 @@ pub fn is_workload(address: &Address) -> bool {
             .get(0)
             .is_some_and(|configuration| configuration.capture_all == 1)
 }
+/// Room for the addresses of a look-up in `socket`.
+#[map]
+pub static SOCKET_TUPLE: PerCpuArray<bpf_sock_tuple> = PerCpuArray::with_max_entries(1, 0);

@@ -10,7 +10,7 @@ use ambit_common::{
 };
 use aya_ebpf::{
     bindings::{
-        bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::generated::{
@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, LISTENERS, REOPENED},
+    maps::{FLOWS, LISTENERS, REOPENED, SOCKET_TUPLE},
     packet::{self, Packet, Segment},
 };
 
@@ -213,8 +213,12 @@ fn takes_packets(socket: *mut bpf_sock, segment: &Segment) -> bool {
 
 #[inline(always)]
 fn look_up(ctx: &TcContext, packet: &Packet, segment: &Segment) -> *mut bpf_sock {
-    // SAFETY: all-zero is a valid value of this plain union.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    // Not on the stack, of which a hook has 512 bytes.
+    let Some(scratch) = SOCKET_TUPLE.get_ptr_mut(0) else {
+        return core::ptr::null_mut();
+    };
+    // SAFETY: this CPU's own, and no other hook runs on it meanwhile.
+    let tuple = unsafe { &mut *scratch };
     let (sport, dport) = (
         segment.source_port.to_be(),
         segment.destination_port.to_be(),
@@ -237,7 +241,7 @@ fn look_up(ctx: &TcContext, packet: &Packet, segment: &Segment) -> *mut bpf_sock
         TUPLE_IPV4
     };
     // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
-    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0).cast() }
+    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), tuple, size, CURRENT_NETNS, 0).cast() }
 }
 
 /// An address as the helper's struct has it: the same bytes, in words.
