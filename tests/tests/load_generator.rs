@@ -1,9 +1,6 @@
-//! The instrument of the benchmark: does it count what happens, and does it measure what others do?
+//! The instrument of the benchmark: does it count what happens?
 
-use std::{
-    process::{self, Command},
-    time::Duration,
-};
+use std::time::Duration;
 
 use lab::{
     Family, Generator, Lab, Latency, Load, LoadResult, LoadServer, Pod, PodSpec, Result, run_load,
@@ -13,14 +10,6 @@ use lab::{
 const PORT: u16 = 8080;
 /// A load that is only to happen.
 const SHORT: Duration = Duration::from_millis(300);
-/// A round of a comparison: the least that wrk and iperf3 can do.
-const ROUND: Duration = Duration::from_secs(1);
-/// Rounds of a comparison: five at least, and more until their median is known well enough.
-const ROUNDS: std::ops::RangeInclusive<usize> = 5..=15;
-/// How well: half the distance of the quartiles over the root of the number of rounds.
-const KNOWN_TO: f64 = 0.02;
-/// How far the medians may be apart.
-const ALIKE: std::ops::RangeInclusive<f64> = 0.9..=1.1;
 
 struct Pair {
     _lab: Lab,
@@ -202,95 +191,4 @@ fn other_generators_tell_results_and_failures() -> Result<()> {
     let error = error.expect_err("wrk has no such load").to_string();
     assert!(error.contains("wrk can RoundTrip and Connect"), "{error}");
     Ok(())
-}
-
-/// The ratio of `own` to `other`, of which rounds are interleaved: the median of the pairs' ratios.
-fn ratio(
-    what: &str,
-    own: impl Fn() -> Result<f64>,
-    other: impl Fn() -> Result<f64>,
-) -> Result<f64> {
-    let mut ratios = Vec::new();
-    loop {
-        // In turns first, so that a machine that gets slower or faster favours nobody.
-        let (own, other) = if ratios.len() % 2 == 0 {
-            let own = own()?;
-            (own, other()?)
-        } else {
-            let other = other()?;
-            (own()?, other)
-        };
-        eprintln!("{what}: {own:.2} {other:.2} {:.3}", own / other);
-        ratios.push(own / other);
-        let mut sorted = ratios.clone();
-        sorted.sort_by(f64::total_cmp);
-        let count = sorted.len();
-        let spread = sorted[count * 3 / 4] - sorted[count / 4];
-        #[expect(clippy::cast_precision_loss, reason = "a few rounds")]
-        let known_to = spread / 2.0 / (count as f64).sqrt();
-        let enough = count >= *ROUNDS.start() && known_to < KNOWN_TO;
-        if enough || count >= *ROUNDS.end() {
-            let middle = f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]);
-            eprintln!("{what}: ratio {middle:.3} after {count} rounds, known to {known_to:.3}");
-            return Ok(middle);
-        }
-    }
-}
-
-/// Has this process, and with it all that it will start, run before any other of the machine: what
-/// else runs there would not slow both generators alike, for they share the processors otherwise.
-fn run_before_others() {
-    let own = process::id().to_string();
-    let chrt = Command::new("chrt")
-        .args(["--rr", "--all-tasks", "--pid", "1", &own])
-        .status();
-    if !chrt.as_ref().is_ok_and(process::ExitStatus::success) {
-        eprintln!("NOTE no real-time priority ({chrt:?}): other processes will be in the way");
-    }
-}
-
-fn compare(generator: Generator, load: &Load, rate: fn(&LoadResult) -> f64) -> Result<()> {
-    run_before_others();
-    let pair = pair()?;
-    let server = LoadServer::start(&pair.server, PORT)?;
-    let at = pair.server.at(PORT);
-    let measure = |generator| {
-        let result = server.run(&pair.client, generator, at, load, ROUND)?;
-        assert_eq!(result.first_error, None, "{generator:?} {load:?}");
-        Ok(rate(&result))
-    };
-    let ratio = ratio(
-        &format!("{load:?}"),
-        || measure(Generator::Own),
-        || measure(generator),
-    )?;
-    assert!(
-        ALIKE.contains(&ratio),
-        "{load:?}: lab-load is {ratio:.3} times {generator:?}"
-    );
-    Ok(())
-}
-
-#[test]
-fn as_fast_as_wrk_on_many_connections() -> Result<()> {
-    let load = Load::RoundTrip { connections: 32 };
-    compare(Generator::Wrk, &load, LoadResult::requests_per_second)
-}
-
-#[test]
-fn as_fast_as_wrk_on_new_connections() -> Result<()> {
-    let load = Load::Connect { clients: 8 };
-    compare(Generator::Wrk, &load, LoadResult::requests_per_second)
-}
-
-#[test]
-fn as_fast_as_iperf3_in_one_stream() -> Result<()> {
-    let load = Load::Bulk { streams: 1 };
-    compare(Generator::Iperf3, &load, LoadResult::gigabits_per_second)
-}
-
-#[test]
-fn as_fast_as_iperf3_in_many_streams() -> Result<()> {
-    let load = Load::Bulk { streams: 8 };
-    compare(Generator::Iperf3, &load, LoadResult::gigabits_per_second)
 }
