@@ -25,10 +25,10 @@ const AF_INET: u32 = 2;
 pub fn reopened(ctx: SkLookupContext) -> u32 {
     let flow = flow(ctx.lookup);
     // SAFETY: the map's values are plain data, written whole.
-    if let Some(slot) = unsafe { REOPENED.get(&flow) } {
+    if let Some(slot) = unsafe { REOPENED.get(flow) } {
         assign(&ctx, *slot);
         // Once: if the kernel refuses this SYN, the next one is written down again.
-        let _ = REOPENED.remove(&flow);
+        let _ = REOPENED.remove(flow);
     }
     // What isn't ours, and what failed, finds the listener it would have found without us.
     SK_PASS

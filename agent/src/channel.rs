@@ -1,7 +1,7 @@
 //! The encrypted connection between two agents: TLS 1.3 over any byte stream.
 //!
-//! rustls does the handshake and derives every key ([`handshake`]); the records after it are protected
-//! here ([`records`]), in place, in buffers that are read from and written to sockets directly. A TLS
+//! rustls does the handshake and derives every key (`handshake`); the records after it are protected
+//! here (`records`), in place, in buffers that are read from and written to sockets directly. A TLS
 //! library's own record layer copies each byte at least twice more, which is most of what encryption costs
 //! a node. [`ChannelStream`] makes ordinary reads and writes of it, for HTTP/2.
 

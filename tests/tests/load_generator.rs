@@ -110,7 +110,7 @@ fn requests_that_could_not_be_sent_in_time_are_told() -> Result<()> {
         requests_per_second: 1000,
         connections: 2,
     };
-    let result = pair.own(&load, ROUND)?;
+    let result = pair.own(&load, Duration::from_secs(1))?;
     // 1,100 were due, warm-up included; 100 were answered, and two wait for ever.
     assert_eq!((result.all_requests, result.errors), (100, 2), "{result:?}");
     assert!((997..=999).contains(&result.unsent), "{}", result.unsent);

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what this mesh costs, against sidecars and against nothing.
 //!
-//! [`plan`] decides what is measured in which order, [`stage`] sets up a lab for each subject, [`run`]
+//! [`plan`] decides what is measured in which order, [`stage`] sets up a lab for each subject, [`mod@run`]
 //! goes through the plan, [`statistics`] and [`report`] say what came of it. All labs are up
 //! from the first load to the last, so that every mode meets the same minutes of the same machine.
 

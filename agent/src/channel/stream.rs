@@ -41,7 +41,7 @@ struct Outgoing {
 impl<Io> ChannelStream<Io> {
     /// Over a channel.
     #[must_use]
-    pub fn new(channel: Box<Channel<Io>>) -> Self {
+    pub fn new(channel: Channel<Io>) -> Self {
         Self {
             io: channel.io,
             keys: channel.keys,

@@ -109,8 +109,8 @@ async fn keys_change_before_they_wear_out_and_nothing_is_lost() {
     let (mut near, far) = shake_hands(near, far).await;
     near.channel.keys.set_limit(3);
     let (mut near, mut far) = (
-        ChannelStream::new(near.channel),
-        ChannelStream::new(far.channel),
+        ChannelStream::new(*near.channel),
+        ChannelStream::new(*far.channel),
     );
     for number in 0..20_u8 {
         near.write_all(&[number; 50]).await.unwrap();
@@ -144,12 +144,12 @@ async fn other_implementations_of_tls_understand_it() {
     let theirs = TlsConnector::from(client.clone()).connect(name.clone(), near);
     let (ours, theirs) = tokio::join!(ours, theirs);
     assert_eq!(ours.alpn.as_deref(), Some(ALPN_HTTP2));
-    talk(ChannelStream::new(ours.channel), theirs.unwrap()).await;
+    talk(ChannelStream::new(*ours.channel), theirs.unwrap()).await;
 
     let (near, far) = duplex(64 * 1024);
     let theirs = TlsAcceptor::from(server).accept(far);
     let (ours, theirs) = tokio::join!(connect(near, client, name), theirs);
-    talk(ChannelStream::new(ours.unwrap().channel), theirs.unwrap()).await;
+    talk(ChannelStream::new(*ours.unwrap().channel), theirs.unwrap()).await;
 }
 
 /// Half a mebibyte each way, then the end of each direction.
@@ -174,7 +174,8 @@ async fn talk(
         our_read.read_to_end(&mut by_us),
         their_read.read_to_end(&mut by_them),
     );
-    (a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap());
+    let ends: [std::io::Result<()>; 4] = [a, b, c.map(drop), d.map(drop)];
+    ends.into_iter().collect::<std::io::Result<()>>().unwrap();
     assert!(by_us == *sent && by_them == *sent);
 }
 
@@ -182,12 +183,12 @@ async fn talk(
 async fn a_stream_that_is_cut_off_is_no_end() {
     let (near, far) = duplex(64 * 1024);
     let (near, far) = shake_hands(near, far).await;
-    let mut near = ChannelStream::new(near.channel);
+    let mut near = ChannelStream::new(*near.channel);
     near.write_all(b"the beginning of").await.unwrap();
     near.flush().await.unwrap();
     drop(near);
     let mut got = Vec::new();
-    let error = ChannelStream::new(far.channel)
+    let error = ChannelStream::new(*far.channel)
         .read_to_end(&mut got)
         .await
         .unwrap_err();

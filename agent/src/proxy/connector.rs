@@ -79,6 +79,6 @@ impl Connector for TunnelConnector {
 
     async fn connect(&self, key: &PoolKey) -> Result<Self::Io, Error> {
         let (channel, _) = self.channel(key, Protocols::Http2).await?;
-        Ok(ChannelStream::new(channel))
+        Ok(ChannelStream::new(*channel))
     }
 }

@@ -82,8 +82,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
             .await
             .map_err(|error| error.to_string())
     } else {
-        let handler = |request| stream_in(tunnel.clone(), TunnelRequest::Multiplexed(request));
-        let stream = ChannelStream::new(channel);
+        let handler = |request| {
+            stream_in(
+                tunnel.clone(),
+                TunnelRequest::Multiplexed(Box::new(request)),
+            )
+        };
+        let stream = ChannelStream::new(*channel);
         let served = Box::pin(server::serve(
             stream,
             &proxy.tunnel_settings,

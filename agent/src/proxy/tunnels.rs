@@ -59,7 +59,7 @@ pub enum TunnelStream {
 #[derive(Debug)]
 pub(super) enum TunnelRequest {
     Direct(DirectRequest),
-    Multiplexed(InboundRequest),
+    Multiplexed(Box<InboundRequest>),
 }
 
 /// Why the other agent couldn't be answered.
