@@ -24,6 +24,8 @@ pub const MAX_FLOWS: u32 = 131_072;
 /// Connections older than their pod's enrolment that are remembered. They have a map of their
 /// own, so that a pod that makes up packets of such can't push the agent's own out.
 pub const MAX_OLDER: u32 = 65_536;
+/// New connections whose addresses were in TIME_WAIT, for the moment between a hook and the socket.
+pub const MAX_REOPENED: u32 = 4_096;
 /// Addresses of the node itself.
 pub const MAX_NODE_ADDRESSES: u32 = 1_024;
 
@@ -129,7 +131,7 @@ pub struct FlowKey {
 }
 const _: () = assert!(size_of::<FlowKey>() == 36);
 
-/// Settings of the programs. Written once by each agent that starts.
+/// Settings of the programs. Written by each agent that starts, and when a map is full.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Configuration {
@@ -139,8 +141,8 @@ pub struct Configuration {
     pub allow_unknown_pods: u32,
     /// 1: mesh traffic passes unprotected while no agent listens. 0: it waits.
     pub allow_without_agent: u32,
-    /// Zero.
-    pub padding: u32,
+    /// 1: some map of the mesh is full, so every address and port counts as the mesh's.
+    pub capture_all: u32,
     /// For how long SYNs of an unknown interface are held, in nanoseconds.
     pub hold: u64,
 }

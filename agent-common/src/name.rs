@@ -10,7 +10,10 @@ pub const TO_POD: &str = "to_pod";
 /// TC ingress of every other device of the node: packets that were diverted to the agent.
 pub const FROM_NODE: &str = "from_node";
 
-/// Every program.
+/// Socket look-up in the node's namespace: connections whose addresses are in TIME_WAIT.
+pub const REOPENED_PROGRAM: &str = "reopened";
+
+/// Every program that is attached to devices.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
 /// Run by the agent: makes both ends of a connection members of the splice.
@@ -39,6 +42,9 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const FLOWS: &str = "FLOWS";
 /// Connections that are older than the enrolment, by [`FlowKey`](crate::map::FlowKey).
 pub const OLDER: &str = "OLDER";
+/// Connections for which [`REOPENED_PROGRAM`] gives the listener in a slot of [`LISTENERS`], by
+/// [`FlowKey`](crate::map::FlowKey) as whoever opens them sees them.
+pub const REOPENED: &str = "REOPENED";
 /// The set of the node's own addresses.
 pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 /// Packets by [`Counter`](crate::counter::Counter).
@@ -57,7 +63,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 16] = [
+pub const PINNED_MAPS: [&str; 17] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -67,6 +73,7 @@ pub const PINNED_MAPS: [&str; 16] = [
     LISTENERS,
     FLOWS,
     OLDER,
+    REOPENED,
     NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,

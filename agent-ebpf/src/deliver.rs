@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, INTERFACES, OLDER, WORKLOADS},
+    maps::{self, FLOWS, INTERFACES, OLDER},
     packet::{self, Content, Packet, Segment},
     socket::{self, Assigned},
     to_pod, verdict,
@@ -63,17 +63,18 @@ pub fn turned_back_before(
     }
     // A pod that has left the mesh answers for itself. Most packets are for no pod of the mesh, and
     // end here.
-    // SAFETY: the maps' values are plain data, written whole.
-    unsafe { WORKLOADS.get(packet.destination) }?;
+    if !maps::is_workload(&packet.destination) {
+        return None;
+    }
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
-    // SAFETY: as above.
+    // SAFETY: the map's values are plain data, written whole.
     let epoch = *unsafe { FLOWS.get(flow) }?;
     let listener = to_pod::listener_for(segment);
     let (assigned, counter) = if segment.opens() {
         // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
         (
-            socket::assign_listener(ctx, listener, packet.is_ipv6),
+            socket::assign_listener(ctx, packet, listener),
             Counter::CapturedNew,
         )
     } else {
@@ -101,7 +102,7 @@ pub fn to_listener(
     if is_bridge_port(interface) {
         return to_bridge(ctx, interface, listener);
     }
-    match socket::assign_listener(ctx, listener, packet.is_ipv6) {
+    match socket::assign_listener(ctx, packet, listener) {
         Assigned::Done => to_host(ctx, listener, counter),
         Assigned::NoSocket => Verdict::Drop(Counter::DroppedWithoutAgent),
         Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),

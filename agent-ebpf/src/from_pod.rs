@@ -18,8 +18,8 @@ use aya_ebpf::{
 use crate::{
     deliver,
     maps::{
-        CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, SERVICES, SOURCES,
-        WORKLOADS,
+        self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, SERVICES,
+        SOURCES,
     },
     packet::{self, Content, Packet, Segment},
     socket, verdict,
@@ -86,8 +86,7 @@ fn not_enrolled(
     interface: &InterfaceValue,
     packet: &Packet,
 ) -> Verdict {
-    // SAFETY: the map's values are plain data.
-    if unsafe { WORKLOADS.get(packet.source) }.is_some() && !is_own_source(index, packet) {
+    if maps::is_workload(&packet.source) && !is_own_source(index, packet) {
         return Verdict::Drop(Counter::DroppedForgedSource);
     }
     deliver::turned_back_before(ctx, interface, packet)
@@ -145,7 +144,7 @@ fn opening(
         Some(Counter::ExcludedPort)
     } else if is_excluded_network(index, packet) {
         Some(Counter::ExcludedNetwork)
-    } else if !is_mesh(packet) && !is_service(packet, segment) {
+    } else if !maps::is_workload(&packet.destination) && !is_service(packet, segment) {
         Some(Counter::NotMesh)
     } else {
         None
@@ -181,7 +180,7 @@ fn going_on(
     let memory = deliver::memory(flow, interface.epoch);
     let verdict = capture::unowned(
         memory,
-        is_mesh(packet) || is_service(packet, segment),
+        maps::is_workload(&packet.destination) || is_service(packet, segment),
         socket::has_listener(Listener::Outbound, packet.is_ipv6),
         configuration,
         Listener::Outbound,
@@ -190,12 +189,6 @@ fn going_on(
         deliver::remember_older(flow, interface.epoch);
     }
     verdict
-}
-
-#[inline(always)]
-fn is_mesh(packet: &Packet) -> bool {
-    // SAFETY: the map's values are plain data.
-    unsafe { WORKLOADS.get(packet.destination) }.is_some()
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@ mod join;
 mod maps;
 mod packet;
 mod queued;
+mod reopened;
 mod sk_msg;
 mod socket;
 mod splice;

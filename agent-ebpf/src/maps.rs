@@ -1,16 +1,17 @@
-//! Every map. All are pinned by name: captures outlive the agent that set them up.
+//! Every map. All that hold state are pinned by name: captures outlive the agent that set them up.
 
 use ambit_common::{
     capture::Listener,
     counter,
     map::{
-        Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
-        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_SERVICES, MAX_SOURCES,
-        MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
+        Address, Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
+        MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES,
+        MAX_SOURCES, MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
     splice::{MAX_MEMBERS, SpliceSettings},
 };
 use aya_ebpf::{
+    bindings::bpf_sock_tuple,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockHash, SockMap},
 };
@@ -23,7 +24,7 @@ pub static INTERFACES: HashMap<u32, InterfaceValue> = HashMap::pinned(MAX_INTERF
 #[map]
 pub static SOURCES: HashMap<SourceKey, u32> = HashMap::pinned(MAX_SOURCES, NO_PREALLOC);
 #[map]
-pub static WORKLOADS: HashMap<[u8; 16], u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
+pub static WORKLOADS: HashMap<Address, u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(MAX_SERVICES, NO_PREALLOC);
 #[map]
@@ -38,6 +39,8 @@ pub static FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_FLOWS, 0);
 #[map]
 pub static OLDER: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_OLDER, 0);
 #[map]
+pub static REOPENED: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_REOPENED, 0);
+#[map]
 pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
     HashMap::pinned(MAX_NODE_ADDRESSES, NO_PREALLOC);
 #[map]
@@ -45,9 +48,24 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 #[map]
 pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);
 
+/// Room for the addresses of a look-up in `socket`.
+#[map]
+pub static SOCKET_TUPLE: PerCpuArray<bpf_sock_tuple> = PerCpuArray::with_max_entries(1, 0);
+
 #[map]
 pub static SPLICE_SOCKETS: SockHash<u64> = SockHash::pinned(MAX_MEMBERS, 0);
 #[map]
 pub static SPLICE_COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::SPLICE_COUNT, 0);
 #[map]
 pub static SPLICE_SETTINGS: Array<SpliceSettings> = Array::pinned(1, 0);
+
+/// Whether an address counts as an enrolled workload's: all do while some map of the mesh is full,
+/// and then every VIP is captured as well.
+#[inline(always)]
+pub fn is_workload(address: &Address) -> bool {
+    // SAFETY: the map's values are plain data.
+    unsafe { WORKLOADS.get(address) }.is_some()
+        || CONFIGURATION
+            .get(0)
+            .is_some_and(|configuration| configuration.capture_all == 1)
+}

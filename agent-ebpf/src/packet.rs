@@ -189,7 +189,7 @@ fn parse_tcp(ctx: &TcContext, offset: usize, packet: &mut Packet) -> Content {
 
 /// An IPv4 address as an IPv4-mapped IPv6 one.
 #[inline(always)]
-fn mapped(a: [u8; 4]) -> Address {
+pub fn mapped(a: [u8; 4]) -> Address {
     [
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3],
     ]

@@ -21,7 +21,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, LISTENERS},
+    maps::{FLOWS, LISTENERS, REOPENED, SOCKET_TUPLE},
     packet::{self, Packet, Segment},
 };
 
@@ -113,12 +113,23 @@ fn assign_if(
     assigned
 }
 
-/// Hands the packet to the agent's listener of that role.
+/// Hands the packet to the agent's listener of that role, or has the kernel do so if a connection with
+/// the same addresses is in TIME_WAIT.
 #[inline(always)]
-pub fn assign_listener(ctx: &TcContext, listener: Listener, is_ipv6: bool) -> Assigned {
-    let socket = listener_socket(listener, is_ipv6);
+pub fn assign_listener(ctx: &TcContext, packet: &Packet, listener: Listener) -> Assigned {
+    let is_in_time_wait = packet.segment.opens() && is_in_time_wait(ctx, packet);
+    let socket = listener_socket(listener, packet.is_ipv6);
     if socket.is_null() {
         return Assigned::NoSocket;
+    }
+    if is_in_time_wait {
+        // SAFETY: a socket that the map returned, released once.
+        unsafe { bpf_sk_release(socket.cast()) };
+        let flow = packet.flow_of_sender(&packet.segment);
+        return match REOPENED.insert(flow, listener.slot(packet.is_ipv6), 0) {
+            Ok(()) => Assigned::Done,
+            Err(_) => Assigned::Failed,
+        };
     }
     // SAFETY: the context and the socket are both valid until the release below.
     let code = unsafe { bpf_sk_assign(ctx.skb.skb.cast(), socket.cast(), 0) };
@@ -128,6 +139,20 @@ pub fn assign_listener(ctx: &TcContext, listener: Listener, is_ipv6: bool) -> As
         Assigned::Done
     } else {
         Assigned::Failed
+    }
+}
+
+#[inline(always)]
+fn is_in_time_wait(ctx: &TcContext, packet: &Packet) -> bool {
+    let socket = look_up(ctx, packet, &packet.segment);
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null; a socket that the look-up returned, released once.
+    unsafe {
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state == TCP_TIME_WAIT
     }
 }
 
@@ -191,13 +216,21 @@ fn takes_packets(socket: *mut bpf_sock, segment: &Segment) -> bool {
 
 #[inline(always)]
 fn look_up(ctx: &TcContext, packet: &Packet, segment: &Segment) -> *mut bpf_sock {
-    let tuple = Tuple {
+    // Not on the stack, of which a hook has 512 bytes.
+    let Some(scratch) = SOCKET_TUPLE.get_ptr_mut(0) else {
+        return core::ptr::null_mut();
+    };
+    let addresses = Tuple {
         source: &packet.source,
         destination: &packet.destination,
         source_port: segment.source_port,
         destination_port: segment.destination_port,
     };
-    find(ctx, &tuple, packet.is_ipv6, CURRENT_NETNS)
+    // SAFETY: this CPU's own, and no other hook runs on it meanwhile.
+    let tuple = unsafe { &mut *scratch };
+    let size = fill(tuple, &addresses, packet.is_ipv6);
+    // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
+    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), tuple, size, CURRENT_NETNS, 0).cast() }
 }
 
 /// Addresses and ports of a packet, as its receiver gets it.
@@ -214,8 +247,16 @@ pub struct Tuple<'a> {
 pub fn find(ctx: &TcContext, packet: &Tuple<'_>, is_ipv6: bool, namespace: u64) -> *mut bpf_sock {
     // SAFETY: all-zero is a valid value of this plain union.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = fill(&mut tuple, packet, is_ipv6);
+    // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
+    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), &raw mut tuple, size, namespace, 0).cast() }
+}
+
+/// Returns how many bytes of it tell the helper the family.
+#[inline(always)]
+fn fill(tuple: &mut bpf_sock_tuple, packet: &Tuple<'_>, is_ipv6: bool) -> u32 {
     let (sport, dport) = (packet.source_port.to_be(), packet.destination_port.to_be());
-    let size = if is_ipv6 {
+    if is_ipv6 {
         tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
             saddr: words(packet.source),
             daddr: words(packet.destination),
@@ -231,9 +272,7 @@ pub fn find(ctx: &TcContext, packet: &Tuple<'_>, is_ipv6: bool, namespace: u64) 
             dport,
         };
         TUPLE_IPV4
-    };
-    // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
-    unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), &raw mut tuple, size, namespace, 0).cast() }
+    }
 }
 
 /// An address as the helper's struct has it: the same bytes, in words.

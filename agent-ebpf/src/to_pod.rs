@@ -152,7 +152,8 @@ fn plaintext(
         return verdict;
     }
     // SAFETY: the map's values are plain data.
-    let from_mesh = unsafe { WORKLOADS.get(packet.source) }.is_some();
+    let from_mesh =
+        unsafe { WORKLOADS.get(packet.source) }.is_some() || configuration.capture_all == 1;
     let memory = deliver::memory(flow, interface.epoch);
     let verdict = capture::unowned(memory, from_mesh, agent_listens, configuration, listener);
     if verdict == Verdict::Pass(Counter::OlderConnection) && memory == Memory::Nothing {

@@ -11,7 +11,7 @@ mod interfaces;
 pub mod loader;
 pub mod maps;
 mod nftables;
-mod publish;
+pub mod publish;
 mod routing;
 pub mod splice;
 pub mod uninstall;
@@ -34,6 +34,7 @@ use attach::{Attacher, Mechanism};
 pub use interfaces::BoundPods;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
+use publish::Publisher;
 use splice::{Splice, SpliceCounters};
 
 /// For how long after an event others are awaited, so that a burst costs one look. A pod's
@@ -98,6 +99,7 @@ pub struct Capture {
     settings: Settings,
     store: Arc<Store>,
     maps: Maps,
+    publisher: Publisher,
     interfaces: Interfaces,
     handle: Handle,
     /// Drives netlink; ends with this value.
@@ -122,7 +124,8 @@ impl Capture {
     ) -> Result<(Self, Counters, SpliceParts), Error> {
         let mut loaded = loader::load(&settings)?;
         // Before any listener is served: what came while no agent ran is of the mesh by then.
-        publish::publish_all(&mut loaded.maps, &store.snapshot())?;
+        let mut publisher = Publisher::default();
+        publisher.publish_all(&mut loaded.maps, &store.snapshot())?;
         // Strict checking makes the kernel honour the namespace that a dump of addresses names.
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
         let netlink = tokio::spawn(connection);
@@ -143,6 +146,7 @@ impl Capture {
             settings,
             store,
             maps: loaded.maps,
+            publisher,
             interfaces,
             handle,
             netlink,
@@ -165,6 +169,12 @@ impl Capture {
         socket: &impl AsRawFd,
     ) -> Result<(), Error> {
         Ok(self.maps.set_listener(role, is_ipv6, socket)?)
+    }
+
+    /// A handle on how many entries the maps have no room for.
+    #[must_use]
+    pub fn left_out(&self) -> publish::LeftOut {
+        self.publisher.left_out()
     }
 
     /// Follows the kernel and the store until cancelled. The first look is done when `ready`
@@ -194,7 +204,7 @@ impl Capture {
         let connection = tokio::spawn(connection);
         let _aborts = AbortOnDrop(connection);
 
-        let mut published = publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+        let mut published = self.publish_all()?;
         let mut is_unsettled = self.look().await?;
         ready();
         let mut pause = LOOK_AGAIN;
@@ -209,7 +219,7 @@ impl Capture {
                     // Older than the snapshot that was published whole: it's in there.
                     Ok(update) if update.snapshot.generation() <= published => false,
                     Ok(update) => {
-                        publish::publish(&mut self.maps, &update)?;
+                        self.publisher.publish(&mut self.maps, &update)?;
                         update.workloads.iter().any(|change| {
                             let here = |pod: &Option<Arc<Workload>>| {
                                 pod.as_ref().is_some_and(|pod| pod.node == self.settings.node)
@@ -218,7 +228,7 @@ impl Capture {
                         })
                     }
                     Err(RecvError::Lagged(_)) => {
-                        published = publish::publish_all(&mut self.maps, &self.store.snapshot())?;
+                        published = self.publish_all()?;
                         true
                     }
                     Err(RecvError::Closed) => return Ok(()),
@@ -236,6 +246,11 @@ impl Capture {
                 is_unsettled = self.look().await?;
             }
         }
+    }
+
+    fn publish_all(&mut self) -> Result<u64, maps::Error> {
+        let snapshot = self.store.snapshot();
+        self.publisher.publish_all(&mut self.maps, &snapshot)
     }
 
     async fn look(&mut self) -> Result<bool, Error> {

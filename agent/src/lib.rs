@@ -6,7 +6,9 @@
 pub mod admin;
 pub mod app;
 pub mod capture;
+pub mod channel;
 pub mod cli;
+pub mod direct;
 pub mod discovery;
 pub mod hbone;
 pub mod identity;

@@ -18,6 +18,7 @@ mod load;
 mod outbound;
 mod plaintext;
 pub mod route;
+mod tunnels;
 
 use std::{
     future::Future,
@@ -33,11 +34,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::connector::TunnelConnector;
+use self::connector::TunnelConnector;
+pub use self::tunnels::TunnelStream;
 use self::{
     admission::Admission,
     connections::{CloseReason, Connections},
     load::Load,
+    tunnels::Tunnels,
 };
 use crate::{
     capture::BoundPods,
@@ -45,10 +48,7 @@ use crate::{
         model::Workload,
         store::{Snapshot, Store},
     },
-    hbone::{
-        self, Baggage,
-        pool::{Pool, PoolSettings},
-    },
+    hbone::{self, Baggage},
     identity::{Certificates, tls::ServerCertificates},
     policy::{self, Connection},
     telemetry::Metrics,
@@ -69,7 +69,7 @@ pub struct Proxy {
     store: Arc<Store>,
     certificates: Certificates,
     server_certificates: ServerCertificates,
-    pool: Pool<TunnelConnector>,
+    tunnels: Tunnels,
     connections: Arc<Connections>,
     load: Load,
     admission: Admission,
@@ -114,7 +114,7 @@ impl Proxy {
             store: parts.store,
             server_certificates: ServerCertificates::new(parts.certificates.clone()),
             certificates: parts.certificates,
-            pool: Pool::new(connector, PoolSettings::default()),
+            tunnels: Tunnels::new(connector),
             connections: parts.connections,
             load: Load::default(),
             admission: Admission::default(),
@@ -146,19 +146,19 @@ impl Proxy {
         self.drain.cancel();
         self.tasks.close();
         let all = async {
-            self.pool.drain().await;
+            self.tunnels.drain().await;
             self.tasks.wait().await;
         };
         if time::timeout(limit, all).await.is_ok() {
             return;
         }
         let connections = self.connections.close_all(&CloseReason::Drained);
-        self.pool.close_matching(|_| true);
+        self.tunnels.close_matching(|_| true);
         let seconds = limit.as_secs();
         tracing::warn!(connections, "cut off after draining for {seconds}s");
         // Both ends of each are to see a reset, and its report is to be written.
         let cut_off = async {
-            self.pool.drain().await;
+            self.tunnels.drain().await;
             self.tasks.wait().await;
         };
         if time::timeout(CUT_OFF, cut_off).await.is_err() {
@@ -173,7 +173,7 @@ impl Proxy {
     /// Tunnels that this agent has open to others.
     #[must_use]
     pub fn tunnels(&self) -> usize {
-        self.pool.tunnels()
+        self.tunnels.len()
     }
 
     async fn accept<F>(

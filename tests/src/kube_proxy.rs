@@ -2,7 +2,7 @@
 
 use std::{fs::File, net::IpAddr, path::Path, process};
 
-use crate::{Error, Node, PodNetwork, Result, Service, ip, node::is_on, plan::Prefix, sys};
+use crate::{Error, Node, Place, PodNetwork, Result, Service, ip, node::is_on, plan::Prefix, sys};
 
 /// The bit by which kube-proxy marks packets whose source it will replace.
 const MASQUERADE: &str = "0x4000/0x4000";
@@ -34,16 +34,17 @@ pub(crate) fn install(node: &Node, services: &[Service]) -> Result<()> {
     Ok(())
 }
 
-fn restore(node: &Node, program: &str, rules: &str) -> Result<()> {
+/// Feeds tables to iptables-restore or ip6tables-restore in a place, instead of those of the name.
+pub(crate) fn restore(place: &Place, program: &str, rules: &str) -> Result<()> {
     let mut command = process::Command::new(program);
     // Legacy iptables has one lock for the whole machine.
     command.args(["-w", "10"]);
-    let procs = node.cgroup().join("cgroup.procs");
+    let procs = place.cgroup().join("cgroup.procs");
     let procs = File::options()
         .write(true)
         .open(&procs)
         .map_err(Error::path("open", &procs))?;
-    let namespace = ip::namespace_path(node.namespace());
+    let namespace = ip::namespace_path(place.namespace());
     let namespace = File::open(&namespace).map_err(Error::path("open", &namespace))?;
     sys::start_in(&mut command, procs, namespace);
     ip::feed(&mut command, program, rules).map(drop)

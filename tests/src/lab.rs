@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) family: Family,
     pub(crate) network: PodNetwork,
     pub(crate) rp_filter: u8,
+    /// Where the lab's own programs are, if not beside the running one.
+    pub(crate) programs: Option<PathBuf>,
     pub(crate) manifests: Manifests,
     /// Numbers log files.
     pub(crate) sequence: AtomicUsize,

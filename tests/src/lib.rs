@@ -31,6 +31,7 @@ mod error;
 mod ip;
 mod kube_proxy;
 mod lab;
+mod load;
 mod manifests;
 mod mesh;
 mod node;
@@ -39,6 +40,7 @@ mod place;
 mod plan;
 mod pod;
 mod process;
+pub mod sidecar;
 mod sys;
 mod talk;
 mod wait;
@@ -47,6 +49,9 @@ mod watchdog;
 pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use error::{Error, Result};
 pub use lab::{Builder, Lab};
+pub use load::{
+    Generator, Latency, Load, LoadResult, LoadServer, Point, load_program, run as run_load,
+};
 pub use manifests::{Manifests, NamespaceManifest, Service};
 pub use mesh::{Mesh, RunningMesh, ambit_program};
 pub use node::Node;

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::PathBuf, sync::Arc};
 
-use crate::{Capture, Child, Command, Output, Result, ip, lab::Shared};
+use crate::{Capture, Child, Command, Output, Result, ip, lab::Shared, peer};
 
 /// A network namespace with a cgroup: what nodes and pods have in common.
 #[derive(Debug, Clone)]
@@ -57,6 +57,14 @@ impl Place {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Child> {
         self.command(program).args(args).spawn()
+    }
+
+    /// Where one of the lab's own programs is.
+    pub(crate) fn own_program(&self, name: &str) -> Result<PathBuf> {
+        match &self.shared.programs {
+            Some(directory) => Ok(directory.join(name)),
+            None => peer::program(name, "ambit-tests"),
+        }
     }
 
     /// Runs a closure on a thread of its own in the network namespace.

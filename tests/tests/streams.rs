@@ -386,3 +386,30 @@ fn echo([client, served]: &mut [TcpStream; 2], text: &str) {
     client.read_exact(&mut heard).unwrap();
     assert_eq!(heard, text.as_bytes());
 }
+
+#[test]
+fn a_client_may_use_its_port_again_at_once() -> Result<()> {
+    let lab = Lab::builder("reopened").build()?;
+    let pods = Pods::new(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    for server in pods.servers() {
+        // It has nothing to say, so it ends first, and its side of the mesh keeps the connection's
+        // addresses in TIME_WAIT.
+        let serve = ["transfer-server", "--bytes", "0", "--listen", "0.0.0.0:0"];
+        let listening = server.peer_server(serve)?;
+        let at = server.at(listening.address().port()).to_string();
+        for _ in 0..3 {
+            let call = [
+                "transfer-client",
+                "--bytes",
+                "1000000",
+                "--source",
+                "0.0.0.0:45000",
+            ];
+            let to = ["--connect", &at, "--timeout-ms", "10000"];
+            let told = pods.client.peer(call.into_iter().chain(to))?;
+            assert_eq!(told["connected"], true, "{told}");
+        }
+    }
+    Ok(())
+}

@@ -4,7 +4,6 @@
 //! saw. A check that fails says why, and the rest are still run. The lab is taken down at the end,
 //! and by its own watchdog after Ctrl-C.
 
-mod build;
 mod certificates;
 mod clean;
 mod counters;
@@ -29,7 +28,7 @@ use clap::ValueEnum;
 use lab::{Lab, PodNetwork};
 
 use self::{show::Show, stage::Stage};
-use crate::setup;
+use crate::{build, setup};
 
 /// Where the outcome of every check is written, from the root of the workspace.
 const REPORT: &str = "target/demo/report.json";
@@ -113,7 +112,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         _ => {}
     }
     setup::ensure()?;
-    let ambit = build::ambit(options.release)?;
+    eprintln!("  ..   building ambit (minutes the first time)");
+    let [ambit] = build::programs(options.release, [build::AMBIT])?;
     let started = Instant::now();
     let mut show = Show::new(CHECKS.len() + 3);
     let parting = play(options, &ambit, &mut show);

@@ -8,6 +8,8 @@ use std::{env, path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::Parser;
 
+mod bench;
+mod build;
 mod check;
 mod demo;
 mod setup;
@@ -25,6 +27,8 @@ enum Task {
     Setup,
     /// Show the main job live, on two nodes made of network namespaces; needs root.
     Demo(demo::Options),
+    /// Measure what the mesh costs, against sidecars and against nothing; needs root.
+    Bench(bench::Options),
     /// Check formatting, lints, dependencies and documentation.
     Check,
     /// Run all tests; the end-to-end tests need root.
@@ -52,6 +56,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Check => check::run(),
         Task::Test(options) => test::run(&options),
     }

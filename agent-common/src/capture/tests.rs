@@ -8,7 +8,7 @@ fn configuration(allow: u32) -> Configuration {
         layout: 1,
         allow_unknown_pods: allow,
         allow_without_agent: allow,
-        padding: 0,
+        capture_all: 0,
         hold: 5 * SECOND,
     }
 }

@@ -125,7 +125,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let ready = bind(settings.ready_address, "--ready-address").await?;
     let source = Arc::new(Operator {
         store: store.clone(),
-        connections,
+        connections: connections.clone(),
         certificates: certificates.clone(),
         problems,
     });
@@ -141,6 +141,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     metrics.observe_capture(move || counters.read())?;
     let active = start_splice(prepared, parts.programs, settings.splice).await?;
     metrics.observe_splice(active, move || parts.counters.read())?;
+    let left_out = capture.left_out();
+    metrics.observe_left_out(move || left_out.count())?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
@@ -161,6 +163,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         stop.clone(),
     ));
     tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
+    tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
     let log = logging.control();
     let admin_stop = stop.clone();
     tasks.spawn(async move {

@@ -1,14 +1,15 @@
 //! Loading the programs, with their maps and links pinned so that captures outlive the agent.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use ambit_common::map::{Configuration, LAYOUT_VERSION};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, SkLookup},
 };
 use aya_log::EbpfLogger;
 use rustix::{
@@ -23,6 +24,18 @@ use super::{
     splice::{self, Splice, SpliceCounters},
 };
 use ambit_common::name;
+
+/// Has the kernel ask for our listeners where only it may choose one. The link ends with the agent, as
+/// its listeners do.
+fn give_listeners(object: &mut Ebpf) -> Result<(), ProgramError> {
+    let program: &mut SkLookup = object
+        .program_mut(name::REOPENED_PROGRAM)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
+    program.load()?;
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(ProgramError::IOError)?;
+    program.attach(namespace).map(drop)
+}
 
 /// The object that agent/build.rs compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ambit-ebpf"));
@@ -128,18 +141,19 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         .override_global(name::OFFSETS, &offsets, true)
         .load(OBJECT)?;
     let mut maps = Maps::take(&mut object)?;
-    let found = maps.configuration()?.layout;
-    if found != 0 && found != LAYOUT_VERSION {
+    let found = maps.configuration()?;
+    if found.layout != 0 && found.layout != LAYOUT_VERSION {
         return Err(Error::Layout {
             path: map_directory,
-            found,
+            found: found.layout,
         });
     }
     maps.set_configuration(Configuration {
         layout: LAYOUT_VERSION,
         allow_unknown_pods: settings.allow_unknown_pods.into(),
         allow_without_agent: settings.allow_without_agent.into(),
-        padding: 0,
+        // As it was, until what the maps have room for is known.
+        capture_all: found.capture_all,
         hold: u64::try_from(settings.hold.as_nanos()).unwrap_or(u64::MAX),
     })?;
     let counters = Counters::take(&mut object)?;
@@ -153,6 +167,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
             .and_then(SchedClassifier::load)
             .map_err(|source| Error::Program { program, source })?;
     }
+    let program = name::REOPENED_PROGRAM;
+    give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
     let links = link_directory(&settings.bpffs);
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));

@@ -44,6 +44,33 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether there is no room: in the map, or at present in the kernel's memory for it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let code = match self {
+            Self::Refused {
+                source: MapError::SyscallError(call),
+                ..
+            } => call.io_error.raw_os_error(),
+            _ => None,
+        };
+        matches!(code, Some(libc::E2BIG | libc::ENOMEM))
+    }
+
+    /// The kernel's refusal with this error code.
+    #[cfg(test)]
+    pub(super) fn refusal(code: i32) -> Self {
+        Self::Refused {
+            name: name::WORKLOADS,
+            source: MapError::SyscallError(aya::sys::SyscallError {
+                call: "bpf_map_update_elem",
+                io_error: std::io::Error::from_raw_os_error(code),
+            }),
+        }
+    }
+}
+
 fn cure(error: &MapError) -> &'static str {
     match error {
         MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
@@ -270,12 +297,8 @@ impl Maps {
     }
 
     /// Addresses of enrolled workloads that the kernel has.
-    pub fn workloads(&self) -> Vec<IpAddr> {
-        self.workloads
-            .keys()
-            .filter_map(Result::ok)
-            .map(from_key)
-            .collect()
+    pub fn workloads(&self) -> impl Iterator<Item = IpAddr> {
+        self.workloads.keys().filter_map(Result::ok).map(from_key)
     }
 
     /// Adds or removes a VIP's port.
@@ -296,7 +319,7 @@ impl Maps {
     }
 
     /// VIPs and ports that the kernel has.
-    pub fn services(&self) -> Vec<SocketAddr> {
+    pub fn services(&self) -> impl Iterator<Item = SocketAddr> {
         let keys = self.services.keys().filter_map(Result::ok);
         keys.filter_map(|key| {
             Some(SocketAddr::new(
@@ -304,7 +327,6 @@ impl Maps {
                 u16::try_from(key.port).ok()?,
             ))
         })
-        .collect()
     }
 }
 

@@ -88,7 +88,7 @@ pub struct PodFacts {
 }
 
 /// A named TCP port of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedPort {
     /// The name.
     pub name: Arc<str>,

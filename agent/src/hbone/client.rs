@@ -83,6 +83,9 @@ pub enum OpenError {
     /// GOAWAY, an error of the connection, or a ping unanswered.
     #[error("the tunnel closed before the stream was open{}", cause(.0.as_deref()))]
     TunnelClosed(Option<Arc<h2::Error>>),
+    /// The other end of a direct tunnel breaks the protocol.
+    #[error("the tunnel is broken: {0}")]
+    Broken(String),
     /// All streams that the tunnel may carry are in use.
     #[error("the tunnel carries as many streams as it may")]
     TunnelFull,
@@ -107,11 +110,23 @@ impl OpenError {
             | Self::Denied(_)
             | Self::Unavailable
             | Self::Status(_)
+            | Self::Broken(_)
             | Self::Timeout => false,
         }
     }
 
-    fn from_status(status: StatusCode) -> Self {
+    /// Whether the destination's agent has answered, with a refusal.
+    #[must_use]
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest | Self::Denied(_) | Self::Unavailable | Self::Status(_)
+        )
+    }
+
+    /// What a status other than 200 means.
+    #[must_use]
+    pub(crate) fn from_status(status: StatusCode) -> Self {
         match status {
             StatusCode::BAD_REQUEST => Self::BadRequest,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied(status),

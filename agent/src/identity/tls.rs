@@ -32,8 +32,10 @@ use super::{Identity, WorkloadCertificate, workload_certificate::BuildError};
 
 pub use super::x509::peer_identity;
 
-/// What HBONE speaks.
-const ALPN: &[u8] = b"h2";
+/// HBONE, which every implementation speaks.
+pub const ALPN_HTTP2: &[u8] = b"h2";
+/// One application connection at a time, between agents of our own.
+pub const ALPN_DIRECT: &[u8] = b"ambit/1";
 /// What follows the digest in our server names.
 const SNI_SUFFIX: &str = ".identity.ambit.mesh";
 
@@ -61,10 +63,33 @@ pub fn crypto() -> Arc<CryptoProvider> {
     Arc::clone(&CRYPTO)
 }
 
+/// What a side is ready to speak in a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// Direct, or else HTTP/2.
+    Any,
+    /// HTTP/2 only.
+    Http2,
+}
+
+impl Protocols {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Any => vec![ALPN_DIRECT.to_vec(), ALPN_HTTP2.to_vec()],
+            Self::Http2 => vec![ALPN_HTTP2.to_vec()],
+        }
+    }
+}
+
 /// Shows `certificate`, and connects to nobody but `expected`. Cheap: the rest is shared.
 #[must_use]
-pub fn client_config(certificate: &WorkloadCertificate, expected: Identity) -> Arc<ClientConfig> {
+pub fn client_config(
+    certificate: &WorkloadCertificate,
+    expected: Identity,
+    protocols: Protocols,
+) -> Arc<ClientConfig> {
     let mut config = certificate.client_template().clone();
+    config.alpn_protocols = protocols.alpn();
     let verifier = ExpectIdentity::new(Arc::clone(certificate.roots()), expected);
     config
         .dangerous()
@@ -72,10 +97,17 @@ pub fn client_config(certificate: &WorkloadCertificate, expected: Identity) -> A
     Arc::new(config)
 }
 
-/// Shows `certificate`, and demands one of the same trust domain.
+/// Shows `certificate`, and demands one of the same trust domain. Cheap.
 #[must_use]
-pub fn server_config(certificate: &WorkloadCertificate) -> Arc<ServerConfig> {
-    Arc::clone(certificate.server())
+pub fn server_config(certificate: &WorkloadCertificate, protocols: Protocols) -> Arc<ServerConfig> {
+    match protocols {
+        Protocols::Any => Arc::clone(certificate.server()),
+        Protocols::Http2 => {
+            let mut config = ServerConfig::clone(certificate.server());
+            config.alpn_protocols = protocols.alpn();
+            Arc::new(config)
+        }
+    }
 }
 
 /// The server name by which an agent asks another for the certificate of this identity.
@@ -112,7 +144,8 @@ pub(super) fn client_template(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    // The records after the handshake are ours to seal.
+    config.enable_secret_extraction = true;
     // A resumed session doesn't check certificates again: one that has expired, or a root that
     // is trusted no more, would live on in tickets. The tunnel pool saves the handshakes instead.
     config.resumption = Resumption::disabled();
@@ -131,7 +164,8 @@ pub(super) fn server_template(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = Protocols::Any.alpn();
+    config.enable_secret_extraction = true;
     // For the reason given at the client: no tickets, no sessions, no early data.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});

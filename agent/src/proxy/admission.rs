@@ -9,9 +9,13 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::counts::{CountGuard, Counts, Full, Limits};
+use crate::identity::tls::Protocols;
 
 /// Tunnels that other agents may have open to this node at once.
 const MAX_TUNNELS: usize = 8192;
+
+/// Above this many, clients are asked to share them: a direct tunnel carries one connection at a time.
+const MAX_BEFORE_SHARING: usize = MAX_TUNNELS / 2;
 
 /// Handshakes at once, of one address and of all. A handshake is done in milliseconds; those who
 /// leave theirs unfinished must not keep others out.
@@ -70,6 +74,15 @@ impl Admission {
             Full::Key => Refused::Source,
             Full::Total => Refused::Handshakes,
         })
+    }
+
+    /// What the next tunnel may be.
+    pub(super) fn protocols(&self) -> Protocols {
+        if self.tunnels.available_permits() > MAX_TUNNELS - MAX_BEFORE_SHARING {
+            Protocols::Any
+        } else {
+            Protocols::Http2
+        }
     }
 
     /// A place for a tunnel, until it is dropped.

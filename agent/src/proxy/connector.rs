@@ -1,20 +1,20 @@
 //! From a pool's key to an authenticated stream: TCP to the other agent, then TLS both ways.
 
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::dial;
 use crate::{
+    channel::{self, Channel, ChannelStream, HandshakeError},
     hbone::pool::{Connector, PoolKey},
     identity::{
         Certificates, certificates,
-        tls::{PeerError, client_config, identity_sni},
+        tls::{ALPN_DIRECT, PeerError, Protocols, client_config, identity_sni},
     },
 };
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The client's workload has no certificate.
     #[error(transparent)]
     Certificate(#[from] certificates::Error),
@@ -32,33 +32,53 @@ pub enum Error {
     Handshake(std::io::Error),
 }
 
+impl From<HandshakeError> for Error {
+    fn from(error: HandshakeError) -> Self {
+        match PeerError::from_handshake(error) {
+            Ok(peer) => Self::Peer(peer),
+            Err(io) => Self::Handshake(io),
+        }
+    }
+}
+
 /// Connects as a workload of this node.
-pub struct TunnelConnector {
+#[derive(Clone)]
+pub(super) struct TunnelConnector {
     certificates: Certificates,
 }
 
 impl TunnelConnector {
     /// Shows certificates of this cache.
     #[must_use]
-    pub fn new(certificates: Certificates) -> Self {
+    pub(super) fn new(certificates: Certificates) -> Self {
         Self { certificates }
+    }
+
+    /// Connects as `key.source`, makes sure that `key.destination` is at the other end, and says
+    /// whether it speaks the direct protocol.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(super) async fn channel(
+        &self,
+        key: &PoolKey,
+        protocols: Protocols,
+    ) -> Result<(Box<Channel<TcpStream>>, bool), Error> {
+        let certificate = self.certificates.certificate(&key.source).await?;
+        let stream = dial::agent(key.address).await?;
+        let config = client_config(&certificate, key.destination.clone(), protocols);
+        let shaken = channel::connect(stream, config, identity_sni(&key.destination)).await?;
+        let is_direct = shaken.alpn.as_deref() == Some(ALPN_DIRECT);
+        Ok((shaken.channel, is_direct))
     }
 }
 
 impl Connector for TunnelConnector {
-    type Io = TlsStream<TcpStream>;
+    type Io = ChannelStream<TcpStream>;
     type Error = Error;
 
     async fn connect(&self, key: &PoolKey) -> Result<Self::Io, Error> {
-        let certificate = self.certificates.certificate(&key.source).await?;
-        let stream = dial::agent(key.address).await?;
-        let config = client_config(&certificate, key.destination.clone());
-        TlsConnector::from(config)
-            .connect(identity_sni(&key.destination), stream)
-            .await
-            .map_err(|error| match PeerError::from_io(&error) {
-                Some(peer) => Error::Peer(peer),
-                None => Error::Handshake(error),
-            })
+        let (channel, _) = self.channel(key, Protocols::Http2).await?;
+        Ok(ChannelStream::new(*channel))
     }
 }

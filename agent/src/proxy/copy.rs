@@ -9,14 +9,19 @@ use std::{io, net::Shutdown, sync::Arc, time::Duration};
 use h2::Reason;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
+use tokio_util::sync::CancellationToken;
 
-use crate::{hbone::stream::StreamError, splice::Leg};
+use super::tunnels::TunnelStream;
+use crate::{
+    channel::RecordError, direct::FrameError, hbone::stream::StreamError, splice::Leg,
+    telemetry::Transfer,
+};
 
+mod direct;
+mod multiplexed;
 mod tcp;
-mod tunnel;
 
 pub use tcp::copy_tcp;
-pub use tunnel::{TcpSide, copy_tunnel};
 
 /// The buffer that a connection starts with when it has something to read, in bytes.
 const MIN_BUFFER: usize = 16 * 1024;
@@ -44,6 +49,18 @@ pub enum CopyError {
     /// The tunnel went away under the connection.
     #[error("the tunnel closed under the connection: {0}")]
     TunnelClosed(Arc<h2::Error>),
+    /// A direct tunnel ended before the connection in it had.
+    #[error("the other end reset the connection, or its agent is gone")]
+    TunnelCut,
+    /// A direct tunnel failed otherwise.
+    #[error("the tunnel failed: {0}")]
+    TunnelFailed(#[source] io::Error),
+    /// The records of a direct tunnel aren't what TLS allows.
+    #[error("the tunnel failed: {0}")]
+    Tls(#[source] RecordError),
+    /// The other agent breaks the direct protocol.
+    #[error("the other agent sent {0}")]
+    Protocol(#[source] FrameError),
     /// Revoked by policy, or cut off at the end of a drain.
     #[error("the connection was closed by the agent")]
     Cancelled,
@@ -63,6 +80,73 @@ impl CopyError {
             Self::ServerReset
         } else {
             Self::Server(error)
+        }
+    }
+
+    fn tunnel(error: io::Error) -> Self {
+        if is_reset(&error) {
+            Self::TunnelCut
+        } else {
+            Self::TunnelFailed(error)
+        }
+    }
+}
+
+/// Who is at the TCP end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpSide {
+    /// The client: this is the agent of its node.
+    Client,
+    /// The server: this is the agent of its node.
+    Server,
+}
+
+impl TcpSide {
+    fn error(self, error: io::Error) -> CopyError {
+        match self {
+            Self::Client => CopyError::client(error),
+            Self::Server => CopyError::server(error),
+        }
+    }
+
+    /// Counts what has gone into the tunnel.
+    fn count_up(self, transfer: &Transfer, bytes: usize) {
+        match self {
+            Self::Client => transfer.add_received(bytes as u64),
+            Self::Server => transfer.add_sent(bytes as u64),
+        }
+    }
+
+    /// Counts what has come out of it.
+    fn count_down(self, transfer: &Transfer, bytes: usize) {
+        match self {
+            Self::Client => transfer.add_sent(bytes as u64),
+            Self::Server => transfer.add_received(bytes as u64),
+        }
+    }
+}
+
+/// Copies between a socket and a tunnel until both directions have ended, or one side fails, or
+/// `cancellation`: then both are reset.
+///
+/// # Errors
+/// [`CopyError`] says which side failed and how.
+pub async fn copy_tunnel(
+    tcp: impl Into<ResetOnDrop>,
+    side: TcpSide,
+    stream: TunnelStream,
+    transfer: &Transfer,
+    cancellation: CancellationToken,
+) -> Result<(), CopyError> {
+    let tcp = tcp.into();
+    match stream {
+        TunnelStream::Direct(stream) => {
+            direct::copy_direct(tcp, side, stream, transfer, cancellation).await
+        }
+        TunnelStream::Multiplexed(stream) => {
+            // Much larger than the other, which is the usual one.
+            let copy = multiplexed::copy_multiplexed(tcp, side, stream, transfer, cancellation);
+            Box::pin(copy).await
         }
     }
 }

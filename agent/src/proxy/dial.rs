@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 16;
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The kernel says so.
     #[error("connecting to {address}: {source}")]
     Connect {

@@ -11,9 +11,10 @@ use super::{
     copy::CopyError,
     dial,
     route::NoRoute,
+    tunnels::AnswerError,
 };
 use crate::{
-    hbone::{Authority, client::OpenError, pool::PoolError, stream::StreamError},
+    hbone::{Authority, client::OpenError, pool::PoolError},
     identity::Identity,
     policy::Denied,
     telemetry::{ConnectionReport, Outcome, ResponseFlags},
@@ -57,7 +58,7 @@ pub(super) enum Error {
     Tunnel(#[from] PoolError<connector::Error>),
     /// The client's agent was gone before it had its answer.
     #[error("the client's agent gave up: {0}")]
-    Answer(#[from] StreamError),
+    Answer(#[from] AnswerError),
     /// One side failed while bytes moved.
     #[error(transparent)]
     Copy(#[from] CopyError),

@@ -35,7 +35,7 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
 /// the newer certificate, so that nobody relies for longer than a certificate lives on what was
 /// proven once, and roots that are trusted no more are out of use soon. `None`: of anybody's.
 fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
-    proxy.pool.replace(|key| {
+    proxy.tunnels.replace(|key| {
         renewed
             .as_ref()
             .is_none_or(|renewed| *renewed == key.source)
@@ -54,7 +54,7 @@ async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: b
     }
     if let Some(local) = local {
         // A tunnel is for one life of one pod: whoever gets its address is another.
-        proxy.pool.close_matching(|key| {
+        proxy.tunnels.close_matching(|key| {
             snapshot.workload(&key.uid).is_none() || !local.contains(&key.source)
         });
     }

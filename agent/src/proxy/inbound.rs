@@ -12,13 +12,13 @@ use super::{
     error::{Error, ended, finish},
     log_dry_run,
     route::TUNNEL_PORT,
+    tunnels::TunnelRequest,
 };
 use crate::{
+    channel::ChannelStream,
+    direct,
     discovery::{model::Workload, store::Snapshot},
-    hbone::{
-        Authority,
-        server::{self, InboundRequest},
-    },
+    hbone::{Authority, server},
     identity::{Identity, tls::Accepted},
     policy::{self, Connection},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
@@ -44,11 +44,16 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
     let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
     let expected = captured_for.as_ref().map(|workload| &workload.identity);
+    let protocols = proxy.admission.protocols();
+    let accepted = proxy
+        .server_certificates
+        .accept(stream, expected, protocols);
     let Accepted {
-        stream,
+        channel,
+        is_direct,
         client,
         server,
-    } = match proxy.server_certificates.accept(stream, expected).await {
+    } = match accepted.await {
         Ok(accepted) => accepted,
         Err(error) => {
             tracing::warn!(%peer, %local, "tunnel refused: {error}");
@@ -70,9 +75,30 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
         server,
         peer,
     });
-    let handler = move |request| stream_in(tunnel.clone(), request);
     let drain = proxy.drain.clone();
-    if let Err(error) = server::serve(stream, &proxy.tunnel_settings, handler, drain).await {
+    let ended = if is_direct {
+        let handler = |request| stream_in(tunnel.clone(), TunnelRequest::Direct(request));
+        direct::serve(channel, handler, drain)
+            .await
+            .map_err(|error| error.to_string())
+    } else {
+        let handler = |request| {
+            stream_in(
+                tunnel.clone(),
+                TunnelRequest::Multiplexed(Box::new(request)),
+            )
+        };
+        let stream = ChannelStream::new(*channel);
+        let served = Box::pin(server::serve(
+            stream,
+            &proxy.tunnel_settings,
+            handler,
+            drain,
+        ))
+        .await;
+        served.map_err(|error| error.to_string())
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, "tunnel ended: {error}");
     }
 }
@@ -85,11 +111,11 @@ struct Tunnel {
     peer: SocketAddr,
 }
 
-async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
+async fn stream_in(tunnel: Arc<Tunnel>, request: TunnelRequest) {
     let snapshot = tunnel.proxy.store.snapshot();
     let (source_address, source) = tunnel.source(&snapshot, &request);
-    let destination = tunnel.destination(&snapshot, &request.authority);
-    let address = match &request.authority {
+    let destination = tunnel.destination(&snapshot, request.authority());
+    let address = match request.authority() {
         Authority::Address(address) => *address,
         Authority::Host { port, .. } => SocketAddr::new(tunnel.peer.ip(), *port),
     };
@@ -121,7 +147,7 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: InboundRequest) {
     let result = match destination {
         Ok(destination) => stream.carry(request, &destination).await,
         Err(error) => {
-            request.refuse(error.status(), &error.to_string());
+            request.refuse(error.status(), &error.to_string()).await;
             Err(error)
         }
     };
@@ -134,9 +160,9 @@ impl Tunnel {
     fn source(
         &self,
         snapshot: &Snapshot,
-        request: &InboundRequest,
+        request: &TunnelRequest,
     ) -> (SocketAddr, Option<Arc<Workload>>) {
-        let claimed = request.headers.forwarded.as_ref().map(|forwarded| {
+        let claimed = request.headers().forwarded.as_ref().map(|forwarded| {
             SocketAddr::new(forwarded.address, forwarded.port.unwrap_or_default())
         });
         for address in claimed.into_iter().chain([self.peer]) {
@@ -188,7 +214,7 @@ struct Stream {
 impl Stream {
     async fn carry(
         &self,
-        request: InboundRequest,
+        request: TunnelRequest,
         destination: &Arc<Workload>,
     ) -> Result<(), Error> {
         // Allowed, and entered as open, before anything is dialled.
@@ -204,7 +230,7 @@ impl Stream {
         let (permit, guard) = match decided {
             Ok(decided) => decided,
             Err(error) => {
-                request.refuse(error.status(), &error.to_string());
+                request.refuse(error.status(), &error.to_string()).await;
                 return Err(error);
             }
         };
@@ -212,19 +238,21 @@ impl Stream {
 
         // The server sees the client's address only if we know it for the client's.
         let keep = self.source.as_ref().map(|_| self.source_address.ip());
-        let dialled = guard.unless_closed(dial::to_pod(&permit, keep)).await;
+        let dialled = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await;
         let server = match dialled
             .map_err(Error::from)
             .and_then(|dialled| Ok(dialled?))
         {
             Ok(server) => server,
             Err(error) => {
-                request.refuse(error.status(), &error.to_string());
+                request.refuse(error.status(), &error.to_string()).await;
                 return Err(error);
             }
         };
         let server = server.with_pod(self.tunnel.proxy.bound.namespace(&destination.uid));
-        let stream = request.accept(&baggage(destination, &self.tunnel.proxy.cluster))?;
+        let stream = request
+            .accept(baggage(destination, &self.tunnel.proxy.cluster))
+            .await?;
         let copied = copy_tunnel(
             server,
             TcpSide::Server,

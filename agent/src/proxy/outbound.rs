@@ -13,11 +13,12 @@ use super::{
     dial,
     error::{Error, ended, finish},
     route::{self, Request, Route},
+    tunnels::TunnelStream,
 };
 use crate::{
     discovery::{model::Workload, store::Snapshot},
     hbone::{
-        Authority, Forwarded, HboneStream, RequestHeaders,
+        Authority, Forwarded, RequestHeaders,
         pool::{PoolError, PoolKey},
     },
     policy::{self, Connection},
@@ -135,7 +136,7 @@ impl Exchange {
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = guard.unless_closed(dial::to_pod(&permit, keep)).await??;
+        let server = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await??;
         let server = server.with_pod(self.proxy.bound.namespace(&destination.uid));
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
@@ -159,9 +160,9 @@ impl Exchange {
         transfer: &Arc<Transfer>,
     ) -> Result<(), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
-        let stream = guard
-            .unless_closed(self.open_stream(destination, via))
-            .await??;
+        // Boxed, as every step that is over before bytes move: for as long as a connection lives, its
+        // task should hold no more than it needs.
+        let stream = Box::pin(guard.unless_closed(self.open_stream(destination, via))).await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
     }
@@ -170,7 +171,7 @@ impl Exchange {
         &self,
         destination: &Arc<Workload>,
         via: SocketAddr,
-    ) -> Result<HboneStream, PoolError<connector::Error>> {
+    ) -> Result<TunnelStream, PoolError<connector::Error>> {
         let key = PoolKey {
             source: self.source.identity.clone(),
             destination: destination.identity.clone(),
@@ -190,7 +191,7 @@ impl Exchange {
         };
         let authority = Authority::Address(self.request.address);
         self.proxy
-            .pool
+            .tunnels
             .open(&key, &authority, &headers, Instant::now() + DEADLINE)
             .await
     }
@@ -224,7 +225,7 @@ impl Exchange {
             .contains(&self.request.address.ip());
         let keep = (!is_own).then_some(self.peer.ip());
         let dialled = dial::outside(self.request.address, keep);
-        let server = guard.unless_closed(dialled).await??;
+        let server = Box::pin(guard.unless_closed(dialled)).await??;
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }

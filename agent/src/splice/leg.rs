@@ -55,7 +55,7 @@ impl Leg {
     }
 
     /// Whether both ends are members.
-    pub(super) fn is_spliced(&self) -> bool {
+    pub(crate) fn is_spliced(&self) -> bool {
         self.is_spliced.load(Relaxed)
     }
 }

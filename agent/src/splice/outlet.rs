@@ -8,6 +8,11 @@
 //! lags, it waits until all is read, and goes on through TCP, which can tell it when there is room
 //! again. The next small message goes past TCP once more.
 
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
 use ambit_common::splice::PATH_SPLICED;
 use tokio::net::TcpStream;
 
@@ -59,7 +64,17 @@ impl<'a> Outlet<'a> {
 
     /// Waits for the application to read. No event tells when it has, so this is a pause.
     pub async fn wait(&mut self) {
-        self.pause.wait().await;
+        poll_fn(|context| self.pause.poll(context)).await;
+    }
+
+    /// [`Outlet::room`], once there is any.
+    pub fn poll_room(&mut self, context: &mut Context<'_>, stream: &TcpStream) -> Poll<usize> {
+        loop {
+            match self.room(stream) {
+                0 => ready!(self.pause.poll(context)),
+                room => return Poll::Ready(room),
+            }
+        }
     }
 
     fn ask(&mut self, active: &Active, stream: &TcpStream) -> usize {

@@ -36,6 +36,13 @@ const SPLICE_ACTIVE: Family = Family {
     kind: Kind::Gauge,
     labels: &[],
 };
+const LEFT_OUT: Family = Family {
+    name: "ambit_capture_entries_left_out",
+    help: "Addresses and VIPs that the eBPF maps have no room for. Above 0 every connection of \
+           enrolled pods is captured.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const LOG_DROPS: Family = Family {
     name: "ambit_log_lines_dropped_total",
     help: "Log lines, the access log's among them, dropped because standard error was too slow.",
@@ -183,6 +190,17 @@ impl Metrics {
                 SPLICE.of(samples.map(|(event, count)| ([event], count as f64))),
             ]
         })
+    }
+
+    /// Reads how many entries the eBPF programs' maps have no room for by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_left_out(
+        &self,
+        read: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.observe(&[&LEFT_OUT], move || vec![LEFT_OUT.single(read() as f64)])
     }
 
     /// Reads the number of dropped log lines by `read` at each scrape.

@@ -1,6 +1,7 @@
 //! What a lab is to be, and its first steps.
 
 use std::{
+    path::{Path, PathBuf},
     process,
     sync::{
         Arc,
@@ -22,6 +23,7 @@ pub struct Builder {
     network: PodNetwork,
     family: Family,
     rp_filter: u8,
+    programs: Option<PathBuf>,
 }
 
 impl Builder {
@@ -32,6 +34,7 @@ impl Builder {
             network: PodNetwork::default(),
             family: Family::default(),
             rp_filter: 0,
+            programs: None,
         }
     }
 
@@ -60,6 +63,14 @@ impl Builder {
     #[must_use]
     pub fn rp_filter(mut self, mode: u8) -> Builder {
         self.rp_filter = mode;
+        self
+    }
+
+    /// The directory of the lab's own programs, such as `lab-load`. Default: beside the running
+    /// program, or above the directory of test programs.
+    #[must_use]
+    pub fn programs(mut self, directory: &Path) -> Builder {
+        self.programs = Some(directory.to_owned());
         self
     }
 
@@ -106,6 +117,7 @@ impl Builder {
             family: self.family,
             network: self.network,
             rp_filter: self.rp_filter,
+            programs: self.programs,
             sequence: AtomicUsize::new(0),
             kept: AtomicBool::new(false),
         });

@@ -11,7 +11,7 @@ pub struct PodSpec {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) mtu: u32,
     pub(crate) announced: bool,
-    service_account: String,
+    pub(crate) service_account: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
 }

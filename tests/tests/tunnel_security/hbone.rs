@@ -34,7 +34,7 @@ impl<'a> Client<'a> {
         certificate: &WorkloadCertificate,
         server: &Identity,
     ) -> Self {
-        let config = tls::client_config(certificate, server.clone());
+        let config = tls::client_config(certificate, server.clone(), tls::Protocols::Http2);
         Self {
             node,
             to,
@@ -130,7 +130,7 @@ impl FakeAgent {
         let at = SocketAddr::new(node.address(), 15008);
         let listener = node.in_namespace(|| TcpListener::bind(at))?.unwrap();
         listener.set_nonblocking(true).unwrap();
-        let acceptor = TlsAcceptor::from(tls::server_config(certificate));
+        let acceptor = TlsAcceptor::from(tls::server_config(certificate, tls::Protocols::Http2));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -29,7 +29,12 @@ pub(super) enum Source {
 pub(super) const NEEDS: &[Need] = &[
     debian("ip", "iproute2", "the lab's namespaces, links and routes"),
     debian("nft", "nftables", "checks of the agent's rules"),
-    debian("iptables", "iptables", "kube-proxy's rules in the lab"),
+    debian(
+        "iptables",
+        "iptables",
+        "kube-proxy's and sidecars' rules in the lab",
+    ),
+    debian("setpriv", "util-linux", "the uid of sidecars in the lab"),
     debian("tcpdump", "tcpdump", "captures between the lab's nodes"),
     debian("sysctl", "procps", "settings of the lab's nodes"),
     daemon(
@@ -53,12 +58,7 @@ pub(super) const NEEDS: &[Need] = &[
         "redis-server",
         "a real server whose clients keep connections",
     ),
-    daemon(
-        "haproxy",
-        "haproxy",
-        "haproxy",
-        "a user-space proxy to compare with",
-    ),
+    daemon("haproxy", "haproxy", "haproxy", "a sidecar to compare with"),
     Need {
         command: "cargo-nextest",
         source: Source::Crate { version: "0.9.143" },

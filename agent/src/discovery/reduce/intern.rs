@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::discovery::model::{Exclusions, TelemetryNames};
+use crate::discovery::{
+    facts::NamedPort,
+    model::{Exclusions, TelemetryNames},
+};
 
 /// Pools of the values that repeat from pod to pod.
 #[derive(Debug, Default)]
@@ -15,6 +18,7 @@ pub(super) struct Interner {
     texts: Pool<str>,
     labels: Pool<BTreeMap<String, String>>,
     exclusions: Pool<Exclusions>,
+    ports: Pool<[NamedPort]>,
     telemetry: Pool<TelemetryNames>,
 }
 
@@ -32,6 +36,10 @@ impl Interner {
 
     pub(super) fn exclusions(&mut self, exclusions: Exclusions) -> Arc<Exclusions> {
         self.exclusions.share(exclusions)
+    }
+
+    pub(super) fn ports(&mut self, ports: Vec<NamedPort>) -> Arc<[NamedPort]> {
+        self.ports.share(ports)
     }
 
     pub(super) fn telemetry(&mut self, names: TelemetryNames) -> Arc<TelemetryNames> {

@@ -74,7 +74,7 @@ pub(super) fn reduce(
             .start_time
             .or(metadata.creation_timestamp)
             .map(|time| time.0),
-        ports: named_ports(&spec)?,
+        ports: named_ports(reducer, &spec)?,
     })
 }
 
@@ -148,6 +148,8 @@ fn addresses<'a>(
     if let (true, Some(text)) = (found.is_empty(), one.filter(|text| !text.is_empty())) {
         found.push(address(format!("status.{singular}"), text)?);
     }
+    // Nearly always one, and kept for each pod.
+    found.shrink_to_fit();
     Ok(found)
 }
 
@@ -177,7 +179,7 @@ fn has_ended(status: &PodStatus, terminating: bool) -> bool {
 }
 
 /// Named TCP ports of the containers, and of init containers that keep running (sidecars).
-fn named_ports(spec: &PodSpec) -> Result<Arc<[NamedPort]>, FieldError> {
+fn named_ports(reducer: &mut Reducer, spec: &PodSpec) -> Result<Arc<[NamedPort]>, FieldError> {
     let mut found = Vec::new();
     let mut collect = |field: &str, index: usize, container: &Container| {
         for (position, declared) in container.ports.iter().flatten().enumerate() {
@@ -188,7 +190,7 @@ fn named_ports(spec: &PodSpec) -> Result<Arc<[NamedPort]>, FieldError> {
                 let field = format!("spec.{field}[{index}].ports[{position}].containerPort");
                 let port = port(field, declared.container_port)?;
                 found.push(NamedPort {
-                    name: name.into(),
+                    name: reducer.interner.text(name),
                     port,
                 });
             }
@@ -203,5 +205,5 @@ fn named_ports(spec: &PodSpec) -> Result<Arc<[NamedPort]>, FieldError> {
             collect("initContainers", index, container)?;
         }
     }
-    Ok(found.into())
+    Ok(reducer.interner.ports(found))
 }

@@ -1,7 +1,7 @@
 //! Pods joined with their namespaces and nodes, and who claims which address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     hash::Hash,
     net::IpAddr,
     sync::Arc,
@@ -25,7 +25,8 @@ pub(super) struct PodIndex {
     by_namespace: HashMap<Arc<str>, BTreeSet<ObjectName>>,
     by_node: HashMap<Arc<str>, BTreeSet<ObjectName>>,
     by_uid: HashMap<WorkloadUid, ObjectName>,
-    claims: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Nearly always of one pod: a set for each address would be a third of all memory.
+    claims: HashMap<IpAddr, Vec<ObjectName>>,
     namespaces: HashMap<Arc<str>, NamespaceFacts>,
     tunnel_to_pods: HashSet<Arc<str>>,
     arrivals: u64,
@@ -186,7 +187,10 @@ impl PodIndex {
         group(&mut self.by_node, Arc::clone(&workload.node), &name);
         self.by_uid.insert(workload.uid.clone(), name.clone());
         for address in claimed(workload) {
-            group(&mut self.claims, *address, &name);
+            match self.claims.entry(*address) {
+                Entry::Vacant(vacant) => drop(vacant.insert(vec![name.clone()])),
+                Entry::Occupied(mut others) => others.get_mut().push(name.clone()),
+            }
         }
         self.pods.insert(name, pod);
     }
@@ -202,7 +206,12 @@ impl PodIndex {
             ungroup(&mut self.by_node, &workload.node, name);
             self.by_uid.remove(&workload.uid);
             for address in claimed(workload) {
-                ungroup(&mut self.claims, address, name);
+                if let Entry::Occupied(mut claims) = self.claims.entry(*address) {
+                    claims.get_mut().retain(|held| held != name);
+                    if claims.get().is_empty() {
+                        claims.remove();
+                    }
+                }
             }
         }
         pod

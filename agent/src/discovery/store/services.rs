@@ -4,6 +4,7 @@
 //! With a control plane every selecting service soon has slices, and its pods cost nothing here.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
@@ -23,7 +24,7 @@ pub(super) struct ServiceIndex {
     slices: HashMap<ObjectName, Slices>,
     service_of_slice: HashMap<ObjectName, ObjectName>,
     /// The services that follow pods, by namespace and one label of their selectors, `key=value`.
-    followers: HashMap<(Arc<str>, String), BTreeSet<ObjectName>>,
+    followers: HashMap<Arc<str>, HashMap<String, BTreeSet<ObjectName>>>,
 }
 
 #[derive(Debug)]
@@ -85,12 +86,15 @@ impl ServiceIndex {
         is_there: bool,
         dirty: &mut BTreeSet<ObjectName>,
     ) {
+        let Some(followers) = self.followers.get(&workload.name.namespace) else {
+            return;
+        };
         for (key, value) in &*workload.labels {
-            let label = (
-                Arc::clone(&workload.name.namespace),
-                format!("{key}={value}"),
-            );
-            for service in self.followers.get(&label).into_iter().flatten() {
+            for service in followers
+                .get(&format!("{key}={value}"))
+                .into_iter()
+                .flatten()
+            {
                 let Some(entry) = self.services.get_mut(service) else {
                     continue;
                 };
@@ -116,10 +120,11 @@ impl ServiceIndex {
         }
         let Entry { facts, members } = self.services.get(name)?;
         let endpoints = match (self.slices.get(name), members) {
-            (Some(slices), _) => serving(facts, slices.values().flatten().cloned()),
+            (Some(slices), _) => serving(facts, slices.values().flatten().map(Cow::Borrowed)),
             (None, Some(members)) => {
                 let pods = members.iter().filter_map(|name| pods.get(name));
-                serving(facts, pods.flat_map(|pod| candidates(facts, pod)))
+                let all = pods.flat_map(|pod| candidates(facts, pod));
+                serving(facts, all.map(Cow::Owned))
             }
             (None, None) => Arc::default(),
         };
@@ -136,7 +141,7 @@ impl ServiceIndex {
         let Some(entry) = self.services.get_mut(name) else {
             return;
         };
-        let (None, Some(label)) = (&entry.members, label(&entry.facts)) else {
+        let (None, Some((namespace, label))) = (&entry.members, label(&entry.facts)) else {
             return;
         };
         let selected = pods
@@ -144,24 +149,29 @@ impl ServiceIndex {
             .filter(|pod| selects(&entry.facts, &pod.workload))
             .map(|pod| pod.workload.name.clone());
         entry.members = Some(selected.collect());
-        self.followers
-            .entry(label)
-            .or_default()
-            .insert(name.clone());
+        let of_namespace = self.followers.entry(namespace).or_default();
+        of_namespace.entry(label).or_default().insert(name.clone());
     }
 
     fn unfollow(&mut self, name: &ObjectName) {
         let Some(entry) = self.services.get_mut(name) else {
             return;
         };
-        let (Some(_), Some(label)) = (entry.members.take(), label(&entry.facts)) else {
+        let (Some(_), Some((namespace, label))) = (entry.members.take(), label(&entry.facts))
+        else {
             return;
         };
-        if let Some(followers) = self.followers.get_mut(&label) {
+        let Some(of_namespace) = self.followers.get_mut(&namespace) else {
+            return;
+        };
+        if let Some(followers) = of_namespace.get_mut(&label) {
             followers.remove(name);
             if followers.is_empty() {
-                self.followers.remove(&label);
+                of_namespace.remove(&label);
             }
+        }
+        if of_namespace.is_empty() {
+            self.followers.remove(&namespace);
         }
     }
 }
@@ -205,25 +215,35 @@ fn candidates<'a>(facts: &'a ServiceFacts, pod: &'a Pod) -> impl Iterator<Item =
 /// The endpoints that kube-proxy would use, of the service's TCP ports: the ready ones; for a port
 /// that has none of them, those that still serve while they terminate. With a local policy each
 /// node decides by itself, so the fallback is each node's own.
-fn serving(facts: &ServiceFacts, all: impl Iterator<Item = Candidate>) -> Arc<[Endpoint]> {
+fn serving<'a>(
+    facts: &ServiceFacts,
+    all: impl Iterator<Item = Cow<'a, Candidate>>,
+) -> Arc<[Endpoint]> {
     let local = facts.traffic_distribution == TrafficDistribution::OnlySameNode;
-    let group = |endpoint: &Endpoint| {
-        let node = endpoint.node.clone().filter(|_| local);
-        (Arc::clone(&endpoint.port_name), node)
-    };
     let ports: HashSet<&str> = facts.ports.iter().map(|(port, _)| &*port.name).collect();
     let all: Vec<_> = all
         .filter(|candidate| ports.contains(&*candidate.endpoint.port_name))
         .collect();
-    let ready: HashSet<_> = all
-        .iter()
-        .filter(|candidate| candidate.ready)
-        .map(|candidate| group(&candidate.endpoint))
-        .collect();
-    let used = all
+    let group = |candidate: &'_ Candidate| {
+        let endpoint = &candidate.endpoint;
+        let node = endpoint.node.clone().filter(|_| local);
+        (Arc::clone(&endpoint.port_name), node)
+    };
+    let mut ready = HashSet::new();
+    // Nearly always all are, and then nobody has to be asked for.
+    if all.iter().any(|candidate| !candidate.ready) {
+        let those = all.iter().filter(|candidate| candidate.ready);
+        ready.extend(those.map(|candidate| group(candidate)));
+    }
+    let mut used: Vec<_> = all
         .into_iter()
-        .filter(|candidate| candidate.ready || !ready.contains(&group(&candidate.endpoint)))
-        .map(|candidate| candidate.endpoint);
-    let sorted: BTreeSet<_> = used.collect();
-    sorted.into_iter().collect()
+        .filter(|candidate| candidate.ready || !ready.contains(&group(candidate)))
+        .map(|candidate| match candidate {
+            Cow::Borrowed(candidate) => candidate.endpoint.clone(),
+            Cow::Owned(candidate) => candidate.endpoint,
+        })
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    used.into()
 }

@@ -103,7 +103,12 @@ impl Snapshot {
         before: Option<&Arc<Workload>>,
         after: Option<&Arc<Workload>>,
     ) {
-        if let Some(before) = before {
+        let stays = |before: &Workload, after: &Workload| {
+            before.uid == after.uid && before.node == after.node
+        };
+        if let Some(before) = before
+            && !after.is_some_and(|after| stays(before, after))
+        {
             self.workloads.remove(&before.uid);
             if let Some(local) = self.by_node.get_mut(&before.node) {
                 local.remove(&before.uid);

@@ -101,10 +101,14 @@ async fn two_nodes_get_certificates_and_open_a_tunnel() {
     local.set_local([shop("db")]);
 
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let connector = tokio_rustls::TlsConnector::from(tls::client_config(&own, shop("db")));
+    let connector = tokio_rustls::TlsConnector::from(tls::client_config(
+        &own,
+        shop("db"),
+        tls::Protocols::Http2,
+    ));
     let (connected, accepted) = tokio::join!(
         connector.connect(tls::identity_sni(&shop("db")), near),
-        local.accept(far, None)
+        local.accept(far, None, tls::Protocols::Any)
     );
     let accepted = accepted.unwrap();
     assert_eq!(accepted.client, shop("web"));

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{PeerError, peer_identity, server_config, sni};
-use crate::identity::{Certificates, Identity, certificates};
+use super::{ALPN_DIRECT, PeerError, Protocols, peer_identity, server_config, sni};
+use crate::{
+    channel::{Channel, HandshakeError, Incoming},
+    identity::{Certificates, Identity, certificates},
+};
 
 /// How long a client may take for a handshake, our own wait for a certificate included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,8 +46,10 @@ pub enum AcceptError {
 /// A tunnel whose both ends are known, each by its certificate.
 #[derive(Debug)]
 pub struct Accepted<IO> {
-    /// The stream.
-    pub stream: TlsStream<IO>,
+    /// The connection.
+    pub channel: Box<Channel<IO>>,
+    /// What is spoken in it: direct, or else HTTP/2.
+    pub is_direct: bool,
     /// Whose certificate the client showed.
     pub client: Identity,
     /// Whose certificate we showed.
@@ -95,36 +98,38 @@ impl ServerCertificates {
         &self,
         io: IO,
         destination: Option<&Identity>,
+        protocols: Protocols,
     ) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(io, destination))
-            .await
-            .map_err(|_| AcceptError::Timeout)?
+        tokio::time::timeout(
+            HANDSHAKE_TIMEOUT,
+            self.handshake(io, destination, protocols),
+        )
+        .await
+        .map_err(|_| AcceptError::Timeout)?
     }
 
     async fn handshake<IO>(
         &self,
         io: IO,
         destination: Option<&Identity>,
+        protocols: Protocols,
     ) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), io)
-            .await
-            .map_err(handshake_error)?;
-        let identity = self.choose(start.client_hello().server_name(), destination)?;
+        let incoming = Incoming::read(io).await?;
+        let identity = self.choose(incoming.hello().server_name.as_deref(), destination)?;
         let certificate = self.certificates.certificate(&identity).await?;
-        let stream = start
-            .into_stream(server_config(&certificate))
-            .await
-            .map_err(handshake_error)?;
-        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let client = peer_identity(shown).map_err(PeerError::from)?;
+        let accepted = incoming
+            .accept(server_config(&certificate, protocols))
+            .await?;
+        let client = peer_identity(&accepted.certificates).map_err(PeerError::from)?;
         Ok(Accepted {
-            stream,
+            channel: accepted.channel,
+            is_direct: accepted.alpn.as_deref() == Some(ALPN_DIRECT),
             client,
             server: identity,
         })
@@ -156,9 +161,11 @@ impl ServerCertificates {
     }
 }
 
-fn handshake_error(error: io::Error) -> AcceptError {
-    match PeerError::from_io(&error) {
-        Some(peer) => AcceptError::Peer(peer),
-        None => AcceptError::Io(error),
+impl From<HandshakeError> for AcceptError {
+    fn from(error: HandshakeError) -> Self {
+        match PeerError::from_handshake(error) {
+            Ok(peer) => Self::Peer(peer),
+            Err(io) => Self::Io(io),
+        }
     }
 }

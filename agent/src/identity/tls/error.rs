@@ -4,7 +4,10 @@ use std::{error::Error as _, io};
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use crate::identity::{Identity, x509};
+use crate::{
+    channel::HandshakeError,
+    identity::{Identity, x509},
+};
 
 /// What was wrong with the peer's certificate, or what the peer says is wrong with ours.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -44,17 +47,35 @@ pub enum PeerError {
     #[error(transparent)]
     NoIdentity(#[from] x509::CertificateError),
     /// The peer speaks another TLS than we accept.
-    #[error("the peer doesn't speak what this mesh does (TLS 1.3, ALPN h2): {0}")]
+    #[error("the peer doesn't speak what this mesh does (TLS 1.3, ALPN h2 or ambit/1): {0}")]
     Incompatible(String),
     /// The peer ended the handshake; it knows why better than we.
     #[error("the peer refused the handshake with alert {0:?}: its log says why")]
     RefusedByPeer(AlertDescription),
+    /// What the peer sends isn't TLS.
+    #[error("the peer doesn't speak TLS: {0}")]
+    NotTls(String),
     /// Anything else that TLS found.
     #[error("TLS failed: {0}")]
     Other(Error),
 }
 
 impl PeerError {
+    /// What a handshake of ours found out.
+    ///
+    /// # Errors
+    /// The connection's own error, if it wasn't TLS that failed.
+    pub fn from_handshake(error: HandshakeError) -> Result<Self, io::Error> {
+        match error {
+            HandshakeError::Tls(error) => Ok(Self::from_tls(&error)),
+            HandshakeError::Record(_) | HandshakeError::TooLong => {
+                Ok(Self::NotTls(error.to_string()))
+            }
+            // rustls reads a client's first message through an I/O interface.
+            HandshakeError::Io(error) => Self::from_io(&error).ok_or(error),
+        }
+    }
+
     /// What TLS says in an I/O error, as `tokio_rustls` returns it; `None` if the error isn't
     /// from TLS but from the connection beneath.
     #[must_use]

@@ -42,8 +42,12 @@ async fn handshake(
 #[tokio::test]
 async fn two_workloads_prove_their_identities_with_the_strongest_settings() {
     let mesh = TestAuthority::new();
-    let client = client_config(&mesh.issue(&shop("client")), shop("server"));
-    let server = server_config(&mesh.issue(&shop("server")));
+    let client = client_config(
+        &mesh.issue(&shop("client")),
+        shop("server"),
+        Protocols::Http2,
+    );
+    let server = server_config(&mesh.issue(&shop("server")), Protocols::Any);
     // Twice: the second connection must not resume the first.
     for _ in 0..2 {
         let (connected, accepted) = handshake(Arc::clone(&client), Arc::clone(&server)).await;
@@ -59,7 +63,7 @@ async fn two_workloads_prove_their_identities_with_the_strongest_settings() {
             Ok(shop("client"))
         );
         assert_eq!(near.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-        assert_eq!(near.alpn_protocol(), Some(ALPN));
+        assert_eq!(near.alpn_protocol(), Some(ALPN_HTTP2));
         let suite = near.negotiated_cipher_suite().unwrap().suite();
         assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
         let group = near.negotiated_key_exchange_group().unwrap().name();
@@ -138,8 +142,8 @@ async fn whoever_cannot_prove_the_right_identity_is_refused_by_reason() {
     ];
     for (case, client, at_server, (client_says, server_says)) in cases {
         let (connected, accepted) = handshake(
-            client_config(&client, server.clone()),
-            server_config(&at_server),
+            client_config(&client, server.clone(), Protocols::Any),
+            server_config(&at_server, Protocols::Any),
         )
         .await;
         match (client_says, server_says) {
@@ -175,8 +179,8 @@ async fn certificates_from_both_sides_of_a_root_rotation_trust_each_other() {
     mesh.authority.advance(now).unwrap();
     let after = mesh.issue(&shop("client"));
     let (connected, accepted) = handshake(
-        client_config(&after, shop("server")),
-        server_config(&before),
+        client_config(&after, shop("server"), Protocols::Any),
+        server_config(&before, Protocols::Any),
     )
     .await;
     assert!(connected.is_ok() && accepted.is_ok());
@@ -193,7 +197,7 @@ async fn a_client_without_certificate_is_refused() {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    let server = server_config(&mesh.issue(&shop("server")));
+    let server = server_config(&mesh.issue(&shop("server")), Protocols::Any);
     let (_, accepted) = handshake(Arc::new(client), server).await;
     assert_eq!(accepted.err(), Some(PeerError::NoCertificate));
 }
@@ -201,7 +205,7 @@ async fn a_client_without_certificate_is_refused() {
 #[tokio::test]
 async fn tls_1_2_is_refused() {
     let mesh = TestAuthority::new();
-    let server = server_config(&mesh.issue(&shop("server")));
+    let server = server_config(&mesh.issue(&shop("server")), Protocols::Any);
     // A ClientHello as of RFC 5246: no supported_versions; P-256 and ECDSA with SHA-256.
     let extensions = b"\x00\x0a\x00\x04\x00\x02\x00\x17\x00\x0d\x00\x04\x00\x02\x04\x03";
     let mut body = b"\x03\x03".to_vec();
@@ -241,12 +245,12 @@ async fn accept(
     destination: Option<&Identity>,
 ) -> Result<Identity, AcceptError> {
     let (near, far) = duplex(64 * 1024);
-    let config = client_config(&mesh.issue(&shop("client")), shop("web"));
+    let config = client_config(&mesh.issue(&shop("client")), shop("web"), Protocols::Any);
     let name = name.unwrap_or_else(|| std::net::IpAddr::from([10, 0, 0, 1]).into());
     let connect = TlsConnector::from(config).connect(name, near);
     let (_connected, accepted) = tokio::join!(connect, async {
         local
-            .accept(far, destination)
+            .accept(far, destination, Protocols::Any)
             .await
             .map(|accepted| accepted.client)
     });

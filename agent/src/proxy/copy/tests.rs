@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    direct,
     hbone::{Settings, testing::pair},
     telemetry::Transfer,
 };
@@ -19,10 +20,11 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Tcp,
-    Tunnel,
+    Multiplexed,
+    Direct,
 }
 
-const WAYS: [Way; 2] = [Way::Tcp, Way::Tunnel];
+const WAYS: [Way; 3] = [Way::Tcp, Way::Multiplexed, Way::Direct];
 
 /// The two applications, and the copies between them.
 struct Lab {
@@ -52,9 +54,17 @@ async fn lab(way: Way) -> Lab {
         Way::Tcp => vec![tokio::spawn(async move {
             copy_tcp(client_far, server_far, &first, token).await
         })],
-        Way::Tunnel => {
-            let mut pair = pair(Settings::default()).await;
-            let (near, far) = pair.stream().await;
+        Way::Multiplexed | Way::Direct => {
+            let (near, far) = if way == Way::Direct {
+                let (near, far) = direct::testing::stream().await;
+                (TunnelStream::Direct(near), TunnelStream::Direct(far))
+            } else {
+                let (near, far) = pair(Settings::default()).await.stream().await;
+                (
+                    TunnelStream::Multiplexed(near),
+                    TunnelStream::Multiplexed(far),
+                )
+            };
             let never = CancellationToken::new();
             vec![
                 tokio::spawn(async move {
@@ -82,7 +92,7 @@ impl Lab {
         for copy in self.copies {
             ends.push(match copy.await.unwrap() {
                 Ok(()) => "ok".to_owned(),
-                Err(CopyError::TunnelReset(_)) => "TunnelReset".to_owned(),
+                Err(CopyError::TunnelReset(_) | CopyError::TunnelCut) => "TunnelReset".to_owned(),
                 Err(error) => format!("{error:?}"),
             });
         }
@@ -141,7 +151,8 @@ async fn each_direction_is_half_closed_by_itself() {
 async fn a_reset_of_the_client_resets_the_server() {
     for (way, expected) in [
         (Way::Tcp, vec!["ClientReset"]),
-        (Way::Tunnel, vec!["ClientReset", "TunnelReset"]),
+        (Way::Multiplexed, vec!["ClientReset", "TunnelReset"]),
+        (Way::Direct, vec!["ClientReset", "TunnelReset"]),
     ] {
         let mut lab = lab(way).await;
         lab.client.write_all(b"before").await.unwrap();
@@ -157,7 +168,8 @@ async fn a_reset_of_the_client_resets_the_server() {
 async fn a_reset_of_the_server_resets_the_client() {
     for (way, expected) in [
         (Way::Tcp, vec!["ServerReset"]),
-        (Way::Tunnel, vec!["TunnelReset", "ServerReset"]),
+        (Way::Multiplexed, vec!["TunnelReset", "ServerReset"]),
+        (Way::Direct, vec!["TunnelReset", "ServerReset"]),
     ] {
         let mut lab = lab(way).await;
         let gone = std::mem::replace(&mut lab.server, tcp_pair().await.0);
@@ -231,7 +243,7 @@ async fn a_tunnel_that_breaks_resets_the_connection() {
     let copy = copy_tunnel(
         client_far,
         TcpSide::Client,
-        near,
+        TunnelStream::Multiplexed(near),
         &transfer,
         CancellationToken::new(),
     );
@@ -298,7 +310,12 @@ async fn sixty_four_mebibytes_each_way_at_once_arrive_whole() {
 /// What an agent takes from a client beyond what its server has read is what it holds in memory.
 #[tokio::test]
 async fn a_server_that_stops_reading_stops_the_client() {
-    for (way, bound) in [(Way::Tcp, MAX_BUFFER as u64), (Way::Tunnel, 6 << 20)] {
+    for (way, bound) in [
+        (Way::Tcp, MAX_BUFFER as u64),
+        (Way::Multiplexed, 6 << 20),
+        // Mostly the socket buffers of a tunnel over loopback.
+        (Way::Direct, 12 << 20),
+    ] {
         let mut lab = lab(way).await;
         let writing = async {
             let chunk = vec![0; 1 << 20];

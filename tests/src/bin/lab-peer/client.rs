@@ -36,22 +36,26 @@ pub(crate) fn run(
     )
 }
 
-/// Makes connections that are all open at once, and has each echo its requests.
+/// Makes connections and has each echo its requests; none closes before all have been served, so
+/// that they are all open at once beyond whatever accepts them here too.
 pub(crate) fn echo(
     client: &Client,
     connections: usize,
     requests: usize,
     bytes: usize,
 ) -> io::Result<Value> {
-    let all_open = Barrier::new(connections);
+    let (all_open, all_served) = (Barrier::new(connections), Barrier::new(connections));
     let results = on_threads(connections, |number| {
         let stream = connect(client);
         all_open.wait();
-        let mut stream = stream?;
-        for request in 0..requests {
-            echo_once(&mut stream, &format!("{number}/{request} "), bytes)?;
-        }
-        Ok(())
+        let served = stream.and_then(|mut stream| {
+            for request in 0..requests {
+                echo_once(&mut stream, &format!("{number}/{request} "), bytes)?;
+            }
+            Ok(stream)
+        });
+        all_served.wait();
+        served.map(drop)
     })?;
     let mut errors: Vec<String> = results
         .iter()

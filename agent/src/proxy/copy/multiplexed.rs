@@ -1,4 +1,4 @@
-//! Between a socket of this node and a stream of a tunnel.
+//! Between a socket of this node and a stream of a tunnel that others share.
 
 use std::{
     future::poll_fn,
@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{select, sync::Notify, task::coop};
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
+use super::{CopyError, MIN_BUFFER, ResetOnDrop, TcpSide, failure, next_size, shut_down};
 use crate::{
     hbone::{
         HboneStream,
@@ -22,37 +22,18 @@ use crate::{
     telemetry::Transfer,
 };
 
-/// Who is at the TCP end of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TcpSide {
-    /// The client: this is the agent of its node.
-    Client,
-    /// The server: this is the agent of its node.
-    Server,
-}
-
-impl TcpSide {
-    fn error(self, error: io::Error) -> CopyError {
-        match self {
-            Self::Client => CopyError::client(error),
-            Self::Server => CopyError::server(error),
-        }
-    }
-}
-
-/// Copies between a socket and a tunnel until both directions have ended, or one side fails, or
+/// Copies between a socket and a stream until both directions have ended, or one side fails, or
 /// `cancellation`: then both are reset.
 ///
 /// # Errors
 /// [`CopyError`] says which side failed and how.
-pub async fn copy_tunnel(
-    tcp: impl Into<ResetOnDrop>,
+pub(super) async fn copy_multiplexed(
+    tcp: ResetOnDrop,
     side: TcpSide,
     mut stream: HboneStream,
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
-    let tcp: ResetOnDrop = tcp.into();
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
@@ -71,15 +52,8 @@ async fn both_ways(
     stream: &mut HboneStream,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
-    // Up is what goes into the tunnel.
-    let count_up = |bytes| match side {
-        TcpSide::Client => transfer.add_received(bytes),
-        TcpSide::Server => transfer.add_sent(bytes),
-    };
-    let count_down = |bytes| match side {
-        TcpSide::Client => transfer.add_sent(bytes),
-        TcpSide::Server => transfer.add_received(bytes),
-    };
+    let count_up = |bytes| side.count_up(transfer, bytes);
+    let count_down = |bytes| side.count_down(transfer, bytes);
     let (send, receive) = stream.halves();
     let (uploaded, stalled) = (Notify::new(), AtomicBool::new(false));
     let mut upload = pin!(upload(tcp, side, send, count_up, &uploaded));
@@ -118,7 +92,7 @@ async fn upload(
     tcp: &ResetOnDrop,
     side: TcpSide,
     send: &mut SendHalf,
-    count: impl Fn(u64),
+    count: impl Fn(usize),
     uploaded: &Notify,
 ) -> CopyError {
     if let Err(error) = upload_all(tcp, side, send, count).await {
@@ -135,7 +109,7 @@ async fn upload_all(
     from: &ResetOnDrop,
     side: TcpSide,
     send: &mut SendHalf,
-    count: impl Fn(u64),
+    count: impl Fn(usize),
 ) -> Result<(), CopyError> {
     let tcp = &from.stream;
     let mut size = MIN_BUFFER;
@@ -159,7 +133,7 @@ async fn upload_all(
                         sent = send.send(data) => sent?,
                         error = failure(tcp) => return Err(side.error(error)),
                     }
-                    count(read as u64);
+                    count(read);
                     size = next_size(size, read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -186,7 +160,7 @@ async fn download(
     to: &ResetOnDrop,
     side: TcpSide,
     receive: &mut ReceiveHalf,
-    count: impl Fn(u64),
+    count: impl Fn(usize),
     stalled: &AtomicBool,
 ) -> Result<(), CopyError> {
     let tcp = &to.stream;
@@ -205,7 +179,7 @@ async fn download(
             match tcp.try_write(&data[..data.len().min(room)]) {
                 Ok(written) => {
                     outlet.wrote(written);
-                    count(written as u64);
+                    count(written);
                     data.advance(written);
                     receive.release(written);
                 }

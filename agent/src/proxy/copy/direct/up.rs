@@ -1,0 +1,159 @@
+//! From the application into the tunnel.
+
+use std::{
+    io::{self, IoSliceMut},
+    task::{Context, Poll, ready},
+};
+
+use tokio::net::TcpStream;
+
+use super::read_some;
+use crate::{
+    channel::{Buffer, HEADER, Keys, MAX_CONTENT, RECORD, RECORDS, TRAILER},
+    direct::Kind,
+    proxy::copy::{CopyError, ResetOnDrop, TcpSide},
+    splice::Leg,
+    telemetry::Transfer,
+};
+
+/// Where the application's bytes are in a record: behind the frame's kind.
+const DATA: usize = HEADER + 1;
+/// How many there are in a full one.
+const MAX_DATA: usize = MAX_CONTENT - 1;
+/// Where the records of a buffer begin: in front of them there is room for a change of the key.
+const FIRST: usize = Keys::UPDATE_RECORD;
+/// Records that are made at once: one less than a buffer has, since they don't begin at its start.
+const BATCH: usize = RECORDS - 1;
+
+/// What the application says.
+pub(super) struct Up<'a> {
+    tcp: &'a TcpStream,
+    leg: &'a Leg,
+    tunnel: &'a TcpStream,
+    side: TcpSide,
+    transfer: &'a Transfer,
+    /// Sealed records that the tunnel hasn't taken yet.
+    outgoing: Option<Outgoing>,
+    has_ended: bool,
+}
+
+struct Outgoing {
+    buffer: Buffer,
+    start: usize,
+    end: usize,
+    /// Bytes of the application in it.
+    data: usize,
+}
+
+impl<'a> Up<'a> {
+    pub(super) fn new(
+        tcp: &'a ResetOnDrop,
+        tunnel: &'a TcpStream,
+        side: TcpSide,
+        transfer: &'a Transfer,
+    ) -> Self {
+        Self {
+            tcp: &tcp.stream,
+            leg: &tcp.leg,
+            tunnel,
+            side,
+            transfer,
+            outgoing: None,
+            has_ended: false,
+        }
+    }
+
+    /// Whether it waits for the tunnel, and so doesn't read from the application.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
+    /// Goes on until the application has ended and the tunnel has taken everything.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        keys: &mut Keys,
+    ) -> Poll<Result<(), CopyError>> {
+        loop {
+            ready!(self.poll_outgoing(context))?;
+            if self.has_ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.tcp.poll_read_ready(context)).map_err(|error| self.side.error(error))?;
+            let mut buffer = Buffer::take();
+            let data = match read_records(self.tcp, self.leg, &mut buffer) {
+                Ok(data) => data,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(self.side.error(error))),
+            };
+            self.leg.has_read(self.tcp);
+            self.has_ended = data == 0;
+            self.outgoing = Some(seal(buffer, data, keys)?);
+        }
+    }
+
+    fn poll_outgoing(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
+        while let Some(outgoing) = &mut self.outgoing {
+            ready!(self.tunnel.poll_write_ready(context)).map_err(CopyError::tunnel)?;
+            match self
+                .tunnel
+                .try_write(&outgoing.buffer[outgoing.start..outgoing.end])
+            {
+                Ok(written) => outgoing.start += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(CopyError::tunnel(error))),
+            }
+            if outgoing.start == outgoing.end {
+                self.side.count_up(self.transfer, outgoing.data);
+                self.outgoing = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads into the places that records have for data.
+fn read_records(tcp: &TcpStream, leg: &Leg, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut records = buffer[FIRST..].chunks_exact_mut(RECORD);
+    let mut slices: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| {
+        let record = records.next().expect("a buffer has room for a batch");
+        IoSliceMut::new(&mut record[DATA..][..MAX_DATA])
+    });
+    // A spliced socket has two queues, and a read takes from one: that it was short says nothing.
+    let room = if leg.is_spliced() {
+        0
+    } else {
+        BATCH * MAX_DATA
+    };
+    read_some(tcp, room, || Ok(rustix::io::readv(tcp, &mut slices)?))
+}
+
+/// Makes records of that many bytes, or one that says the end if there are none.
+fn seal(mut buffer: Buffer, data: usize, keys: &mut Keys) -> Result<Outgoing, CopyError> {
+    let mut start = FIRST;
+    if keys.is_update_due() {
+        let update = buffer
+            .first_chunk_mut()
+            .expect("a buffer is longer than one record");
+        keys.update(update).map_err(CopyError::Tls)?;
+        start = 0;
+    }
+    let kind = if data == 0 { Kind::End } else { Kind::Data };
+    let (mut end, mut rest) = (FIRST, data);
+    loop {
+        let now = rest.min(MAX_DATA);
+        let record = &mut buffer[end..][..DATA + now + TRAILER];
+        record[HEADER] = kind as u8;
+        keys.seal(record);
+        end += record.len();
+        rest -= now;
+        if rest == 0 {
+            return Ok(Outgoing {
+                buffer,
+                start,
+                end,
+                data,
+            });
+        }
+    }
+}

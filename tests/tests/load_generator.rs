@@ -1,0 +1,194 @@
+//! The instrument of the benchmark: does it count what happens?
+
+use std::time::Duration;
+
+use lab::{
+    Family, Generator, Lab, Latency, Load, LoadResult, LoadServer, Pod, PodSpec, Result, run_load,
+};
+
+/// Where the server listens.
+const PORT: u16 = 8080;
+/// A load that is only to happen.
+const SHORT: Duration = Duration::from_millis(300);
+
+struct Pair {
+    _lab: Lab,
+    client: Pod,
+    server: Pod,
+}
+
+/// Two pods on one node, without a mesh.
+fn pair() -> Result<Pair> {
+    let lab = Lab::builder("load").family(Family::Dual).build()?;
+    let client = lab.node("a").pod("client", PodSpec::in_namespace("shop"))?;
+    let server = lab.node("a").pod("server", PodSpec::in_namespace("shop"))?;
+    Ok(Pair {
+        _lab: lab,
+        client,
+        server,
+    })
+}
+
+impl Pair {
+    fn own(&self, load: &Load, time: Duration) -> Result<LoadResult> {
+        run_load(
+            &self.client,
+            Generator::Own,
+            self.server.at(PORT),
+            load,
+            time,
+        )
+    }
+}
+
+fn latency(result: &LoadResult) -> &Latency {
+    result.latency.as_ref().expect("something was answered")
+}
+
+#[test]
+fn every_load_works_with_both_families() -> Result<()> {
+    let pair = pair()?;
+    let _server = LoadServer::start(&pair.server, PORT)?;
+    for at in pair.server.all_at(PORT) {
+        for load in [
+            Load::Bulk { streams: 1 },
+            Load::Bulk { streams: 3 },
+            Load::RoundTrip { connections: 1 },
+            Load::RoundTrip { connections: 7 },
+            Load::FixedRate {
+                requests_per_second: 300,
+                connections: 3,
+            },
+            Load::Connect { clients: 3 },
+        ] {
+            let result = run_load(&pair.client, Generator::Own, at, &load, SHORT)?;
+            assert_eq!(result.first_error, None, "{at} {load:?}");
+            assert!(result.bytes > 0, "{at} {load:?}: {result:?}");
+            assert!(result.all_bytes > result.bytes, "{at} {load:?}: {result:?}");
+            if !matches!(load, Load::Bulk { .. }) {
+                let curve = &latency(&result).curve;
+                assert!(curve.len() > 10, "{at} {load:?}: {curve:?}");
+                // The body and a head.
+                let each = result.bytes / result.requests;
+                assert!((1024..1200).contains(&each), "{at} {load:?}: {each}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn latency_counts_from_when_a_request_was_due() -> Result<()> {
+    let pair = pair()?;
+    // Once, amid what counts, the server doesn't answer for 300 ms.
+    let stall = ["--threads=1", "--stall-ms=300", "--stall-after=400"];
+    let _server = LoadServer::start_with(&pair.server, PORT, &stall)?;
+    let load = Load::FixedRate {
+        requests_per_second: 500,
+        connections: 4,
+    };
+    let result = pair.own(&load, Duration::from_millis(1500))?;
+    assert_eq!(result.first_error, None);
+    // All that were due are accounted for.
+    let due = result.requests + result.unsent;
+    assert!((749..=751).contains(&due), "{due}");
+    // Only four requests were sent when the server stalled, but those of 300 ms were due: 20 % of
+    // all had to wait, 3 % longer than 250 ms.
+    let latency = latency(&result);
+    assert!(latency.p90 > 100_000.0, "{latency:?}");
+    assert!(latency.p99 > 250_000.0, "{latency:?}");
+    assert!(latency.max > 290_000.0, "{latency:?}");
+    Ok(())
+}
+
+#[test]
+fn requests_that_could_not_be_sent_in_time_are_told() -> Result<()> {
+    let pair = pair()?;
+    let stall = ["--threads=1", "--stall-ms=20000", "--stall-after=100"];
+    let _server = LoadServer::start_with(&pair.server, PORT, &stall)?;
+    let load = Load::FixedRate {
+        requests_per_second: 1000,
+        connections: 2,
+    };
+    let result = pair.own(&load, Duration::from_secs(1))?;
+    // 1,100 were due, warm-up included; 100 were answered, and two wait for ever.
+    assert_eq!((result.all_requests, result.errors), (100, 2), "{result:?}");
+    assert!((997..=999).contains(&result.unsent), "{}", result.unsent);
+    let error = result.first_error.expect("there were errors");
+    assert!(error.contains("no answer by"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn failures_are_counted_and_the_first_is_told() -> Result<()> {
+    let pair = pair()?;
+    let loads = [
+        Load::RoundTrip { connections: 2 },
+        Load::Connect { clients: 2 },
+        Load::FixedRate {
+            requests_per_second: 100,
+            connections: 2,
+        },
+    ];
+    let check = |load: &Load, expected: &str| -> Result<()> {
+        let result = pair.own(load, SHORT)?;
+        assert_eq!(result.requests, 0, "{load:?}");
+        // Connections rest after a failure: a load never becomes a flood.
+        assert!((2..500).contains(&result.errors), "{load:?}: {result:?}");
+        let error = result.first_error.expect("there were errors");
+        assert!(error.contains(expected), "{load:?}: {error}");
+        Ok(())
+    };
+    for load in &loads {
+        check(load, "connect to")?;
+        check(load, "refused")?;
+    }
+    check(&Load::Bulk { streams: 2 }, "refused")?;
+    let listen = format!("[::]:{PORT}");
+    let _resets = pair.server.peer_server([
+        "reset-server",
+        "--listen",
+        &listen,
+        "--dual-stack",
+        "--after=1",
+    ])?;
+    for load in &loads {
+        check(load, "reset")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn other_generators_tell_results_and_failures() -> Result<()> {
+    let pair = pair()?;
+    let at = pair.server.at(PORT);
+    let round_trip = Load::RoundTrip { connections: 4 };
+    let fixed_rate = Load::FixedRate {
+        requests_per_second: 200,
+        connections: 4,
+    };
+    let connect = Load::Connect { clients: 4 };
+    let cases = [
+        (Generator::Wrk, &round_trip),
+        (Generator::Wrk, &connect),
+        (Generator::H2load, &round_trip),
+        (Generator::H2load, &fixed_rate),
+    ];
+    for (generator, load) in cases {
+        let result = run_load(&pair.client, generator, at, load, SHORT)?;
+        assert!(result.errors > 0, "{generator:?} {load:?}: {result:?}");
+        assert!(result.first_error.is_some(), "{generator:?} {load:?}");
+    }
+    let server = LoadServer::start(&pair.server, PORT)?;
+    for (generator, load) in cases {
+        let result = server.run(&pair.client, generator, at, load, SHORT)?;
+        assert!(result.requests > 10, "{generator:?} {load:?}: {result:?}");
+        assert_eq!(result.first_error, None, "{generator:?} {load:?}");
+        assert!(latency(&result).p50 > 1.0, "{generator:?} {load:?}");
+    }
+    let bulk = Load::Bulk { streams: 2 };
+    let error = run_load(&pair.client, Generator::Wrk, at, &bulk, SHORT);
+    let error = error.expect_err("wrk has no such load").to_string();
+    assert!(error.contains("wrk can RoundTrip and Connect"), "{error}");
+    Ok(())
+}

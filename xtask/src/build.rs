@@ -1,0 +1,65 @@
+//! Builds programs of the workspace, and says where Cargo put them.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::step;
+
+/// A binary of the workspace: its package, and its own name.
+pub(crate) type Program = (&'static str, &'static str);
+
+/// The agent.
+pub(crate) const AMBIT: Program = ("ambit", "ambit");
+
+/// Builds programs with one command, Cargo's own progress in view; their paths, in order.
+///
+/// # Errors
+/// One can't be built.
+pub(crate) fn programs<const N: usize>(
+    release: bool,
+    wanted: [Program; N],
+) -> Result<[PathBuf; N]> {
+    // Cargo says where it put a program: that depends on profile, settings and environment.
+    let mut command = step::cargo("build --message-format json-render-diagnostics");
+    for (package, name) in wanted {
+        command.args(["--package", package, "--bin", name]);
+    }
+    if release {
+        command.arg("--release");
+    }
+    let mut cargo = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let messages = cargo.stdout.take().context("cargo has no output")?;
+    let mut built = [const { None }; N];
+    for line in BufReader::new(messages).lines() {
+        let message: Value = serde_json::from_str(&line?).unwrap_or_default();
+        if message["reason"] != "compiler-artifact" {
+            continue;
+        }
+        for ((_, name), path) in wanted.iter().zip(&mut built) {
+            if message["target"]["name"] == *name
+                && let Some(executable) = message["executable"].as_str()
+            {
+                *path = Some(PathBuf::from(executable));
+            }
+        }
+    }
+    let status = cargo.wait()?;
+    let names = wanted.map(|(_, name)| name).join(" and ");
+    if !status.success() {
+        bail!("building {names}: {status}");
+    }
+    if built.iter().any(Option::is_none) {
+        bail!("cargo said nothing about where it put {names}");
+    }
+    Ok(built.map(Option::unwrap_or_default))
+}
