@@ -80,6 +80,7 @@ impl BpfFs {
             allow_without_agent: false,
             hold: Duration::ZERO,
             mechanism: Mechanism::Auto,
+            splice: None,
         }
     }
 }

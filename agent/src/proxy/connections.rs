@@ -1,5 +1,6 @@
 //! The connections that are open through this agent, and the end of those that a change forbids.
 
+mod concern;
 mod verdict;
 
 use std::{
@@ -13,7 +14,10 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use self::verdict::{CloseReason, End};
+pub use self::{
+    concern::Concern,
+    verdict::{CloseReason, End},
+};
 use crate::{
     discovery::{
         model::{ObjectName, Workload},
@@ -119,15 +123,20 @@ impl Connections {
         Ok(guard)
     }
 
-    /// Decides every open connection again, and ends those that are allowed no longer, or whose
-    /// workload is gone or has another identity. Returns how many it ended.
+    /// Decides again every open connection that a change concerns, and ends those that are allowed
+    /// no longer, or whose workload is gone or has another identity. Returns how many it ended.
     ///
-    /// Takes about a microsecond a connection without waiting: not for an async worker thread
-    /// where there are thousands. A connection to another node is decided there; here only its
-    /// workloads are checked.
-    pub fn reevaluate(&self, snapshot: &Arc<Snapshot>) -> usize {
+    /// Takes about a microsecond for each that it concerns, without waiting: not for an async worker
+    /// thread where there are thousands. A connection to another node is decided there; here only
+    /// its workloads are checked.
+    pub fn reevaluate(&self, snapshot: &Arc<Snapshot>, concern: &Concern) -> usize {
         self.latest.store(Some(snapshot.clone()));
-        self.close_where(|connection| verdict::check_in(snapshot, &self.node, connection).err())
+        self.close_where(|connection| {
+            if !concern.includes(connection) {
+                return None;
+            }
+            verdict::check_in(snapshot, &self.node, connection).err()
+        })
     }
 
     /// Ends every open connection. Returns how many it ended.

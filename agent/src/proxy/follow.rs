@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Proxy;
+use super::{Proxy, connections::Concern};
 use crate::{discovery::store::Snapshot, identity::Identity};
 
 /// Applies every update, for as long as the store is there: connections that go on while the agent
@@ -12,7 +12,7 @@ use crate::{discovery::store::Snapshot, identity::Identity};
 pub(super) async fn follow(proxy: &Arc<Proxy>) {
     let mut updates = proxy.store.subscribe();
     let mut renewals = proxy.certificates.renewals();
-    apply(proxy, proxy.store.snapshot(), true).await;
+    apply(proxy, proxy.store.snapshot(), Concern::Everything).await;
     loop {
         let update = tokio::select! {
             update = updates.recv() => update,
@@ -23,9 +23,13 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
         };
         match update {
             Ok(update) => {
-                apply(proxy, update.snapshot.clone(), !update.workloads.is_empty()).await;
+                if let Some(concern) = Concern::of(&update) {
+                    apply(proxy, update.snapshot.clone(), concern).await;
+                }
             }
-            Err(RecvError::Lagged(_)) => apply(proxy, proxy.store.snapshot(), true).await,
+            Err(RecvError::Lagged(_)) => {
+                apply(proxy, proxy.store.snapshot(), Concern::Everything).await
+            }
             Err(RecvError::Closed) => return,
         }
     }
@@ -42,11 +46,13 @@ fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
     });
 }
 
-async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, workloads_changed: bool) {
-    let local = workloads_changed.then(|| identities(proxy, &snapshot));
+async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, concern: Concern) {
+    let local = concern
+        .is_about_workloads()
+        .then(|| identities(proxy, &snapshot));
     // Connections before the tunnels that carry them, so that each ends for its own reason.
     let (connections, latest) = (proxy.connections.clone(), snapshot.clone());
-    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&latest))
+    let closed = tokio::task::spawn_blocking(move || connections.reevaluate(&latest, &concern))
         .await
         .unwrap_or(0);
     if closed > 0 {

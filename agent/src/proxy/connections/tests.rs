@@ -1,15 +1,18 @@
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use super::{
     verdict::{Present, check},
     *,
 };
 use crate::{
-    discovery::model::{Enrolment, WorkloadUid},
+    discovery::{
+        model::{Enrolment, WorkloadUid},
+        store::{AddressChange, ServiceChange, Update, WorkloadChange},
+    },
     policy::{Connection, Denied},
     telemetry::{
         Outcome, ResponseFlags,
-        fixtures::{denied_by, object, workload},
+        fixtures::{denied_by, object, service, workload},
     },
 };
 
@@ -294,7 +297,7 @@ fn reevaluation_closes_connections_of_workloads_that_are_gone() {
     let snapshot = Arc::<Snapshot>::default();
     let of_the_mesh = connections.register(connection(), &snapshot).unwrap();
     let other = connections.register(unrelated(), &snapshot).unwrap();
-    assert_eq!(connections.reevaluate(&snapshot), 1);
+    assert_eq!(connections.reevaluate(&snapshot, &Concern::Everything), 1);
     let reason = of_the_mesh.closed_by().unwrap();
     assert_eq!(
         reason.to_string(),
@@ -306,6 +309,124 @@ fn reevaluation_closes_connections_of_workloads_that_are_gone() {
     };
     assert_eq!(flags, Some(ResponseFlags::None));
     assert_eq!(other.closed_by(), None);
+}
+
+#[test]
+fn a_change_is_applied_to_the_connections_that_it_can_concern() {
+    let gone = |workload: &Option<Arc<Workload>>| WorkloadChange {
+        before: workload.clone(),
+        after: None,
+    };
+    let open = connection();
+    let nobodys = unrelated();
+    let update = Update {
+        snapshot: Arc::default(),
+        workloads: Vec::new(),
+        addresses: Vec::new(),
+        services: Vec::new(),
+        policies_changed: false,
+    };
+    let services_only = Update {
+        services: vec![ServiceChange {
+            before: Some(service("shop", "front")),
+            after: None,
+        }],
+        ..update.clone()
+    };
+    assert_eq!(Concern::of(&services_only), None);
+
+    let new_holder = |address: IpAddr| AddressChange {
+        address,
+        before: None,
+        after: open.destination.clone(),
+    };
+    let at = open.destination_address.ip();
+    let elsewhere = WorkloadChange {
+        before: None,
+        after: Some(workload("shop", "another", NODE)),
+    };
+    let table = [
+        (
+            "client",
+            vec![gone(&open.source)],
+            vec![],
+            false,
+            [true, false],
+        ),
+        (
+            "server",
+            vec![gone(&open.destination)],
+            vec![],
+            false,
+            [true, false],
+        ),
+        (
+            "another pod",
+            vec![elsewhere.clone()],
+            vec![],
+            false,
+            [false, false],
+        ),
+        // Whose server was a pod when it was decided goes by that pod.
+        (
+            "its address",
+            vec![],
+            vec![new_holder(at)],
+            false,
+            [false, true],
+        ),
+        (
+            "another address",
+            vec![],
+            vec![new_holder([10, 9, 9, 9].into())],
+            false,
+            [false, false],
+        ),
+        ("policies", vec![], vec![], true, [true, true]),
+        (
+            "policies and another pod",
+            vec![elsewhere],
+            vec![],
+            true,
+            [true, true],
+        ),
+    ];
+    for (what, workloads, addresses, policies_changed, expected) in table {
+        let is_about_workloads = !policies_changed || !workloads.is_empty();
+        let concern = Concern::of(&Update {
+            workloads,
+            addresses,
+            policies_changed,
+            ..update.clone()
+        });
+        let concern = concern.unwrap();
+        assert_eq!(
+            [&open, &nobodys].map(|it| concern.includes(it)),
+            expected,
+            "{what}"
+        );
+        assert_eq!(concern.is_about_workloads(), is_about_workloads, "{what}");
+    }
+    let all = Concern::Everything;
+    assert!(all.includes(&nobodys) && all.is_about_workloads());
+}
+
+#[test]
+fn only_connections_that_a_change_concerns_are_decided_again() {
+    let connections = connections(10);
+    let snapshot = Arc::<Snapshot>::default();
+    let guard = connections.register(connection(), &snapshot).unwrap();
+    let nobody = Concern::Pods {
+        workloads: HashSet::new(),
+        addresses: HashSet::new(),
+    };
+    assert_eq!(connections.reevaluate(&snapshot, &nobody), 0);
+    let source = guard.entry.connection.source.clone().unwrap();
+    let client = Concern::Pods {
+        workloads: HashSet::from([source.uid.clone()]),
+        addresses: HashSet::new(),
+    };
+    assert_eq!(connections.reevaluate(&snapshot, &client), 1);
 }
 
 #[test]
