@@ -53,13 +53,9 @@ pub(super) fn run(
         perform(plan, &busy, generator, makings, progress, &mut outcome)?;
     }
     for step in idle {
-        let cell = cell(plan, step);
-        let estimate = plan.estimate(step);
-        if progress.is_late(plan.limit, estimate) {
-            outcome.leave_out(&cell, LATE);
-            progress.advance(estimate);
+        let Some((cell, estimate)) = in_time(plan, step, progress, &mut outcome) else {
             continue;
-        }
+        };
         let show = |detail: &str| progress.show(&format!("memory, {}", cell.mode), detail);
         let subject = &plan.subjects[step.subject];
         let run = memory::run(subject, makings, plan, &cell, &mut outcome, show);
@@ -111,13 +107,9 @@ fn perform(
 
     let mut accounts = Accounts::default();
     for step in steps {
-        let cell = cell(plan, step);
-        let estimate = plan.estimate(step);
-        if progress.is_late(plan.limit, estimate) {
-            outcome.leave_out(&cell, LATE);
-            progress.advance(estimate);
+        let Some((cell, estimate)) = in_time(plan, step, progress, outcome) else {
             continue;
-        }
+        };
         let line = format!("{}, round {} of {}", cell.scenario, step.round, plan.rounds);
         progress.show(&line, &cell.describe());
         if let (Some(stage), false) = (&mut stages[step.subject], outcome.is_given_up(&cell)) {
@@ -194,6 +186,23 @@ fn fail(progress: &Progress, outcome: &mut Outcome, cell: &Cell, reason: &str) {
         ));
         outcome.fail(cell, reason);
     }
+}
+
+/// What a step measures, and how long that takes, about; a step that there is no time for is left out.
+fn in_time(
+    plan: &Plan,
+    step: &Step,
+    progress: &mut Progress,
+    outcome: &mut Outcome,
+) -> Option<(Cell, Duration)> {
+    let cell = cell(plan, step);
+    let estimate = plan.estimate(step);
+    if progress.is_late(plan.limit, estimate) {
+        outcome.leave_out(&cell, LATE);
+        progress.advance(estimate);
+        return None;
+    }
+    Some((cell, estimate))
 }
 
 fn cell(plan: &Plan, step: &Step) -> Cell {
