@@ -85,6 +85,11 @@ counters! {
     DroppedRewriteFailed = "dropped_rewrite_failed",
     /// Not a packet: the table of connections refused an entry.
     FlowTableFailed = "flow_table_failed",
+    /// Not a packet: a pod's socket that is connected with the agent left congestion control that
+    /// paces by a timer.
+    PacingStopped = "pacing_stopped",
+    /// Not a packet: the same, refused by the kernel.
+    PacingFailed = "pacing_failed",
 }
 
 counters! {
@@ -110,7 +115,7 @@ counters! {
     TcpUnread = "tcp_unread",
     /// A message went through TCP: the peer has too much to read.
     TcpFull = "tcp_full",
-    /// A message of the agent went through TCP: it is one of many and large.
+    /// A message of the agent went through TCP: the agent has a lot to send.
     TcpBulk = "tcp_bulk",
     /// A message went through TCP: the application has made its socket block.
     TcpBlocking = "tcp_blocking",

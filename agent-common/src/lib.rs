@@ -7,4 +7,5 @@ pub mod counter;
 pub mod map;
 pub mod mark;
 pub mod name;
+pub mod pacing;
 pub mod splice;

@@ -13,6 +13,9 @@ pub const FROM_NODE: &str = "from_node";
 /// Socket look-up in the node's namespace: connections whose addresses are in TIME_WAIT.
 pub const REOPENED_PROGRAM: &str = "reopened";
 
+/// sockops: a socket of this node has established a connection.
+pub const CONNECTED: &str = "connected";
+
 /// Every program that is attached to devices.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod connected;
 mod deliver;
 mod from_node;
 mod from_pod;

@@ -195,6 +195,13 @@ pub fn mapped(a: [u8; 4]) -> Address {
     ]
 }
 
+/// An address from the words that the kernel gives, whose bytes are in the network's order.
+#[inline(always)]
+pub fn from_words(words: [u32; 4]) -> Address {
+    // SAFETY: both are sixteen plain bytes.
+    unsafe { core::mem::transmute::<[u32; 4], Address>(words) }
+}
+
 /// The IPv4 address within a mapped one, as the four bytes on the wire.
 #[inline(always)]
 pub fn ipv4(address: &Address) -> u32 {

@@ -16,7 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     maps::{LISTENERS, REOPENED},
-    packet::mapped,
+    packet::{from_words, mapped},
 };
 
 const AF_INET: u32 = 2;
@@ -80,7 +80,7 @@ fn flow(lookup: *const bpf_sk_lookup) -> FlowKey {
     let (pod, peer) = if is_ipv4 {
         (mapped(remote.to_ne_bytes()), mapped(local.to_ne_bytes()))
     } else {
-        (address(remote_words), address(local_words))
+        (from_words(remote_words), from_words(local_words))
     };
     FlowKey {
         pod,
@@ -89,11 +89,4 @@ fn flow(lookup: *const bpf_sk_lookup) -> FlowKey {
         // In the host's order already.
         peer_port: field!(local_port) as u16,
     }
-}
-
-/// An address from the words that the kernel gives, whose bytes are in the network's order.
-#[inline(always)]
-fn address(words: [u32; 4]) -> [u8; 16] {
-    // SAFETY: both are sixteen plain bytes.
-    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }

@@ -11,6 +11,7 @@ mod interfaces;
 pub mod loader;
 pub mod maps;
 mod nftables;
+mod pacing;
 pub mod publish;
 mod routing;
 pub mod splice;
@@ -51,6 +52,8 @@ const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// Where the BPF file system is mounted, or shall be.
     pub bpffs: PathBuf,
+    /// The cgroup below which the node's pods are.
+    pub cgroup: PathBuf,
     /// This node's name, as pods bear it in `spec.nodeName`.
     pub node: Arc<str>,
     /// SYNs of pods that stay unknown pass after the hold.

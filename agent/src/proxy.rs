@@ -16,6 +16,7 @@ mod inbound;
 pub mod listener;
 mod load;
 mod outbound;
+mod pacing;
 mod plaintext;
 pub mod route;
 mod tunnels;

@@ -202,6 +202,7 @@ impl RunningMesh<'_> {
             .args(["--ca-root".as_ref(), bundle.as_os_str()])
             .args(["--ca-token".as_ref(), token.as_os_str()])
             .args(["--bpffs".as_ref(), node.bpf_directory().as_os_str()])
+            .args(["--cgroup".as_ref(), self.lab.cgroup().as_os_str()])
             .args(["--drain", "1s"]);
         command = command.args(&self.settings.agent_arguments);
         let mut agent = command.spawn()?;

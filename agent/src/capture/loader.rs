@@ -21,6 +21,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     Settings,
     maps::{self, Counters, Maps},
+    pacing,
     splice::{self, Splice, SpliceCounters},
 };
 use ambit_common::name;
@@ -169,6 +170,11 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     }
     let program = name::REOPENED_PROGRAM;
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
+    if let Err(error) = pacing::attach(&mut object, &settings.cgroup) {
+        tracing::warn!(
+            "pods' connections with the agent keep their pacing, if they have any: {error}"
+        );
+    }
     let links = link_directory(&settings.bpffs);
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));

@@ -73,6 +73,9 @@ pub(super) struct Arguments {
     /// The BPF file system that programs and maps are pinned in; mounted if it isn't.
     #[arg(long, env = "AMBIT_BPFFS", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
+    /// The cgroup v2 tree below which the node's pods are, as the node itself has it.
+    #[arg(long, env = "AMBIT_CGROUP", default_value = "/sys/fs/cgroup")]
+    cgroup: PathBuf,
     /// How programs are attached to devices.
     #[arg(long, env = "AMBIT_ATTACH", value_enum, default_value = "auto")]
     attach: Mechanism,
@@ -124,6 +127,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
     let settings = app::node::Settings {
         capture: capture::Settings {
             bpffs: arguments.bpffs,
+            cgroup: arguments.cgroup,
             node: node.clone(),
             allow_unknown_pods: arguments.unknown_pods == Fallback::Allow,
             allow_without_agent: arguments.without_agent == Fallback::Allow,

@@ -14,7 +14,7 @@ use tokio::{
     time,
 };
 
-use super::copy::ResetOnDrop;
+use super::{copy::ResetOnDrop, pacing};
 use crate::policy::Permit;
 
 /// How long a server may take to accept.
@@ -53,7 +53,8 @@ pub(super) enum Error {
 /// # Errors
 /// [`Error`].
 pub(super) async fn to_pod(permit: &Permit, client: Option<IpAddr>) -> Result<ResetOnDrop, Error> {
-    Ok(connect(permit.destination_address(), client, mark::AGENT)
+    let address = permit.destination_address();
+    Ok(connect(address, client, Server::PodOfThisNode)
         .await?
         .into())
 }
@@ -66,8 +67,7 @@ pub(super) async fn outside(
     address: SocketAddr,
     client: Option<IpAddr>,
 ) -> Result<ResetOnDrop, Error> {
-    // Tracked: a pod's way out of the cluster may need the node's masquerade.
-    Ok(connect(address, client, mark::AGENT_TRACKED).await?.into())
+    Ok(connect(address, client, Server::Elsewhere).await?.into())
 }
 
 /// Dials another agent, from the node's own address.
@@ -75,13 +75,29 @@ pub(super) async fn outside(
 /// # Errors
 /// [`Error`].
 pub(super) async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
-    connect(address, None, mark::AGENT_TRACKED).await
+    connect(address, None, Server::Elsewhere).await
+}
+
+#[derive(Clone, Copy)]
+enum Server {
+    PodOfThisNode,
+    Elsewhere,
+}
+
+impl Server {
+    fn mark(self) -> u32 {
+        match self {
+            Self::PodOfThisNode => mark::AGENT,
+            // Tracked: a pod's way out of the cluster may need the node's masquerade.
+            Self::Elsewhere => mark::AGENT_TRACKED,
+        }
+    }
 }
 
 async fn connect(
     address: SocketAddr,
     client: Option<IpAddr>,
-    mark: u32,
+    server: Server,
 ) -> Result<TcpStream, Error> {
     // A v4 client can't be kept towards a v6 server: the node's address stands in.
     let client = client.filter(|client| client.is_ipv4() == address.is_ipv4());
@@ -89,7 +105,7 @@ async fn connect(
         let mut attempts = ATTEMPTS;
         loop {
             attempts -= 1;
-            let result = match socket(address, client, mark) {
+            let result = match socket(address, client, server) {
                 Ok(socket) => socket.connect(address).await,
                 Err(error) => Err(error),
             };
@@ -114,14 +130,17 @@ fn is_port_taken(error: &io::Error) -> bool {
     )
 }
 
-fn socket(address: SocketAddr, client: Option<IpAddr>, mark: u32) -> io::Result<TcpSocket> {
+fn socket(address: SocketAddr, client: Option<IpAddr>, server: Server) -> io::Result<TcpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    socket.set_mark(mark)?;
+    socket.set_mark(server.mark())?;
+    if let Server::PodOfThisNode = server {
+        pacing::stop(&socket);
+    }
     if let Some(client) = client {
         set_transparent(&socket, client.is_ipv6())?;
         // Connections to other servers may have the same source; the kernel compares the whole

@@ -10,7 +10,7 @@ use ambit_common::{capture::Listener, mark};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::{dial::set_transparent, route::TUNNEL_PORT};
+use super::{dial::set_transparent, pacing, route::TUNNEL_PORT};
 
 const OUTBOUND_PORT: u16 = 15001;
 const PLAINTEXT_PORT: u16 = 15006;
@@ -39,6 +39,10 @@ pub fn captured(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
             let listener = listen(SocketAddr::new(address, port), |socket| {
                 set_transparent(socket, address.is_ipv6())?;
                 socket.set_mark(mark)?;
+                if role == Listener::Outbound {
+                    // Accepted sockets, whose clients are this node's pods, inherit it.
+                    pacing::stop(socket);
+                }
                 match role {
                     // Accepted sockets inherit it: what nobody brings to its end is seen to be
                     // cut off, also if the agent is killed before it has looked at the connection.

@@ -1,0 +1,127 @@
+//! sockops: a socket of this node has established a connection. If the agent is at the other end,
+//! the connection doesn't leave the node, and nothing needs to be paced on it.
+//!
+//! BBR sends by a timer's leave, some thousand times a second at full speed; on a virtual machine
+//! each is an exit and an interrupt. Congestion control without a timer does as well where no link
+//! is. The agent does the same with its own end, in `proxy/pacing.rs`.
+
+use ambit_common::{
+    counter::Counter,
+    map::{Address, FlowKey},
+    pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
+};
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock_ops,
+    },
+    helpers::generated::{bpf_getsockopt, bpf_setsockopt},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+
+use crate::{
+    maps::FLOWS,
+    packet::{from_words, mapped},
+    verdict,
+};
+
+const AF_INET: u32 = 2;
+/// `IPPROTO_TCP`, as the level of a socket option.
+const LEVEL_TCP: i32 = 6;
+/// `TCP_CONGESTION` of linux/tcp.h.
+const TCP_CONGESTION: i32 = 13;
+/// What a sockops program returns if it has nothing to say.
+const NO_REPLY: u32 = 1;
+
+#[sock_ops]
+pub fn connected(ctx: SockOpsContext) -> u32 {
+    let is_established = matches!(
+        ctx.op(),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
+    );
+    // The hook that saw its SYN has written it down.
+    // SAFETY: the map's values are plain data, written whole.
+    if is_established && unsafe { FLOWS.get(flow(ctx.ops)) }.is_some() {
+        stop_pacing(ctx.ops);
+    }
+    NO_REPLY
+}
+
+#[inline(always)]
+fn stop_pacing(socket: *mut bpf_sock_ops) {
+    let mut name = [0_u8; NAME_LENGTH];
+    // SAFETY: writes at most as many bytes as are said to the stack.
+    let code = unsafe {
+        bpf_getsockopt(
+            socket.cast(),
+            LEVEL_TCP,
+            TCP_CONGESTION,
+            name.as_mut_ptr().cast(),
+            NAME_LENGTH as i32,
+        )
+    };
+    if code != 0 {
+        verdict::count(Counter::PacingFailed);
+        return;
+    }
+    if !pacing::has_timer(&name) {
+        return;
+    }
+    let mut wanted = WITHOUT_TIMER;
+    // SAFETY: reads as many bytes as are said from the stack.
+    let code = unsafe {
+        bpf_setsockopt(
+            socket.cast(),
+            LEVEL_TCP,
+            TCP_CONGESTION,
+            wanted.as_mut_ptr().cast(),
+            WITHOUT_TIMER.len() as i32,
+        )
+    };
+    verdict::count(if code == 0 {
+        Counter::PacingStopped
+    } else {
+        Counter::PacingFailed
+    });
+}
+
+/// The connection as the socket's owner sees it, if that is a pod.
+#[inline(always)]
+fn flow(socket: *const bpf_sock_ops) -> FlowKey {
+    // One by one and whichever the family is, or the compiler chooses a pointer first and reads
+    // then: the verifier allows no arithmetic on a pointer to the context.
+    macro_rules! field {
+        ($($field:tt)+) => {
+            // SAFETY: a field of the kernel's context, which may be read at any time.
+            unsafe { core::ptr::read_volatile(&raw const (*socket).$($field)+) }
+        };
+    }
+    let is_ipv4 = field!(family) == AF_INET;
+    let (local, remote) = (field!(local_ip4), field!(remote_ip4));
+    let local_words = [
+        field!(local_ip6[0]),
+        field!(local_ip6[1]),
+        field!(local_ip6[2]),
+        field!(local_ip6[3]),
+    ];
+    let remote_words = [
+        field!(remote_ip6[0]),
+        field!(remote_ip6[1]),
+        field!(remote_ip6[2]),
+        field!(remote_ip6[3]),
+    ];
+    let [pod, peer]: [Address; 2] = if is_ipv4 {
+        [mapped(local.to_ne_bytes()), mapped(remote.to_ne_bytes())]
+    } else {
+        // A dual-stack socket has IPv4 addresses in their mapped form: just what is wanted.
+        [from_words(local_words), from_words(remote_words)]
+    };
+    FlowKey {
+        pod,
+        peer,
+        // In the host's order already.
+        pod_port: field!(local_port) as u16,
+        // The kernel gives the port's two bytes first.
+        peer_port: u32::from_be(field!(remote_port)) as u16,
+    }
+}
