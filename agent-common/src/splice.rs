@@ -48,10 +48,8 @@ pub const fn peer_key(key: u64) -> u64 {
 pub const PATH_TCP: u32 = 0;
 /// All that is on its way has been redirected.
 pub const PATH_SPLICED: u32 = 1;
-/// The agent has so much to send that it keeps it to TCP, until a message is small again.
+/// The agent has so much to send that it keeps it to TCP, until it says otherwise.
 pub const PATH_BULK: u32 = 2;
-/// Bytes below which a message is small.
-pub const SMALL: u32 = 16 * 1024;
 
 /// What is kept with a member; it goes with the socket.
 #[repr(C)]
@@ -144,16 +142,12 @@ pub enum Way {
 #[must_use]
 #[inline(always)]
 pub fn way(message: Message) -> Way {
-    let limit = if message.path == PATH_SPLICED {
-        message.limit
-    } else if message.caught_up {
-        if message.path == PATH_BULK && message.size >= SMALL {
-            return Way::Tcp(SpliceCounter::TcpBulk);
-        }
+    let limit = match message.path {
+        PATH_SPLICED => message.limit,
+        PATH_BULK => return Way::Tcp(SpliceCounter::TcpBulk),
         // Half of it, lest every message switch.
-        message.limit / 2
-    } else {
-        return Way::Tcp(SpliceCounter::TcpUnread);
+        _ if message.caught_up => message.limit / 2,
+        _ => return Way::Tcp(SpliceCounter::TcpUnread),
     };
     if message.queued.saturating_add(message.size) > limit {
         return Way::Tcp(SpliceCounter::TcpFull);

@@ -75,25 +75,23 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
 #[test]
 fn each_case_of_the_switching_rule() {
     use SpliceCounter::{TcpBulk, TcpFull, TcpUnread};
-    let small = SMALL - 1;
-    // Path, the message's size, bytes queued, TCP's bytes read; the limit is four small messages.
+    // Path, the message's size, bytes queued, TCP's bytes read.
     for (path, size, queued, caught_up, expected) in [
-        (PATH_TCP, SMALL, 0, true, Way::Redirect),
-        (PATH_TCP, SMALL, SMALL, true, Way::Redirect),
-        (PATH_TCP, SMALL, SMALL + 1, true, Way::Tcp(TcpFull)),
+        (PATH_TCP, 100, 0, true, Way::Redirect),
+        (PATH_TCP, 100, 100, true, Way::Redirect),
+        (PATH_TCP, 100, 101, true, Way::Tcp(TcpFull)),
         (PATH_TCP, 1, 0, false, Way::Tcp(TcpUnread)),
-        (PATH_SPLICED, SMALL, 3 * SMALL, true, Way::Redirect),
-        (PATH_SPLICED, SMALL, 3 * SMALL + 1, true, Way::Tcp(TcpFull)),
+        (PATH_SPLICED, 100, 300, true, Way::Redirect),
+        (PATH_SPLICED, 100, 301, true, Way::Tcp(TcpFull)),
         (PATH_SPLICED, u32::MAX, u32::MAX, true, Way::Tcp(TcpFull)),
-        (PATH_BULK, SMALL, 0, true, Way::Tcp(TcpBulk)),
-        (PATH_BULK, small, 0, true, Way::Redirect),
-        (PATH_BULK, 1, 0, false, Way::Tcp(TcpUnread)),
+        (PATH_BULK, 1, 0, true, Way::Tcp(TcpBulk)),
+        (PATH_BULK, 100, 0, false, Way::Tcp(TcpBulk)),
     ] {
         let message = Message {
             path,
             size,
             queued,
-            limit: 4 * SMALL,
+            limit: 400,
             caught_up,
         };
         assert_eq!(way(message), expected, "{message:?}");

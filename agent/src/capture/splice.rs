@@ -10,7 +10,7 @@ use std::{
 use ambit_common::{
     counter::SpliceCounter,
     name,
-    splice::{End, JoinRequest, PATH_BULK, SpliceSettings},
+    splice::{End, JoinRequest, SpliceSettings},
 };
 use aya::{
     Ebpf,
@@ -168,16 +168,13 @@ impl Kernel {
         }
     }
 
-    /// Has what is sent by a socket of this process go through TCP until a message is small again.
-    /// The application must have read all that it was given past TCP.
-    pub fn keep_to_tcp(&self, socket: &impl AsRawFd, end: End) {
-        let end = End {
-            path: PATH_BULK,
-            ..end
-        };
+    /// Says which way goes what a socket of this process sends (`PATH_*`). To TCP only when the
+    /// application has read all that it was given past it.
+    pub fn set_path(&self, socket: &impl AsRawFd, end: End, path: u32) {
+        let end = End { path, ..end };
         // Its own messages alone change it, and who asks sends none meanwhile.
         if let Err(error) = self.ends().insert(socket, end, 0) {
-            tracing::debug!("keeping a socket's bytes to TCP: {error}");
+            tracing::debug!("choosing the way of a socket's bytes: {error}");
         }
     }
 

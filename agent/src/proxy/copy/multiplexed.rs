@@ -168,7 +168,7 @@ async fn download(
     while let Some(mut data) = receive.data().await? {
         while !data.is_empty() {
             coop::consume_budget().await;
-            let room = outlet.room(tcp);
+            let room = outlet.room(tcp, data.len());
             if room == 0 {
                 let _stall = receive.stall();
                 stalled.store(true, Relaxed);

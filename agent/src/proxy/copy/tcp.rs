@@ -125,7 +125,7 @@ async fn write_all(
     count: impl Fn(u64),
 ) -> Result<(), Failed> {
     while !data.is_empty() {
-        let room = outlet.room(sink);
+        let room = outlet.room(sink, data.len());
         if room == 0 {
             select! {
                 () = outlet.wait() => continue,

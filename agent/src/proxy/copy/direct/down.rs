@@ -133,9 +133,13 @@ impl<'a> Down<'a> {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
         while !self.ready.is_empty() {
             ready!(self.tcp.poll_write_ready(context)).map_err(|error| self.side.error(error))?;
-            let mut room = ready!(self.outlet.poll_room(context, self.tcp));
-            let mut slices = [IoSlice::new(&[]); BATCH];
             let waiting = &self.ready[self.passed_on..];
+            let wanted = waiting
+                .iter()
+                .map(|content| content.end - content.start)
+                .sum();
+            let mut room = ready!(self.outlet.poll_room(context, self.tcp, wanted));
+            let mut slices = [IoSlice::new(&[]); BATCH];
             for (slice, content) in slices.iter_mut().zip(waiting) {
                 let bytes = self.inbox.content(*content);
                 let now = bytes.len().min(room);
