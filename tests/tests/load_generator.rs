@@ -192,3 +192,57 @@ fn other_generators_tell_results_and_failures() -> Result<()> {
     assert!(error.contains("wrk can RoundTrip and Connect"), "{error}");
     Ok(())
 }
+
+/// A pod's own end of its veth sends at no more than `rate` (as tc(8) has it), far below what
+/// generators and processors can do: what is measured then follows from the link alone.
+fn narrow(pod: &Pod, rate: &str) -> Result<()> {
+    let arguments = ["qdisc", "replace", "dev", "eth0", "root", "tbf"];
+    let bucket = ["rate", rate, "burst", "16kb", "latency", "100ms"];
+    pod.run("tc", arguments.into_iter().chain(bucket))?
+        .success()?;
+    Ok(())
+}
+
+#[test]
+fn a_narrow_link_is_measured_as_others_measure_it() -> Result<()> {
+    let pair = pair()?;
+    let server = LoadServer::start(&pair.server, PORT)?;
+    narrow(&pair.client, "50mbit")?;
+    narrow(&pair.server, "10mbit")?;
+    let alike = 0.9..=1.1;
+    type Figure = fn(&LoadResult) -> f64;
+    let requests: Figure = LoadResult::requests_per_second;
+    let median: Figure = |result| latency(result).p50;
+    let bits: Figure = LoadResult::gigabits_per_second;
+    let many = || Load::RoundTrip { connections: 32 };
+    for (load, generator, what, figure) in [
+        (many(), Generator::Wrk, "requests", requests),
+        (many(), Generator::Wrk, "median", median),
+        (many(), Generator::H2load, "requests", requests),
+        (
+            Load::Connect { clients: 8 },
+            Generator::Wrk,
+            "requests",
+            requests,
+        ),
+        (Load::Bulk { streams: 1 }, Generator::Iperf3, "Gbit/s", bits),
+        (Load::Bulk { streams: 8 }, Generator::Iperf3, "Gbit/s", bits),
+    ] {
+        let measure = |generator| -> Result<f64> {
+            let at = pair.server.at(PORT);
+            let time = Duration::from_secs(2);
+            let result = server.run(&pair.client, generator, at, &load, time)?;
+            assert_eq!(result.first_error, None, "{generator:?} {load:?}");
+            Ok(figure(&result))
+        };
+        let (own, other) = (measure(Generator::Own)?, measure(generator)?);
+        let story = format!("{load:?}, {what}: {own:.3} here, {other:.3} by {generator:?}");
+        eprintln!("{story}");
+        assert!(alike.contains(&(own / other)), "{story}");
+        if let Load::Bulk { .. } = load {
+            // The link bounds it: 50 Mbit/s but for headers.
+            assert!((0.043..=0.051).contains(&own), "{story}");
+        }
+    }
+    Ok(())
+}
