@@ -1,7 +1,7 @@
 //! What stands between the pods of one lab: nothing, a proxy in each pod, or an agent on each node.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use lab::{
 };
 use serde_json::Value;
 
-use super::plan::Subject;
+use super::{plan::Subject, processes};
 
 /// As an operator runs it: no certificate expires while a benchmark lasts.
 const CERTIFICATE_TTL: &str = "24h";
@@ -65,7 +65,8 @@ impl<'a> DataPlane<'a> {
                 let kind = kind.with_context(|| format!("no sidecar is of mode {mode}"))?;
                 Ok(DataPlane::Sidecars(Fleet::start(lab, kind, pods)?))
             }
-            Subject::Ambit => Ok(DataPlane::Agents(agents(lab, &makings.ambit)?)),
+            Subject::Ambit => agents(lab, makings, Mesh::default()),
+            Subject::AmbitProxied => agents(lab, makings, Mesh::default().carrying_all()),
         }
     }
 
@@ -139,6 +140,27 @@ impl<'a> DataPlane<'a> {
         Ok(())
     }
 
+    /// What it has done so far, in a unit of its own: connections that agents took or let pass, ticks of
+    /// sidecars' CPU time. `None` if there is nothing to do anything.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub(super) fn work(&mut self, lab: &Lab) -> Result<Option<f64>> {
+        match self {
+            DataPlane::Direct => Ok(None),
+            DataPlane::Sidecars(fleet) => {
+                Ok(Some(processes::cpu_time(&fleet.pids())?.as_secs_f64()))
+            }
+            DataPlane::Agents(_) => {
+                let mut connections = 0.0;
+                for node in lab.nodes() {
+                    connections += node.packets("captured_new")? + node.packets("passed_new")?;
+                }
+                Ok(Some(connections))
+            }
+        }
+    }
+
     /// The processes that carry the mesh's bytes. The certificate authority isn't one of them.
     pub(super) fn pids(&mut self, lab: &Lab) -> Vec<u32> {
         match self {
@@ -153,15 +175,15 @@ impl<'a> DataPlane<'a> {
 }
 
 /// Settings are the defaults, access log included; the log goes to files of the lab.
-fn agents<'a>(lab: &'a Lab, ambit: &Path) -> Result<RunningMesh<'a>> {
+fn agents<'a>(lab: &'a Lab, makings: &Makings, mesh: Mesh) -> Result<DataPlane<'a>> {
     // Said, so that the environment can't say something else.
     let log = ["--log-level", "info", "--log-format", "text"];
-    let mesh = Mesh::default()
-        .program(ambit)
+    let mesh = mesh
+        .program(&makings.ambit)
         .certificate_ttl(CERTIFICATE_TTL)
         .agent_arguments(&log)
         .start(lab)?;
-    Ok(mesh)
+    Ok(DataPlane::Agents(mesh))
 }
 
 /// How many workloads a node's agent knows, and how many certificates it has.

@@ -37,7 +37,7 @@ pub(super) fn versions(ambit: &Path, plan: &Plan) -> BTreeMap<String, String> {
                 .find_map(|option| first_line(program, &[option]))?;
             Some((program.to_owned(), version))
         }
-        Subject::Direct | Subject::Ambit => None,
+        Subject::Direct | Subject::Ambit | Subject::AmbitProxied => None,
     });
     let ambit = first_line(ambit, &["--version"]).map(|version| ("ambit".to_owned(), version));
     sidecars.chain(ambit).collect()

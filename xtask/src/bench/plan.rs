@@ -22,9 +22,6 @@ const NOT_YET: &[(&str, &str)] = &[(
     "ambit+waypoint",
     "waypoints (L7) aren't part of this project yet",
 )];
-/// Why `ambit` has no figures on one node.
-const NO_SPLICE: &str = "placement same-node: connections of one node all go through the agent so \
-                         far, which is mode `ambit-proxied`";
 
 /// What the user wants, checked as far as one option can be checked alone.
 #[derive(Debug, Clone)]
@@ -65,6 +62,8 @@ pub(super) enum Subject {
     Sidecar(String),
     /// An agent on each node.
     Ambit,
+    /// The same, told to carry connections between pods of its node itself.
+    AmbitProxied,
 }
 
 /// One thing to measure once.
@@ -96,14 +95,19 @@ pub(super) struct Plan {
 }
 
 impl Subject {
-    /// The name of the mode that its figures get. `None` is for figures of all nodes together.
-    pub(super) fn mode(&self, placement: Option<Placement>) -> &str {
-        match (self, placement) {
-            (Subject::Direct, _) => BASELINE,
-            (Subject::Sidecar(mode), _) => mode,
-            (Subject::Ambit, Some(Placement::SameNode)) => "ambit-proxied",
-            (Subject::Ambit, _) => "ambit",
+    /// The name of the mode that its figures get.
+    pub(super) fn mode(&self) -> &str {
+        match self {
+            Subject::Direct => BASELINE,
+            Subject::Sidecar(mode) => mode,
+            Subject::Ambit => "ambit",
+            Subject::AmbitProxied => "ambit-proxied",
         }
+    }
+
+    /// Whether there is something of its own to measure. `None` is for figures of all nodes together.
+    fn is_measured(&self, placement: Option<Placement>) -> bool {
+        *self != Subject::AmbitProxied || placement == Some(Placement::SameNode)
     }
 }
 
@@ -122,13 +126,8 @@ impl Plan {
         let subjects: Vec<Subject> = [Subject::Direct]
             .into_iter()
             .chain(present.map(|offer| Subject::Sidecar(offer.mode.clone())))
-            .chain([Subject::Ambit])
-            .filter(|subject| {
-                let placements = [None, Some(Placement::SameNode), Some(Placement::CrossNode)];
-                placements
-                    .iter()
-                    .any(|placement| is_wanted(subject.mode(*placement)))
-            })
+            .chain([Subject::AmbitProxied, Subject::Ambit])
+            .filter(|subject| is_wanted(subject.mode()))
             .collect();
 
         let mut steps = Vec::new();
@@ -142,7 +141,7 @@ impl Plan {
                 });
                 continue;
             }
-            let cells = cells(scenario, &subjects, is_wanted);
+            let cells = cells(scenario, &subjects);
             // Memory is read off processes that stay: all rounds are in one step.
             let rounds = if scenario == Scenario::Memory {
                 1
@@ -225,19 +224,15 @@ impl Plan {
 }
 
 /// Each combination of a scenario that is measured: index of the subject, and placement.
-fn cells(
-    scenario: Scenario,
-    subjects: &[Subject],
-    is_wanted: impl Fn(&str) -> bool,
-) -> Vec<(usize, Option<Placement>)> {
+fn cells(scenario: Scenario, subjects: &[Subject]) -> Vec<(usize, Option<Placement>)> {
     let mut cells = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         if *subject == Subject::Direct && scenario.needs_proxy() {
             continue;
         }
         let placements = scenario.placements().iter();
-        let wanted = placements.filter(|placement| is_wanted(subject.mode(**placement)));
-        cells.extend(wanted.map(|placement| (index, *placement)));
+        let measured = placements.filter(|placement| subject.is_measured(**placement));
+        cells.extend(measured.map(|placement| (index, *placement)));
     }
     cells
 }
@@ -247,7 +242,6 @@ fn missing(offers: &[Offer], is_wanted: impl Fn(&str) -> bool) -> Vec<Missing> {
         .iter()
         .filter_map(|offer| Some((offer.mode.as_str(), offer.missing.as_deref()?)));
     absent
-        .chain([(Subject::Ambit.mode(None), NO_SPLICE)])
         .chain(NOT_YET.iter().copied())
         .filter(|(mode, _)| is_wanted(mode))
         .map(|(mode, reason)| Missing {
@@ -259,11 +253,10 @@ fn missing(offers: &[Offer], is_wanted: impl Fn(&str) -> bool) -> Vec<Missing> {
 }
 
 fn check_modes(modes: &[String], offers: &[Offer]) -> Result<()> {
-    let ambit = [Placement::SameNode, Placement::CrossNode].map(Some);
     let known: Vec<&str> = [BASELINE]
         .into_iter()
         .chain(offers.iter().map(|offer| offer.mode.as_str()))
-        .chain(ambit.map(|placement| Subject::Ambit.mode(placement)))
+        .chain([Subject::AmbitProxied.mode(), Subject::Ambit.mode()])
         .chain(NOT_YET.iter().map(|(mode, _)| *mode))
         .collect();
     for mode in modes {

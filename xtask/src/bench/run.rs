@@ -93,7 +93,7 @@ fn perform(
             stages.push(None);
             continue;
         }
-        progress.show("setting up", subject.mode(None));
+        progress.show("setting up", subject.mode());
         let stage = Stage::set(lab, subject, makings, cold);
         progress.advance(plan.set_up());
         if let Err(error) = &stage {
@@ -206,7 +206,7 @@ fn in_time(
 }
 
 fn cell(plan: &Plan, step: &Step) -> Cell {
-    let mode = plan.subjects[step.subject].mode(step.placement);
+    let mode = plan.subjects[step.subject].mode();
     Cell::new(step.scenario, mode, step.placement)
 }
 

@@ -13,7 +13,7 @@ use super::{
     data_plane::{DataPlane, Makings},
     measurement::Placement,
     plan::Subject,
-    probe, processes,
+    probe,
 };
 
 /// Where servers listen.
@@ -127,8 +127,7 @@ impl<'a> Stage<'a> {
         const WARM_UP: Duration = Duration::from_millis(300);
 
         self.await_answer(placement)?;
-        let proxies = self.data_plane.pids(self.lab);
-        let before = processes::cpu_time(&proxies)?;
+        let before = self.data_plane.work(self.lab)?;
         let load = Load::RoundTrip { connections: 4 };
         let told = self.load(placement, Generator::Own, &load, WARM_UP)?;
         ensure!(
@@ -139,8 +138,8 @@ impl<'a> Stage<'a> {
             told.first_error.unwrap_or_default()
         );
         ensure!(
-            proxies.is_empty() || processes::cpu_time(&proxies)? > before,
-            "{} requests were answered and no proxy did anything: they pass it by",
+            before.is_none() || self.data_plane.work(self.lab)? > before,
+            "{} requests were answered and the mesh did nothing: they pass it by",
             told.requests
         );
         Ok(())
