@@ -41,6 +41,8 @@ pub enum Verdict {
     Pass(Counter),
     /// Dropped.
     Drop(Counter),
+    /// Handed to the pod behind the interface with that index, past the node's stack.
+    IntoPod(u32),
     /// Handed to the agent: to the socket that owns the connection, or to a listener.
     Capture(Listener, Counter),
 }

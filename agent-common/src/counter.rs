@@ -47,6 +47,12 @@ counters! {
     FromAgent = "from_agent",
     /// Passed: the packet has a local socket (kubelet probes and other processes of the node).
     NodeProcess = "node_process",
+    /// Passed: a new connection to a pod of this node, of a kind that the agent has allowed.
+    PassedNew = "passed_new",
+    /// Passed: a packet of such a connection, by way of the node's stack.
+    Passed = "passed",
+    /// Passed: a packet of such a connection, straight into the other pod's namespace.
+    PassedDirectly = "passed_directly",
     /// Passed: `--unknown-pods=allow`, and the hold is over.
     UnknownPodAllowed = "unknown_pod_allowed",
     /// Passed: no agent listens, and `--without-agent=allow`.
@@ -85,6 +91,8 @@ counters! {
     DroppedRewriteFailed = "dropped_rewrite_failed",
     /// Not a packet: the table of connections refused an entry.
     FlowTableFailed = "flow_table_failed",
+    /// Not a packet: an event for the agent was lost, for there was no room for it.
+    EventLost = "event_lost",
     /// Not a packet: a pod's socket that is connected with the agent left congestion control that
     /// paces by a timer.
     PacingStopped = "pacing_stopped",

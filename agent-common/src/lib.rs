@@ -8,4 +8,5 @@ pub mod map;
 pub mod mark;
 pub mod name;
 pub mod pacing;
+pub mod passed;
 pub mod splice;

@@ -4,8 +4,10 @@
 
 use core::mem::size_of;
 
+use crate::passed::Fingerprint;
+
 /// Raised with every change of a layout below: an agent refuses maps of another layout.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The node has at most this many devices that carry a program.
 pub const MAX_INTERFACES: u32 = 8_192;
@@ -45,6 +47,9 @@ pub const INTERFACE_NO_LINK_HEADER: u32 = 1 << 4;
 /// The loopback device.
 pub const INTERFACE_LOOPBACK: u32 = 1 << 5;
 
+/// The interface is one end of a pair, and the other is in the pod's network namespace.
+pub const INTERFACE_HAS_PEER: u32 = 1 << 6;
+
 /// What the node's agent says of an interface.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,8 +64,12 @@ pub struct InterfaceValue {
     pub bridge_mac: [u8; 6],
     /// Zero.
     pub padding: [u8; 2],
+    /// Of the pod's identity, if it is enrolled.
+    pub identity: Fingerprint,
+    /// Of the pod itself, if it is enrolled.
+    pub workload: Fingerprint,
 }
-const _: () = assert!(size_of::<InterfaceValue>() == 24);
+const _: () = assert!(size_of::<InterfaceValue>() == 56);
 
 /// An address that an interface may send from.
 #[repr(C)]
@@ -118,7 +127,7 @@ pub const NETWORK_KEY_PREFIX: u32 = 32;
 /// A connection as the pod on this node sees it. The value of its maps is the interface's epoch
 /// when it was written: under another epoch it means nothing.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FlowKey {
     /// The pod's address.
     pub pod: Address,
@@ -130,6 +139,20 @@ pub struct FlowKey {
     pub peer_port: u16,
 }
 const _: () = assert!(size_of::<FlowKey>() == 36);
+
+impl FlowKey {
+    /// As the other end sees it, if that is a pod of this node too.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            pod: self.peer,
+            peer: self.pod,
+            pod_port: self.peer_port,
+            peer_port: self.pod_port,
+        }
+    }
+}
 
 /// Settings of the programs. Written by each agent that starts, and when a map is full.
 #[repr(C)]

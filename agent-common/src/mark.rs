@@ -16,6 +16,8 @@ pub const AGENT: u32 = 0x1540;
 /// A socket of the agent whose packets conntrack must see, because the far side may have come
 /// through NAT (a NodePort, a masquerade).
 pub const AGENT_TRACKED: u32 = 0x1541;
+/// A packet of a connection that passes from pod to pod; set as it leaves its pod.
+pub const PASSED: u32 = 0x1542;
 
 /// The mark that sends a packet to the agent's listener of that role.
 #[must_use]
@@ -39,6 +41,13 @@ pub const fn listener(mark: u32) -> Option<Listener> {
     }
 }
 
+/// Whether the hook that saw a packet leave its pod lets it pass to another.
+#[must_use]
+#[inline(always)]
+pub const fn is_passed(mark: u32) -> bool {
+    mark & AGENT_MASK == PASSED
+}
+
 /// Whether a packet was sent by a socket of the agent, or a socket is one of the agent's.
 #[must_use]
 #[inline(always)]
@@ -59,12 +68,14 @@ mod tests {
                 Some(role),
                 "a CNI's bit"
             );
-            assert!(!is_agent(for_listener(role)));
+            assert!(!is_agent(for_listener(role)) && for_listener(role) != PASSED);
         }
+        assert!(is_passed(PASSED | 0x4_0000) && !is_agent(PASSED));
         for mark in [
             0,
             AGENT,
             AGENT_TRACKED,
+            PASSED,
             0x4000,
             0x8000,
             0x539,

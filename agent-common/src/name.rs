@@ -16,6 +16,9 @@ pub const REOPENED_PROGRAM: &str = "reopened";
 /// sockops: a socket of this node has established a connection.
 pub const CONNECTED: &str = "connected";
 
+/// Run by the agent: whether a pod still has a connection.
+pub const EXISTS: &str = "exists";
+
 /// Every program that is attached to devices.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
@@ -54,6 +57,16 @@ pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 pub const COUNTERS: &str = "COUNTERS";
 /// The one [`Configuration`](crate::map::Configuration).
 pub const CONFIGURATION: &str = "CONFIGURATION";
+/// The interface of each address of this node's pods.
+pub const PODS: &str = "PODS";
+/// Generations by [`VerdictKey`](crate::passed::VerdictKey).
+pub const VERDICTS: &str = "VERDICTS";
+/// [`Passed`](crate::passed::Passed) by [`FlowKey`](crate::map::FlowKey).
+pub const PASSED: &str = "PASSED";
+/// The one [`Passing`](crate::passed::Passing).
+pub const PASSING: &str = "PASSING";
+/// [`Event`](crate::passed::Event)s for the agent.
+pub const EVENTS: &str = "EVENTS";
 /// The members of the splice: sockets by the number that the agent gave their connection.
 pub const SPLICE_SOCKETS: &str = "SPLICE_SOCKETS";
 /// [`End`](crate::splice::End) by socket.
@@ -66,7 +79,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 22] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -80,6 +93,11 @@ pub const PINNED_MAPS: [&str; 17] = [
     NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,
+    PODS,
+    VERDICTS,
+    PASSED,
+    PASSING,
+    EVENTS,
     SPLICE_SOCKETS,
     SPLICE_ENDS,
     SPLICE_COUNTERS,

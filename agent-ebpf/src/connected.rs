@@ -1,7 +1,7 @@
-//! sockops: a socket of this node has established a connection. If the agent is at the other end,
-//! the connection doesn't leave the node, and nothing needs to be paced on it.
+//! sockops: a socket of this node has established a connection, or closed one.
 //!
-//! BBR sends by a timer's leave, some thousand times a second at full speed; on a virtual machine
+//! Of connections that pass from pod to pod without the agent, it is told here. If the agent is at
+//! the other end, the connection doesn't leave the node, and nothing needs to be paced on it: BBR sends by a timer's leave, some thousand times a second at full speed; on a virtual machine
 //! each is an exit and an interrupt. Congestion control without a timer does as well where no link
 //! is. The agent does the same with its own end, in `proxy/pacing.rs`.
 
@@ -9,10 +9,12 @@ use ambit_common::{
     counter::Counter,
     map::{Address, FlowKey},
     pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
+    passed::Closing,
 };
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock_ops,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
     },
     helpers::generated::{bpf_getsockopt, bpf_setsockopt},
     macros::sock_ops,
@@ -22,7 +24,7 @@ use aya_ebpf::{
 use crate::{
     maps::FLOWS,
     packet::{from_words, mapped},
-    verdict,
+    passed, verdict,
 };
 
 const AF_INET: u32 = 2;
@@ -35,14 +37,38 @@ const NO_REPLY: u32 = 1;
 
 #[sock_ops]
 pub fn connected(ctx: SockOpsContext) -> u32 {
-    let is_established = matches!(
-        ctx.op(),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
-    );
-    // The hook that saw its SYN has written it down.
-    // SAFETY: the map's values are plain data, written whole.
-    if is_established && unsafe { FLOWS.get(flow(ctx.ops)) }.is_some() {
-        stop_pacing(ctx.ops);
+    match ctx.op() {
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
+            let flow = flow(ctx.ops);
+            // The hook that saw its SYN has written it down.
+            // SAFETY: the map's values are plain data, written whole.
+            if unsafe { FLOWS.get(flow) }.is_some() {
+                stop_pacing(ctx.ops);
+            } else if passed::opened(&flow)
+                && ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_err()
+            {
+                // Its end is found by the agent, which looks for what is no longer there.
+                verdict::count(Counter::EventLost);
+            }
+        }
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => {
+            // SAFETY: fields of the kernel's context, which may be read at any time.
+            let (acknowledged, all_acknowledged) = unsafe {
+                let socket = ctx.ops;
+                (
+                    (*socket).bytes_acked,
+                    (*socket).snd_una == (*socket).snd_nxt,
+                )
+            };
+            let closing = Closing {
+                flags: 0,
+                state: ctx.arg(0),
+                acknowledged,
+                all_acknowledged,
+            };
+            passed::closed(&flow(ctx.ops), closing);
+        }
+        _ => {}
     }
     NO_REPLY
 }

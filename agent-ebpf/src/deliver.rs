@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// `PACKET_HOST` of linux/if_packet.h: for this host.
-const PACKET_HOST: u32 = 0;
+pub const PACKET_HOST: u32 = 0;
 /// Index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
 

@@ -18,46 +18,64 @@ use aya_ebpf::{
 use crate::{
     deliver,
     maps::{
-        self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, SERVICES,
-        SOURCES,
+        self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, PASSED,
+        SERVICES, SOURCES,
     },
     packet::{self, Content, Packet, Segment},
-    socket, verdict,
+    passed, socket, verdict,
 };
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    verdict::carry_out(&ctx, examine(&ctx))
+    let verdict = match examine(&ctx) {
+        Examined::Decided(verdict) => verdict,
+        Examined::Opens => open(&ctx),
+    };
+    verdict::carry_out(&ctx, verdict)
+}
+
+/// What a first look says.
+enum Examined {
+    Decided(Verdict),
+    /// An enrolled pod opens a connection.
+    Opens,
+}
+
+impl From<Verdict> for Examined {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        Self::Decided(verdict)
+    }
 }
 
 #[inline(never)]
-fn examine(ctx: &TcContext) -> Verdict {
+fn examine(ctx: &TcContext) -> Examined {
     // SAFETY: the context is the kernel's.
     let (index, packet_mark) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).mark) };
     // The agent writes an interface's entry before it attaches, and removes it after it detached.
     // SAFETY: the map's values are plain data.
     let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
-        return Verdict::Drop(Counter::DroppedUnknownPod);
+        return Verdict::Drop(Counter::DroppedUnknownPod).into();
     };
     if let Some(listener) = mark::listener(packet_mark) {
         // Turned back by `to_pod` of another pod of this node.
-        return deliver::marked(ctx, interface, listener);
+        return deliver::marked(ctx, interface, listener).into();
     }
     let Some(configuration) = CONFIGURATION.get(0) else {
-        return Verdict::Drop(Counter::DroppedUnknownPod);
+        return Verdict::Drop(Counter::DroppedUnknownPod).into();
     };
     // SAFETY: reads the clock.
     let now = unsafe { bpf_ktime_get_ns() };
     let standing = capture::standing(interface, configuration, now);
     let packet = packet::parse(ctx, interface);
     match packet.content {
-        Content::NotIp => return Verdict::Pass(Counter::NotIp),
-        Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed),
+        Content::NotIp => return Verdict::Pass(Counter::NotIp).into(),
+        Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed).into(),
         Content::Tcp | Content::Fragment | Content::Other => {}
     }
     match standing {
-        Standing::Unknown(syn) => unknown(ctx, interface, &packet, syn),
-        Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet),
+        Standing::Unknown(syn) => unknown(ctx, interface, &packet, syn).into(),
+        Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet).into(),
         Standing::Enrolled => enrolled(ctx, index, interface, &packet),
     }
 }
@@ -104,66 +122,105 @@ fn is_own_source(index: u32, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Packet) -> Verdict {
+fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Packet) -> Examined {
     if !is_own_source(index, packet) && !packet::is_link_scope(&packet.source) {
-        return Verdict::Drop(Counter::DroppedForgedSource);
+        return Verdict::Drop(Counter::DroppedForgedSource).into();
     }
     match packet.content {
         Content::Tcp => {}
-        Content::Fragment => return Verdict::Drop(Counter::DroppedFragment),
-        _ => return Verdict::Pass(Counter::NotTcp),
+        Content::Fragment => return Verdict::Drop(Counter::DroppedFragment).into(),
+        _ => return Verdict::Pass(Counter::NotTcp).into(),
     }
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
-    if let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow) {
-        return verdict;
+    if !segment.opens()
+        && let Some(verdict) = passed::bring(ctx, &flow, interface, segment.synchronizes())
+    {
+        return verdict.into();
     }
-    let verdict = if segment.opens() {
-        opening(index, interface, packet, segment, &flow)
-    } else {
-        going_on(interface, packet, segment, &flow)
-    };
-    match verdict {
+    if let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow) {
+        return verdict.into();
+    }
+    if segment.opens() {
+        return Examined::Opens;
+    }
+    match going_on(interface, packet, segment, &flow) {
         Verdict::Capture(listener, counter) => {
             deliver::to_listener(ctx, interface, packet, listener, counter)
         }
         other => other,
     }
+    .into()
 }
 
 /// The pod opens a connection.
+///
+/// In steps that are functions of their own, and that read the packet again: the kernel allows the
+/// frames of nested calls 512 bytes together, and the keys of all maps in one would need more.
 #[inline(always)]
-fn opening(
-    index: u32,
-    interface: &InterfaceValue,
-    packet: &Packet,
-    segment: &Segment,
-    flow: &FlowKey,
-) -> Verdict {
-    let left_alone = if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
-        Some(Counter::ExcludedPort)
-    } else if is_excluded_network(index, packet) {
-        Some(Counter::ExcludedNetwork)
-    } else if !maps::is_workload(&packet.destination) && !is_service(packet, segment) {
-        Some(Counter::NotMesh)
-    } else {
-        None
-    };
-    if let Some(counter) = left_alone {
-        // The same ports may have been a captured connection's before. An entry that isn't
-        // there can't be removed, and needn't be.
-        let _ = FLOWS.remove(flow);
+fn open(ctx: &TcContext) -> Verdict {
+    if let Some(counter) = leave_alone(ctx) {
         return Verdict::Pass(counter);
     }
+    if passed::begins(ctx) {
+        passed::mark(ctx);
+        return Verdict::Pass(Counter::PassedNew);
+    }
+    capture_new(ctx)
+}
+
+/// Whether the connection is none of the mesh's. If it is, [`passed`] is told of it.
+#[inline(never)]
+fn leave_alone(ctx: &TcContext) -> Option<Counter> {
+    let (index, interface) = interface_of(ctx)?;
+    let packet = packet::parse(ctx, interface);
+    let segment = &packet.segment;
+    let counter = if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
+        Counter::ExcludedPort
+    } else if is_excluded_network(index, &packet) {
+        Counter::ExcludedNetwork
+    } else if !maps::is_workload(&packet.destination) && !is_service(&packet, segment) {
+        Counter::NotMesh
+    } else {
+        passed::look_at(packet.flow_of_sender(segment));
+        return None;
+    };
+    // The same ports may have been a connection of the mesh's before. An entry that isn't there can't
+    // be removed, and needn't be.
+    let flow = packet.flow_of_sender(segment);
+    let _ = FLOWS.remove(flow);
+    let _ = PASSED.remove(flow);
+    Some(counter)
+}
+
+/// Brings the connection to the agent, if there is one.
+#[inline(never)]
+fn capture_new(ctx: &TcContext) -> Verdict {
+    let Some((_, interface)) = interface_of(ctx) else {
+        return Verdict::Drop(Counter::DroppedUnknownPod);
+    };
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedWithoutAgent);
     };
+    let packet = packet::parse(ctx, interface);
     let agent_listens = socket::has_listener(Listener::Outbound, packet.is_ipv6);
-    let verdict = capture::new_connection(Listener::Outbound, agent_listens, configuration);
-    if let Verdict::Capture(..) = verdict {
-        deliver::remember_captured(flow, interface.epoch);
+    match capture::new_connection(Listener::Outbound, agent_listens, configuration) {
+        Verdict::Capture(listener, counter) => {
+            let flow = packet.flow_of_sender(&packet.segment);
+            deliver::remember_captured(&flow, interface.epoch);
+            deliver::to_listener(ctx, interface, &packet, listener, counter)
+        }
+        other => other,
     }
-    verdict
+}
+
+#[inline(always)]
+fn interface_of(ctx: &TcContext) -> Option<(u32, &'static InterfaceValue)> {
+    // SAFETY: the context is the kernel's.
+    let index = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the map's values are plain data.
+    let interface = unsafe { INTERFACES.get(index) }?;
+    Some((index, interface))
 }
 
 /// The pod sends on a connection that no socket of the agent owns.

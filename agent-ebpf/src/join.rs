@@ -8,7 +8,6 @@
 
 use ambit_common::{
     counter::SpliceCounter,
-    map::Address,
     mark,
     splice::{End, JoinRequest, OWN_NAMESPACE, PATH_TCP, REQUEST_OFFSET, peer_key},
 };
@@ -40,7 +39,7 @@ fn examine(ctx: &TcContext) -> SpliceCounter {
     let Ok(request) = ctx.load::<JoinRequest>(REQUEST_OFFSET) else {
         return SpliceCounter::JoinFailed;
     };
-    let is_ipv6 = !is_mapped(&request.agent);
+    let is_ipv6 = !socket::is_mapped(&request.agent);
     let to_agent = Tuple {
         source: &request.application,
         destination: &request.agent,
@@ -162,11 +161,6 @@ fn leave(key: u64) {
 
 /// As the look-up takes it: -1 in 32 bits is the namespace of the program's device.
 #[inline(always)]
-fn namespace_id(id: i32) -> u64 {
+pub fn namespace_id(id: i32) -> u64 {
     u64::from(id as u32)
-}
-
-#[inline(always)]
-fn is_mapped(address: &Address) -> bool {
-    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }

@@ -7,11 +7,13 @@
 
 mod connected;
 mod deliver;
+mod exists;
 mod from_node;
 mod from_pod;
 mod join;
 mod maps;
 mod packet;
+mod passed;
 mod queued;
 mod reopened;
 mod sk_msg;

@@ -8,13 +8,16 @@ use ambit_common::{
         MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES,
         MAX_SOURCES, MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
+    passed::{EVENT_BYTES, MAX_PASSED, MAX_VERDICTS, Passed, Passing, VerdictKey},
     splice::{MAX_MEMBERS, SpliceSettings},
 };
 use aya_ebpf::{
     bindings::bpf_sock_tuple,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockHash, SockMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash, SockMap},
 };
+
+use crate::passed::Scratch;
 
 /// Maps sized for the largest cluster take memory for what they hold, not for what they could.
 const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -48,9 +51,24 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::COUNT, 0);
 #[map]
 pub static CONFIGURATION: Array<Configuration> = Array::pinned(1, 0);
 
+#[map]
+pub static PODS: HashMap<Address, u32> = HashMap::pinned(MAX_SOURCES, NO_PREALLOC);
+#[map]
+pub static VERDICTS: LruHashMap<VerdictKey, u64> = LruHashMap::pinned(MAX_VERDICTS, 0);
+#[map]
+pub static PASSED: HashMap<FlowKey, Passed> = HashMap::pinned(MAX_PASSED, NO_PREALLOC);
+#[map]
+pub static PASSING: Array<Passing> = Array::pinned(1, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_BYTES, 0);
+
 /// Room for the addresses of a look-up in `socket`.
 #[map]
 pub static SOCKET_TUPLE: PerCpuArray<bpf_sock_tuple> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for keys and values in `passed`.
+#[map]
+pub static PASS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static SPLICE_SOCKETS: SockHash<u64> = SockHash::pinned(MAX_MEMBERS, 0);

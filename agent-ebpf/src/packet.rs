@@ -61,6 +61,12 @@ impl Segment {
     pub fn opens(&self) -> bool {
         self.flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN
     }
+
+    /// The first packet of either end.
+    #[inline(always)]
+    pub fn synchronizes(&self) -> bool {
+        self.flags & FLAG_SYN != 0
+    }
 }
 
 impl Packet {

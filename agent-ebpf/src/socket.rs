@@ -33,8 +33,8 @@ const TUPLE_IPV6: u32 = 36;
 
 /// A connection that both ends have.
 pub const TCP_ESTABLISHED: u32 = 1;
-const TCP_TIME_WAIT: u32 = 6;
-const TCP_LISTEN: u32 = 10;
+pub const TCP_TIME_WAIT: u32 = 6;
+pub const TCP_LISTEN: u32 = 10;
 
 /// How handing a packet to a socket went.
 pub enum Assigned {
@@ -231,6 +231,34 @@ fn look_up(ctx: &TcContext, packet: &Packet, segment: &Segment) -> *mut bpf_sock
     let size = fill(tuple, &addresses, packet.is_ipv6);
     // SAFETY: the context is the kernel's, the tuple is at least `size` bytes.
     unsafe { bpf_skc_lookup_tcp(ctx.skb.skb.cast(), tuple, size, CURRENT_NETNS, 0).cast() }
+}
+
+/// Whether the node has a socket for what that end of a connection sends, be it one in TIME_WAIT. A listener
+/// that merely matches the port isn't one.
+#[inline(always)]
+pub fn is_nodes(ctx: &TcContext, sender: &FlowKey) -> bool {
+    let tuple = Tuple {
+        source: &sender.pod,
+        destination: &sender.peer,
+        source_port: sender.pod_port,
+        destination_port: sender.peer_port,
+    };
+    let socket = find(ctx, &tuple, !is_mapped(&sender.pod), CURRENT_NETNS);
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null; a socket that the look-up returned, released once.
+    unsafe {
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state != TCP_LISTEN
+    }
+}
+
+/// Whether an address is an IPv4 one.
+#[inline(always)]
+pub fn is_mapped(address: &Address) -> bool {
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
 
 /// Addresses and ports of a packet, as its receiver gets it.

@@ -16,7 +16,7 @@ use crate::{
     from_pod::is_excluded_port,
     maps::{CONFIGURATION, FLOWS, INTERFACES, NODE_ADDRESSES, WORKLOADS},
     packet::{self, Content, Packet, Segment},
-    socket, verdict,
+    passed, socket, verdict,
 };
 
 /// Port of HBONE, fixed by Istio ambient.
@@ -57,6 +57,9 @@ fn examine(ctx: &TcContext) -> Verdict {
     }
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
+    if is_passed(ctx) && standing == Standing::Enrolled && passed::goes_on(&flow, interface) {
+        return Verdict::Pass(Counter::Passed);
+    }
     if let Some(counter) = sent_by_node(ctx) {
         if counter == Counter::FromAgent && segment.opens() && standing == Standing::Enrolled {
             deliver::remember_captured(&flow, interface.epoch);
@@ -73,6 +76,13 @@ fn examine(ctx: &TcContext) -> Verdict {
             verdict => verdict,
         },
     }
+}
+
+/// Whether the hook of another pod of this node has let the packet pass.
+#[inline(always)]
+fn is_passed(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    mark::is_passed(unsafe { (*ctx.skb.skb).mark })
 }
 
 /// How a packet gets back to the agent, and what is counted.

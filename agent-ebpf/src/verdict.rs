@@ -1,7 +1,7 @@
 //! From a verdict to the kernel's action, counted.
 
 use ambit_common::{capture::Verdict, counter::Counter};
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{helpers::generated::bpf_redirect_peer, programs::TcContext};
 use aya_log_ebpf::debug;
 
 use crate::maps::COUNTERS;
@@ -29,6 +29,11 @@ pub fn carry_out(ctx: &TcContext, verdict: Verdict) -> i32 {
         Verdict::Capture(_, counter) => {
             count(counter);
             PASS
+        }
+        Verdict::IntoPod(interface) => {
+            count(Counter::PassedDirectly);
+            // SAFETY: no pointers; the action it returns is the program's own.
+            unsafe { bpf_redirect_peer(interface, 0) as i32 }
         }
     }
 }

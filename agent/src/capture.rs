@@ -11,9 +11,11 @@ mod interfaces;
 pub mod loader;
 pub mod maps;
 mod nftables;
-mod pacing;
+pub mod passed;
+mod poke;
 pub mod publish;
 mod routing;
+mod sockets;
 pub mod splice;
 pub mod uninstall;
 
@@ -35,6 +37,7 @@ use attach::{Attacher, Mechanism};
 pub use interfaces::BoundPods;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
+use passed::{Events, Passes};
 use publish::Publisher;
 use splice::{Splice, SpliceCounters};
 
@@ -52,6 +55,9 @@ const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// Where the BPF file system is mounted, or shall be.
     pub bpffs: PathBuf,
+    /// For how long after the agent's last sign of life new connections between pods of this node
+    /// pass, of kinds that it had allowed. Zero: none do, ever.
+    pub pass_for: Duration,
     /// The cgroup below which the node's pods are.
     pub cgroup: PathBuf,
     /// This node's name, as pods bear it in `spec.nodeName`.
@@ -89,12 +95,18 @@ pub enum Error {
     Nftables(#[source] io::Error),
 }
 
-/// The splice, as far as it is loaded.
-pub struct SpliceParts {
-    /// Its programs, if it is wanted; or why it can't be had.
-    pub programs: Option<Result<Splice, splice::Error>>,
+/// What was loaded beside the capture itself.
+pub struct Loaded {
+    /// What the capture's programs count.
+    pub counters: Counters,
+    /// The splice's programs, if it is wanted; or why it can't be had.
+    pub splice: Option<Result<Splice, splice::Error>>,
     /// What they count.
-    pub counters: SpliceCounters,
+    pub splice_counters: SpliceCounters,
+    /// Connections that pass from pod to pod.
+    pub passes: Passes,
+    /// What is told of them.
+    pub events: Events,
 }
 
 /// Programs that are loaded, and the node's state around them.
@@ -124,7 +136,7 @@ impl Capture {
         settings: Settings,
         store: Arc<Store>,
         bound: BoundPods,
-    ) -> Result<(Self, Counters, SpliceParts), Error> {
+    ) -> Result<(Self, Loaded), Error> {
         let mut loaded = loader::load(&settings)?;
         // Before any listener is served: what came while no agent ran is of the mesh by then.
         let mut publisher = Publisher::default();
@@ -154,11 +166,14 @@ impl Capture {
             handle,
             netlink,
         };
-        let splice = SpliceParts {
-            programs: loaded.splice,
-            counters: loaded.splice_counters,
+        let loaded = Loaded {
+            counters: loaded.counters,
+            splice: loaded.splice,
+            splice_counters: loaded.splice_counters,
+            passes: loaded.passes,
+            events: loaded.events,
         };
-        Ok((capture, loaded.counters, splice))
+        Ok((capture, loaded))
     }
 
     /// Gives a listening socket what is captured for its role from now on.

@@ -17,6 +17,7 @@ pub mod listener;
 mod load;
 mod outbound;
 mod pacing;
+mod passed;
 mod plaintext;
 pub mod route;
 mod tunnels;
@@ -31,6 +32,7 @@ use std::{
 use ambit_common::capture::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,7 +46,10 @@ use self::{
     tunnels::Tunnels,
 };
 use crate::{
-    capture::BoundPods,
+    capture::{
+        BoundPods,
+        passed::{Events, Passes},
+    },
     discovery::{
         model::Workload,
         store::{Snapshot, Store},
@@ -75,6 +80,9 @@ pub struct Proxy {
     load: Load,
     admission: Admission,
     metrics: Arc<Metrics>,
+    passes: Passes,
+    /// What the kernel was told it may let pass must be asked for again.
+    renewed: Notify,
     tunnel_settings: hbone::Settings,
     /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
     drain: CancellationToken,
@@ -100,6 +108,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
+    /// Connections that pass from pod to pod.
+    pub passes: Passes,
 }
 
 impl Proxy {
@@ -120,6 +130,8 @@ impl Proxy {
             load: Load::default(),
             admission: Admission::default(),
             metrics: parts.metrics,
+            passes: parts.passes,
+            renewed: Notify::new(),
             tunnel_settings: hbone::Settings::default(),
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -139,6 +151,16 @@ impl Proxy {
     /// the proxy drains. Never returns: the caller ends it.
     pub async fn follow(self: Arc<Self>) {
         follow::follow(&self).await;
+    }
+
+    /// Follows connections that pass from pod to pod, also while the proxy drains. Returns only if it
+    /// can't go on.
+    pub async fn follow_passed(self: Arc<Self>, events: Events) {
+        if let Err(error) = passed::follow(self, events).await {
+            tracing::error!(
+                "connections that pass from pod to pod are no longer followed: {error}"
+            );
+        }
     }
 
     /// Takes no more connections, tells other agents so, and waits for those that are open, for at

@@ -80,6 +80,12 @@ impl Mesh {
         self
     }
 
+    /// Has the agents carry every connection, also those between pods of one node.
+    #[must_use]
+    pub fn carrying_all(self) -> Self {
+        self.agent_arguments(&["--same-node", "proxy"])
+    }
+
     /// Starts control on the first node and an agent on each, and waits until all are ready.
     ///
     /// # Errors

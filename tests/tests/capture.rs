@@ -12,7 +12,7 @@ fn captured(lab: &Lab) -> Result<()> {
     let client = lab.node("a").pod("client", shop("buyer"))?;
     let near = lab.node("a").pod("near", shop("till"))?;
     let far = lab.node("b").pod("far", shop("till"))?;
-    let mut mesh = Mesh::default().start(lab)?;
+    let mut mesh = Mesh::default().carrying_all().start(lab)?;
 
     for server in [&near, &far] {
         let mut echo = server.echo(8080)?;

@@ -111,7 +111,7 @@ fn a_pod_that_leaves_the_mesh_loses_what_was_carried_and_connects_by_itself() ->
     on_each_network("leave", |lab| {
         lab.namespace("shop").enrolled()?;
         let mut stage = Stage::set(lab)?;
-        let mut mesh = Mesh::default().start(lab)?;
+        let mut mesh = Mesh::default().carrying_all().start(lab)?;
         let held = stage.open()?;
         stage.await_way(&Way::Carried);
 

@@ -115,7 +115,10 @@ fn outage(
     arguments: &[&str],
 ) -> Result<()> {
     let story = Story::begin(lab)?;
-    let mut mesh = Mesh::default().agent_arguments(arguments).start(lab)?;
+    let mut mesh = Mesh::default()
+        .carrying_all()
+        .agent_arguments(arguments)
+        .start(lab)?;
     let mut wire = lab.wire_capture()?;
     // What the outage reaches: all of the client's node, or just what goes to the other one.
     let servers = match agent {
@@ -236,7 +239,7 @@ fn connections_that_wait_in_silence_are_reset_when_the_agent_is_back() -> Result
     for network in [PodNetwork::Routed, PodNetwork::Bridged] {
         let lab = Lab::builder("silence").pods(network).build()?;
         let story = Story::begin(&lab)?;
-        let mut mesh = Mesh::default().start(&lab)?;
+        let mut mesh = Mesh::default().carrying_all().start(&lab)?;
         let mut clients = vec![
             story.persistent(&story.near)?,
             story.persistent(&story.far)?,
@@ -269,6 +272,7 @@ fn without_agent_allow_lets_new_connections_by() -> Result<()> {
         let lab = Lab::builder("allow").pods(network).build()?;
         let mut story = Story::begin(&lab)?;
         let mut mesh = Mesh::default()
+            .carrying_all()
             .agent_arguments(&["--without-agent", "allow"])
             .start(&lab)?;
         let mut idle = story.idle(&story.near)?;

@@ -75,6 +75,7 @@ impl BpfFs {
     fn settings(&self) -> Settings {
         Settings {
             bpffs: self.path(),
+            pass_for: Duration::ZERO,
             cgroup: PathBuf::from("/sys/fs/cgroup"),
             node: Arc::from("bench"),
             allow_unknown_pods: false,

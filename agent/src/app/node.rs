@@ -105,20 +105,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         settings.max_connections,
     ));
     let bound = BoundPods::default();
-    let proxy = Proxy::new(Parts {
-        bound: bound.clone(),
-        node: settings.node.clone(),
-        cluster: settings.cluster.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        store: store.clone(),
-        certificates: certificates.clone(),
-        connections: connections.clone(),
-        metrics: metrics.clone(),
-    });
-
-    let counted = proxy.clone();
-    metrics.observe_tunnels(move || counted.tunnels())?;
-
     // Endpoints of the agent's own before those for traffic: a port that is taken shows early.
     let admin = bind(settings.admin_address, "--admin-address").await?;
     let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
@@ -129,18 +115,34 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         certificates: certificates.clone(),
         problems,
     });
-    metrics.observe_certificates(move || certificates.states())?;
+    let counted = certificates.clone();
+    metrics.observe_certificates(move || counted.states())?;
 
     let prepared = splice::prepare(&settings.splice);
     let capture_settings = capture::Settings {
         splice: prepared.as_ref().ok().cloned(),
         ..settings.capture
     };
-    let (mut capture, counters, parts) =
-        Capture::start(capture_settings, store.clone(), bound).await?;
-    metrics.observe_capture(move || counters.read())?;
-    let active = start_splice(prepared, parts.programs, settings.splice).await?;
-    metrics.observe_splice(active, move || parts.counters.read())?;
+    let (mut capture, loaded) =
+        Capture::start(capture_settings, store.clone(), bound.clone()).await?;
+    metrics.observe_capture(move || loaded.counters.read())?;
+    let active = start_splice(prepared, loaded.splice, settings.splice).await?;
+    metrics.observe_splice(active, move || loaded.splice_counters.read())?;
+    let proxy = Proxy::new(Parts {
+        bound,
+        node: settings.node.clone(),
+        cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        store: store.clone(),
+        certificates: certificates.clone(),
+        connections: connections.clone(),
+        metrics: metrics.clone(),
+        passes: loaded.passes,
+    });
+
+    let counted = proxy.clone();
+    metrics.observe_tunnels(move || counted.tunnels())?;
+
     let left_out = capture.left_out();
     metrics.observe_left_out(move || left_out.count())?;
 
@@ -152,6 +154,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         capture.serve(role, is_ipv6, &listener)?;
         tasks.spawn(proxy.clone().serve(role, listener));
     }
+    tasks.spawn(proxy.clone().follow_passed(loaded.events));
     for listener in listener::tunnels(capture::has_ipv6())? {
         tasks.spawn(proxy.clone().serve(Listener::Tunnel, listener));
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use ambit_common::map::{
-    INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_KNOWN, INTERFACE_LOOPBACK,
-    INTERFACE_NO_LINK_HEADER, INTERFACE_POD, InterfaceValue,
+    INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN,
+    INTERFACE_LOOPBACK, INTERFACE_NO_LINK_HEADER, INTERFACE_POD, InterfaceValue,
 };
 use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +20,7 @@ use super::{
     bind::{self, Bindings, Conflict},
     devices::{Device, Observation},
     maps::{self, Maps},
+    passed::{of_identity, of_workload},
 };
 use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
 
@@ -204,7 +205,8 @@ impl Interfaces {
         observation: &Observation,
     ) -> Result<(), maps::Error> {
         let before = self.written.get(&device.index);
-        let enrolled = pod.as_ref().is_some_and(|pod| pod.is_enrolled());
+        let mesh = pod.as_ref().filter(|pod| pod.is_enrolled());
+        let enrolled = mesh.is_some();
         let mut flags = 0;
         for (flag, set) in [
             (INTERFACE_POD, is_pod),
@@ -213,6 +215,7 @@ impl Interfaces {
             (INTERFACE_BRIDGE_PORT, device.bridge.is_some()),
             (INTERFACE_NO_LINK_HEADER, !device.has_link_header),
             (INTERFACE_LOOPBACK, device.is_loopback),
+            (INTERFACE_HAS_PEER, device.peer.is_some()),
         ] {
             if set {
                 flags |= flag;
@@ -249,6 +252,10 @@ impl Interfaces {
             seen_at,
             bridge_mac: bridge.and_then(|bridge| bridge.mac).unwrap_or_default(),
             padding: [0; 2],
+            identity: mesh
+                .map(|pod| of_identity(&pod.identity))
+                .unwrap_or_default(),
+            workload: mesh.map(|pod| of_workload(&pod.uid)).unwrap_or_default(),
         };
         let written = Written { value, pod };
         if self.written.get(&device.index) == Some(&written) {
@@ -324,7 +331,7 @@ impl Interfaces {
 }
 
 /// The clock of `bpf_ktime_get_ns`, in nanoseconds.
-fn monotonic_now() -> u64 {
+pub(super) fn monotonic_now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ambit_common::map::{Configuration, LAYOUT_VERSION};
@@ -21,7 +22,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     Settings,
     maps::{self, Counters, Maps},
-    pacing,
+    passed::{self, Events, Passes},
+    sockets,
     splice::{self, Splice, SpliceCounters},
 };
 use ambit_common::name;
@@ -36,6 +38,28 @@ fn give_listeners(object: &mut Ebpf) -> Result<(), ProgramError> {
     program.load()?;
     let namespace = File::open("/proc/thread-self/ns/net").map_err(ProgramError::IOError)?;
     program.attach(namespace).map(drop)
+}
+
+/// A handle of its own of a loaded program, which is only had by way of a pin.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn own<P>(
+    object: &mut Ebpf,
+    directory: &Path,
+    name: &'static str,
+    open: impl FnOnce(&Path) -> Result<P, ProgramError>,
+) -> Result<P, ProgramError> {
+    let pin = directory.join(name);
+    // Left by an agent that was killed here.
+    let _ = fs::remove_file(&pin);
+    let program = object.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    program
+        .pin(&pin)
+        .map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
+    let program = open(&pin);
+    fs::remove_file(&pin).map_err(ProgramError::IOError)?;
+    program
 }
 
 /// The object that agent/build.rs compiled.
@@ -79,6 +103,9 @@ pub enum Error {
     /// A map can't be used.
     #[error(transparent)]
     Maps(#[from] maps::Error),
+    /// Connections that pass can't be followed.
+    #[error(transparent)]
+    Passed(#[from] passed::Error),
     /// Pinned maps of an agent with other layouts.
     #[error(
         "the maps pinned at {path} have layout {found}, this agent needs {LAYOUT_VERSION}: drain \
@@ -104,6 +131,10 @@ pub struct Loaded {
     pub splice: Option<Result<Splice, splice::Error>>,
     /// Handle for reading its counters.
     pub splice_counters: SpliceCounters,
+    /// Connections that pass from pod to pod.
+    pub passes: Passes,
+    /// What is told of them.
+    pub events: Events,
 }
 
 /// Directory of the pinned maps below the BPF file system.
@@ -170,12 +201,18 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     }
     let program = name::REOPENED_PROGRAM;
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
-    if let Err(error) = pacing::attach(&mut object, &settings.cgroup) {
-        tracing::warn!(
-            "pods' connections with the agent keep their pacing, if they have any: {error}"
-        );
-    }
     let links = link_directory(&settings.bpffs);
+    let pass_for = match sockets::attach(&mut object, &settings.cgroup, &links) {
+        Ok(()) => settings.pass_for,
+        Err(error) => {
+            tracing::warn!(
+                "all connections of this node's pods go through the agent, with what pacing they \
+                 have: {error}"
+            );
+            Duration::ZERO
+        }
+    };
+    let (passes, events) = load_passes(&mut object, &links, pass_for)?;
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));
     Ok(Loaded {
@@ -184,7 +221,29 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         counters,
         splice,
         splice_counters,
+        passes,
+        events,
     })
+}
+
+fn load_passes(
+    object: &mut Ebpf,
+    links: &Path,
+    pass_for: Duration,
+) -> Result<(Passes, Events), Error> {
+    let refused = |source| Error::Program {
+        program: name::EXISTS,
+        source,
+    };
+    let exists: Result<&mut SchedClassifier, ProgramError> = object
+        .program_mut(name::EXISTS)
+        .ok_or(ProgramError::NotLoaded)
+        .and_then(TryInto::try_into);
+    exists.and_then(SchedClassifier::load).map_err(refused)?;
+    let exists = own(object, links, name::EXISTS, |pin| {
+        SchedClassifier::from_pin(pin)
+    });
+    Ok(Passes::take(object, exists.map_err(refused)?, pass_for)?)
 }
 
 fn ensure_bpffs(path: &Path) -> Result<(), Error> {

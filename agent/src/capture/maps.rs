@@ -84,6 +84,7 @@ fn cure(error: &MapError) -> &'static str {
 pub struct Maps {
     interfaces: HashMap<MapData, u32, InterfaceValue>,
     sources: HashMap<MapData, SourceKey, u32>,
+    pods: HashMap<MapData, Address, u32>,
     workloads: HashMap<MapData, Address, u32>,
     services: HashMap<MapData, ServiceKey, u32>,
     excluded_ports: HashMap<MapData, PortKey, u32>,
@@ -105,6 +106,7 @@ impl Maps {
         Ok(Self {
             interfaces: take(object, name::INTERFACES)?,
             sources: take(object, name::SOURCES)?,
+            pods: take(object, name::PODS)?,
             workloads: take(object, name::WORKLOADS)?,
             services: take(object, name::SERVICES)?,
             excluded_ports: take(object, name::EXCLUDED_PORTS)?,
@@ -195,9 +197,20 @@ impl Maps {
             self.sources
                 .insert(key, 1, 0)
                 .map_err(refused(name::SOURCES))?;
+            self.pods
+                .insert(key.address, interface, 0)
+                .map_err(refused(name::PODS))?;
         }
         for key in stale {
             absent_is_fine(self.sources.remove(&key)).map_err(refused(name::SOURCES))?;
+            // Another pod may have the address by now.
+            if self
+                .pods
+                .get(&key.address, 0)
+                .is_ok_and(|holder| holder == interface)
+            {
+                absent_is_fine(self.pods.remove(&key.address)).map_err(refused(name::PODS))?;
+            }
         }
         Ok(())
     }
@@ -369,7 +382,7 @@ pub(super) fn refused(name: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Refused { name, source }
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::ENOENT) => {
@@ -380,14 +393,14 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 /// An address as the maps have it.
-fn to_key(address: IpAddr) -> Address {
+pub(crate) fn to_key(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     }
 }
 
-fn from_key(key: Address) -> IpAddr {
+pub(super) fn from_key(key: Address) -> IpAddr {
     IpAddr::from(key).to_canonical()
 }
 

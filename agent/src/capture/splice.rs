@@ -1,7 +1,7 @@
 //! The programs of the splice: loading them, and asking them.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     os::fd::AsRawFd,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,7 +21,10 @@ use aya::{
     },
 };
 
-use super::maps::{self, refused, take};
+use super::{
+    loader::own,
+    maps::{self, refused, take},
+};
 
 /// Why the splice can't be used on this node.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +42,6 @@ pub enum Error {
     /// A map can't be used.
     #[error(transparent)]
     Maps(#[from] maps::Error),
-    /// A program can't be pinned for a moment.
-    #[error("pinning for the splice: {0}")]
-    Pin(#[source] io::Error),
 }
 
 /// The splice's settings, and the way to ask its programs.
@@ -88,10 +88,12 @@ impl Splice {
             ends: Mutex::new(take(object, name::SPLICE_ENDS)?),
             join: own(object, directory, name::JOIN, |pin| {
                 SchedClassifier::from_pin(pin)
-            })?,
+            })
+            .map_err(failed(name::JOIN))?,
             queued: own(object, directory, name::QUEUED, |pin| {
                 RawTracePoint::from_pin(pin)
-            })?,
+            })
+            .map_err(failed(name::QUEUED))?,
         };
         Ok(Self {
             settings: take(object, name::SPLICE_SETTINGS)?,
@@ -212,26 +214,6 @@ impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Kernel").finish_non_exhaustive()
     }
-}
-
-/// A handle of its own of a loaded program, which is only had by way of a pin.
-fn own<P>(
-    object: &mut Ebpf,
-    directory: &Path,
-    name: &'static str,
-    open: impl FnOnce(&Path) -> Result<P, ProgramError>,
-) -> Result<P, Error> {
-    let pin = directory.join(name);
-    // Left by an agent that was killed here.
-    let _ = fs::remove_file(&pin);
-    let program = object.program_mut(name).ok_or(ProgramError::NotLoaded);
-    program
-        .map_err(failed(name))?
-        .pin(&pin)
-        .map_err(|error| Error::Pin(io::Error::other(error)))?;
-    let program = open(&pin).map_err(failed(name));
-    fs::remove_file(&pin).map_err(Error::Pin)?;
-    program
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>

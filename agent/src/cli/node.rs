@@ -29,6 +29,12 @@ enum Switch {
     Off,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SameNode {
+    Kernel,
+    Proxy,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// This node's name, as pods bear it in spec.nodeName.
@@ -76,6 +82,15 @@ pub(super) struct Arguments {
     /// The cgroup v2 tree below which the node's pods are, as the node itself has it.
     #[arg(long, env = "AMBIT_CGROUP", default_value = "/sys/fs/cgroup")]
     cgroup: PathBuf,
+    /// How connections between pods of this node are carried, once the agent has allowed the first of
+    /// their kind. kernel: straight from pod to pod, and the agent hears of their beginning and end;
+    /// proxy: all through the agent.
+    #[arg(long, env = "AMBIT_SAME_NODE", value_enum, default_value = "kernel")]
+    same_node: SameNode,
+    /// For how long after an agent's last sign of life new ones pass, of kinds that it had allowed;
+    /// then --without-agent says.
+    #[arg(long, env = "AMBIT_PASS_FOR", default_value = "60s", value_parser = duration)]
+    pass_for: Duration,
     /// How programs are attached to devices.
     #[arg(long, env = "AMBIT_ATTACH", value_enum, default_value = "auto")]
     attach: Mechanism,
@@ -127,6 +142,10 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
     let settings = app::node::Settings {
         capture: capture::Settings {
             bpffs: arguments.bpffs,
+            pass_for: match arguments.same_node {
+                SameNode::Kernel => arguments.pass_for,
+                SameNode::Proxy => Duration::ZERO,
+            },
             cgroup: arguments.cgroup,
             node: node.clone(),
             allow_unknown_pods: arguments.unknown_pods == Fallback::Allow,

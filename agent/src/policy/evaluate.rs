@@ -24,7 +24,7 @@ use self::{
     rules::{Facts, first_match},
 };
 use super::{
-    model::{Action, AuthorizationPolicy, MtlsMode},
+    model::{Action, AuthorizationPolicy, MtlsMode, Rule},
     set::PolicySet,
 };
 use crate::{
@@ -134,6 +134,14 @@ pub fn evaluate(policies: &PolicySet, connection: &Connection<'_>) -> Result<Per
         workload: connection.destination.uid.clone(),
         destination_address: connection.destination_address,
     })
+}
+
+/// Whether what [`evaluate`] says of connections to a workload, in one state of its policies, follows
+/// from the client's identity and the port alone.
+#[must_use]
+pub fn is_same_for_all_addresses(policies: &PolicySet, destination: &Workload) -> bool {
+    let mut of_destination = policies.authorizations_for(destination);
+    !of_destination.any(|policy| policy.rules.iter().any(Rule::asks_for_addresses))
 }
 
 /// What [`evaluate`] would say if the dry runs were in force. For the log; it permits nothing.

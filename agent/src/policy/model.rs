@@ -98,6 +98,26 @@ pub struct Rule {
     pub http_fields: Vec<String>,
 }
 
+impl Rule {
+    /// Whether it depends on an address of either end.
+    #[must_use]
+    pub fn asks_for_addresses(&self) -> bool {
+        let of_source = self
+            .from
+            .iter()
+            .flat_map(|source| [&source.ip_blocks, &source.remote_ip_blocks]);
+        let of_conditions = self.when.iter().filter_map(|condition| match condition {
+            Condition::SourceAddress(networks) | Condition::DestinationAddress(networks) => {
+                Some(networks)
+            }
+            _ => None,
+        });
+        of_source
+            .chain(of_conditions)
+            .any(|networks| *networks != Criteria::default())
+    }
+}
+
 /// Who connects. All fields must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {

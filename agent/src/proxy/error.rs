@@ -59,6 +59,9 @@ pub(super) enum Error {
     /// The client's agent was gone before it had its answer.
     #[error("the client's agent gave up: {0}")]
     Answer(#[from] AnswerError),
+    /// The kernel carries it.
+    #[error("the agent stopped, and the connection goes on from pod to pod without it")]
+    LeftAlone,
     /// One side failed while bytes moved.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -85,6 +88,7 @@ impl Error {
             | Self::Dial(_)
             | Self::Tunnel(_)
             | Self::Answer(_)
+            | Self::LeftAlone
             | Self::Copy(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -101,7 +105,7 @@ impl Error {
             | Self::NotHere(_)
             | Self::Register(_)
             | Self::Dial(_) => ResponseFlags::Connect,
-            Self::Answer(_) | Self::Copy(_) => ResponseFlags::None,
+            Self::Answer(_) | Self::LeftAlone | Self::Copy(_) => ResponseFlags::None,
         }
     }
 }

@@ -5,7 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Proxy, connections::Concern};
-use crate::{discovery::store::Snapshot, identity::Identity};
+use crate::{
+    discovery::{
+        model::Workload,
+        store::{Snapshot, Update},
+    },
+    identity::Identity,
+};
 
 /// Applies every update, for as long as the store is there: connections that go on while the agent
 /// drains are revoked as any others are.
@@ -23,16 +29,36 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
         };
         match update {
             Ok(update) => {
+                if decides_otherwise(&update, &proxy.node) {
+                    renew(proxy);
+                }
                 if let Some(concern) = Concern::of(&update) {
                     apply(proxy, update.snapshot.clone(), concern).await;
                 }
             }
             Err(RecvError::Lagged(_)) => {
+                renew(proxy);
                 apply(proxy, proxy.store.snapshot(), Concern::Everything).await
             }
             Err(RecvError::Closed) => return,
         }
     }
+}
+
+/// Whether a connection between pods of this node may be decided in another way than before.
+fn decides_otherwise(update: &Update, node: &str) -> bool {
+    let is_here = |workload: &Arc<Workload>| *workload.node == *node;
+    let workloads = update.workloads.iter();
+    let mut ends = workloads.flat_map(|change| change.before.iter().chain(&change.after));
+    update.policies_changed || ends.any(is_here)
+}
+
+/// Has the kernel ask for everything that it was told it may let pass.
+pub(super) fn renew(proxy: &Proxy) {
+    if let Err(error) = proxy.passes.renew() {
+        tracing::error!("the kernel may let pass what is allowed no longer: {error}");
+    }
+    proxy.renewed.notify_one();
 }
 
 /// A tunnel has proven what two certificates said when it was opened. New streams go into one of

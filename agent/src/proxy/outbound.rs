@@ -37,6 +37,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = ResetOnDrop::from(client);
     let (peer, original) = (super::canonical(peer), super::canonical(original));
 
+    let generation = proxy.passes.generation();
     // Who: the hook let nothing through but the addresses of the interface's own pod. So the
     // address tells the pod, if the pod that has it now is the one whose interface is known.
     let snapshot = proxy.store.snapshot();
@@ -68,6 +69,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         source,
         peer,
         request,
+        generation,
     };
     let _load = exchange.count_load();
     match exchange.request.route.clone() {
@@ -84,6 +86,8 @@ struct Exchange {
     source: Arc<Workload>,
     peer: SocketAddr,
     request: Request,
+    /// Of the state that is decided on, or of an earlier one.
+    generation: u64,
 }
 
 impl Exchange {
@@ -132,6 +136,11 @@ impl Exchange {
         };
         let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
+        if policy::is_same_for_all_addresses(self.snapshot.policies(), destination) {
+            let port = self.request.address.port();
+            let (source, uid) = (&self.source.identity, &destination.uid);
+            self.proxy.passes.allow(source, uid, port, self.generation);
+        }
         let guard = self.register(Reporter::Destination, transfer)?;
         // A packet from a pod to itself would arrive with its own address as source, which the
         // pod's kernel refuses; the node's stands in.

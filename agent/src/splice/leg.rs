@@ -1,16 +1,16 @@
 //! A connection between the agent and an application of this node.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use ambit_common::{counter::SpliceCounter, map::Address, splice::JoinRequest};
+use ambit_common::{counter::SpliceCounter, splice::JoinRequest};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use tokio::net::TcpStream;
 
 use super::ACTIVE;
-use crate::capture::splice::Kernel;
+use crate::capture::{maps::to_key, splice::Kernel};
 
 /// Whether and when a connection is spliced.
 ///
@@ -76,12 +76,4 @@ pub(super) fn join(
         application_port: application.port(),
         namespace,
     })
-}
-
-/// An address as the programs have it.
-fn to_key(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
 }

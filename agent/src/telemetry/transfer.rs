@@ -25,6 +25,16 @@ impl Transfer {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// At least so many have gone from server to client, as somebody else has counted.
+    pub fn raise_sent(&self, bytes: u64) {
+        self.sent.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// At least so many have gone from client to server, as somebody else has counted.
+    pub fn raise_received(&self, bytes: u64) {
+        self.received.fetch_max(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes from server to client so far.
     #[must_use]
     pub fn sent(&self) -> u64 {

@@ -1,7 +1,7 @@
-//! The sockops program, which takes pacing off connections between pods and the agent.
+//! The sockops program, which is told of the connections of the node's pods.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -9,7 +9,11 @@ use std::{
 use ambit_common::name;
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, ProgramError, SockOps},
+    pin::PinError,
+    programs::{
+        CgroupAttachMode, ProgramError, SockOps,
+        links::{FdLink, LinkError},
+    },
 };
 use rustix::fs::statfs;
 
@@ -33,17 +37,23 @@ pub(super) enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// It can't be made to stay.
+    #[error("eBPF program {}: {_0}", name::CONNECTED)]
+    Link(#[from] LinkError),
+    /// It can't be made to stay.
+    #[error("eBPF program {}: {_0}", name::CONNECTED)]
+    Pin(#[from] PinError),
     /// The kernel refused the program.
     #[error("eBPF program {}: {_0}", name::CONNECTED)]
     Program(#[from] ProgramError),
 }
 
-/// Has the kernel run the program for sockets of a cgroup and those below it, for as long as the
-/// object lives.
+/// Has the kernel run the program for sockets of a cgroup and those below it, in place of an earlier
+/// agent's. It outlives the agent: connections that close meanwhile are told to the next.
 ///
 /// # Errors
 /// [`Error`].
-pub(super) fn attach(object: &mut Ebpf, cgroup: &Path) -> Result<(), Error> {
+pub(super) fn attach(object: &mut Ebpf, cgroup: &Path, links: &Path) -> Result<(), Error> {
     let path = version_2(cgroup)?;
     let directory = File::open(&path).map_err(|source| Error::Open { path, source })?;
     let program: &mut SockOps = object
@@ -52,7 +62,12 @@ pub(super) fn attach(object: &mut Ebpf, cgroup: &Path) -> Result<(), Error> {
         .try_into()?;
     program.load()?;
     // A link always shares the cgroup with other programs, whatever the mode.
-    program.attach(directory, CgroupAttachMode::Single)?;
+    let link = program.attach(directory, CgroupAttachMode::Single)?;
+    let link: FdLink = program.take_link(link)?.try_into()?;
+    let pin = links.join(name::CONNECTED);
+    // An earlier agent's.
+    let _ = fs::remove_file(&pin);
+    link.pin(&pin)?;
     Ok(())
 }
 

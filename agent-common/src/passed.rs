@@ -1,0 +1,226 @@
+//! Connections between pods of one node that go straight from pod to pod: layouts, and when they may.
+//!
+//! The agent decides the first connection of a kind (source identity, destination workload, port)
+//! and writes down that it allowed it. Later ones needn't ask, until something changes that the
+//! decision rested on: then the generation does. Every packet of such a connection is marked by
+//! the hook that saw it leave its pod, and passed only with that mark.
+
+use core::mem::size_of;
+
+use crate::map::FlowKey;
+
+/// Kinds of connections that are remembered as allowed; of more, the least recently used are
+/// asked for again.
+pub const MAX_VERDICTS: u32 = 65_536;
+/// Entries of connections that pass, two for each; above that the agent carries them.
+pub const MAX_PASSED: u32 = 131_072;
+/// Bytes of events that wait for the agent: some ten thousand connections.
+pub const EVENT_BYTES: u32 = 1 << 20;
+
+/// Stands for an identity or a workload: the first half of its name's SHA-256. All zero: nobody.
+pub type Fingerprint = [u8; 16];
+
+/// A kind of connection. Its map's value is the generation that it was allowed in.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct VerdictKey {
+    /// The client's identity.
+    pub source: Fingerprint,
+    /// The server's workload.
+    pub destination: Fingerprint,
+    /// The server's port.
+    pub port: u16,
+    /// Zero.
+    pub padding: u16,
+}
+const _: () = assert!(size_of::<VerdictKey>() == 36);
+
+/// Settings of the programs. Written by the agent, again and again while it lives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passing {
+    /// Verdicts of another generation count for nothing.
+    pub generation: u64,
+    /// When the agent last said that it lives, on the kernel's monotonic clock, in nanoseconds.
+    pub heartbeat: u64,
+    /// For how long after that new connections may pass, in nanoseconds. 0: none ever.
+    pub pass_for: u64,
+}
+const _: () = assert!(size_of::<Passing>() == 24);
+
+/// Whether a new connection whose verdict is of that generation may pass at `now` (nanoseconds,
+/// monotonic).
+#[must_use]
+#[inline(always)]
+pub fn may_pass(passing: &Passing, verdict: Option<&u64>, now: u64) -> bool {
+    // A clock that seems to go backwards is another processor's.
+    now.saturating_sub(passing.heartbeat) < passing.pass_for && verdict == Some(&passing.generation)
+}
+
+/// The end of a connection that opened it.
+pub const CLIENT: u32 = 1;
+/// The end that accepts it.
+pub const SERVER: u32 = 2;
+
+/// What a request to look at a socket says of it, in place of an id.
+pub const ASKED_FLAGS: u32 = CLIENT | SERVER;
+
+/// A connection that passes, as one of its pods sees it ([`FlowKey`]).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// When its SYN passed, on the kernel's monotonic clock, in nanoseconds: tells it from another
+    /// with the same addresses and ports.
+    pub since: u64,
+    /// Of the pod's interface then: under another it means nothing.
+    pub epoch: u32,
+    /// [`CLIENT`] or [`SERVER`].
+    pub flags: u32,
+    /// Index of the other pod's interface.
+    pub other: u32,
+    /// Zero.
+    pub padding: u32,
+}
+const _: () = assert!(size_of::<Passed>() == 24);
+
+/// The client's socket is connected.
+pub const EVENT_OPENED: u32 = 1;
+/// The client's socket is closed.
+pub const EVENT_CLIENT_CLOSED: u32 = 2;
+/// The server's socket is closed.
+pub const EVENT_SERVER_CLOSED: u32 = 3;
+
+/// What the agent is told of a connection.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Event {
+    /// [`Passed::since`].
+    pub since: u64,
+    /// Bytes that the closed end sent and the other's kernel has: [`delivered`].
+    pub sent: u64,
+    /// The connection as the client sees it.
+    pub flow: FlowKey,
+    /// `EVENT_*`.
+    pub kind: u32,
+}
+const _: () = assert!(size_of::<Event>() == 56);
+
+/// A socket that closes, as the kernel tells of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Closing {
+    /// [`Passed::flags`].
+    pub flags: u32,
+    /// The state that it was in (`TCP_*` of net/tcp_states.h).
+    pub state: u32,
+    /// `tcp_sock.bytes_acked`: sequence numbers that the other end has acknowledged.
+    pub acknowledged: u64,
+    /// Whether those are all that it sent.
+    pub all_acknowledged: bool,
+}
+
+/// How many bytes of an application the other end's kernel has. SYN and FIN have a sequence number each;
+/// the kernel doesn't count the SYN of an accepting socket.
+#[must_use]
+#[inline(always)]
+pub fn delivered(closing: &Closing) -> u64 {
+    const FIN_WAIT1: u32 = 4;
+    const FIN_WAIT2: u32 = 5;
+    const LAST_ACK: u32 = 9;
+    const CLOSING: u32 = 11;
+    let fin_acknowledged = match closing.state {
+        FIN_WAIT2 => true,
+        FIN_WAIT1 | LAST_ACK | CLOSING => closing.all_acknowledged,
+        _ => false,
+    };
+    let syn_counted = closing.flags & CLIENT != 0;
+    closing
+        .acknowledged
+        .saturating_sub(fin_acknowledged as u64 + syn_counted as u64)
+}
+
+#[cfg(feature = "user")]
+mod user {
+    #![expect(
+        unsafe_code,
+        reason = "aya asks for an unsafe marker on plain-data map types"
+    )]
+    use super::{Event, Passed, Passing, VerdictKey};
+
+    // SAFETY: repr(C), Copy, 'static, no padding (asserted above), every bit pattern valid.
+    unsafe impl aya::Pod for VerdictKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Passing {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Passed {}
+
+    impl Event {
+        /// From what the kernel wrote; `None` if that is of another size.
+        #[must_use]
+        pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+            let bytes: [u8; size_of::<Self>()] = bytes.try_into().ok()?;
+            // SAFETY: plain data without padding, of which every bit pattern is valid.
+            Some(unsafe { core::mem::transmute::<[u8; size_of::<Self>()], Self>(bytes) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_verdict_of_now_lets_pass_and_only_while_the_agent_is_heard() {
+        let passing = Passing {
+            generation: 7,
+            heartbeat: 1000,
+            pass_for: 100,
+        };
+        for (verdict, now, expected) in [
+            (Some(7), 1000, true),
+            (Some(7), 1099, true),
+            (Some(7), 1100, false),
+            (Some(7), 900, true),
+            (Some(6), 1000, false),
+            (Some(8), 1000, false),
+            (None, 1000, false),
+        ] {
+            assert_eq!(
+                may_pass(&passing, verdict.as_ref(), now),
+                expected,
+                "{verdict:?} {now}"
+            );
+        }
+        let never = Passing {
+            pass_for: 0,
+            ..passing
+        };
+        assert!(!may_pass(&never, Some(&7), 1000));
+        assert!(!may_pass(&Passing::default(), Some(&0), 0));
+    }
+
+    #[test]
+    fn what_was_delivered_is_without_syn_and_fin() {
+        const ESTABLISHED: u32 = 1;
+        const CLOSE_WAIT: u32 = 8;
+        for (flags, state, all_acknowledged, expected) in [
+            (CLIENT, ESTABLISHED, true, 99),
+            (CLIENT, CLOSE_WAIT, true, 99),
+            (CLIENT, 4, false, 99),
+            (CLIENT, 5, true, 98),
+            (CLIENT, 9, true, 98),
+            (CLIENT, 9, false, 99),
+            (SERVER, ESTABLISHED, true, 100),
+            (SERVER, 5, true, 99),
+            (SERVER, 11, true, 99),
+            (SERVER, 11, false, 100),
+        ] {
+            let closing = Closing {
+                flags,
+                state,
+                acknowledged: 100,
+                all_acknowledged,
+            };
+            assert_eq!(delivered(&closing), expected, "{closing:?}");
+        }
+    }
+}

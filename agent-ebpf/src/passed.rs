@@ -1,0 +1,240 @@
+//! Connections between pods of this node that pass without the agent.
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what isn't borrowed is copied to the stack, of which there is little"
+)]
+
+use ambit_common::{
+    capture::Verdict,
+    counter::Counter,
+    map::{FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, InterfaceValue},
+    mark,
+    passed::{
+        self, CLIENT, Closing, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event,
+        Passed, SERVER, VerdictKey,
+    },
+};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_skb_change_type},
+    programs::TcContext,
+};
+
+use crate::{
+    deliver::PACKET_HOST,
+    maps::{EVENTS, FLOWS, INTERFACES, PASS_SCRATCH, PASSED, PASSING, PODS, VERDICTS},
+    socket, verdict,
+};
+
+/// What the decision works with. Not on the stack, of which a hook has 512 bytes together with all
+/// that it calls.
+#[repr(C)]
+pub struct Scratch {
+    flow: FlowKey,
+    reversed: FlowKey,
+    verdict: VerdictKey,
+    passed: Passed,
+}
+
+/// The connection that [`begins`] is about.
+#[inline(always)]
+pub fn look_at(flow: FlowKey) {
+    if let Some(scratch) = PASS_SCRATCH.get_ptr_mut(0) {
+        // SAFETY: this CPU's own, and no other hook runs on it meanwhile.
+        let scratch = unsafe { &mut *scratch };
+        scratch.flow = flow;
+        scratch.reversed = flow.reversed();
+    }
+}
+
+/// Whether a connection that a pod opens may pass, by the interface that its SYN came by; then it is
+/// remembered at both ends.
+#[inline(never)]
+pub fn begins(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    let index = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the map's values are plain data.
+    let source = unsafe { INTERFACES.get(index) };
+    let (Some(scratch), Some(source)) = (PASS_SCRATCH.get_ptr_mut(0), source) else {
+        return false;
+    };
+    // SAFETY: as in `look_at`.
+    let scratch = unsafe { &mut *scratch };
+    let passes = match allowed(scratch, index, source) {
+        // Of an earlier connection with the same addresses and ports, that the agent carried. The stack
+        // would give it the packets, and drop them.
+        Some(_) if socket::is_nodes(ctx, &scratch.flow) => false,
+        Some(_) if socket::is_nodes(ctx, &scratch.reversed) => false,
+        Some(destination) => remember(scratch, index, source, destination),
+        None => false,
+    };
+    // The same addresses and ports may have been another connection's before. An entry that isn't
+    // there can't be removed, and needn't be.
+    if passes {
+        let _ = FLOWS.remove(scratch.flow);
+        let _ = FLOWS.remove(scratch.reversed);
+    } else {
+        let _ = PASSED.remove(scratch.flow);
+        let _ = PASSED.remove(scratch.reversed);
+    }
+    passes
+}
+
+/// The server's interface, if the agent has allowed connections of the kind.
+#[inline(always)]
+fn allowed(
+    scratch: &mut Scratch,
+    index: u32,
+    source: &InterfaceValue,
+) -> Option<(u32, &'static InterfaceValue)> {
+    // SAFETY: the maps' values are plain data.
+    let pod = *unsafe { PODS.get(&scratch.flow.peer) }?;
+    // What a pod sends to itself through a VIP would have its own address as source.
+    if pod == index {
+        return None;
+    }
+    // SAFETY: as above.
+    let destination = unsafe { INTERFACES.get(pod) }?;
+    scratch.verdict.source = source.identity;
+    scratch.verdict.destination = destination.workload;
+    scratch.verdict.port = scratch.flow.peer_port;
+    scratch.verdict.padding = 0;
+    // SAFETY: as above; reads the clock.
+    let (verdict, now) = unsafe { (VERDICTS.get(&scratch.verdict), bpf_ktime_get_ns()) };
+    let may_pass = destination.flags & INTERFACE_ENROLLED != 0
+        && passed::may_pass(PASSING.get(0)?, verdict, now);
+    scratch.passed.since = now;
+    may_pass.then_some((pod, destination))
+}
+
+#[inline(always)]
+fn remember(
+    scratch: &mut Scratch,
+    index: u32,
+    source: &InterfaceValue,
+    (pod, destination): (u32, &InterfaceValue),
+) -> bool {
+    scratch.passed.padding = 0;
+    scratch.passed.epoch = destination.epoch;
+    scratch.passed.flags = SERVER;
+    scratch.passed.other = index;
+    let server = PASSED.insert(&scratch.reversed, &scratch.passed, 0);
+    scratch.passed.epoch = source.epoch;
+    scratch.passed.flags = CLIENT;
+    scratch.passed.other = pod;
+    let is_remembered = server.is_ok() && PASSED.insert(&scratch.flow, &scratch.passed, 0).is_ok();
+    if !is_remembered {
+        verdict::count(Counter::FlowTableFailed);
+    }
+    is_remembered
+}
+
+/// Whether a connection that has begun passes, as seen by the pod of an interface.
+#[inline(always)]
+pub fn goes_on(flow: &FlowKey, interface: &InterfaceValue) -> bool {
+    other_end(flow, interface).is_some()
+}
+
+/// The interface of the other pod, if the connection passes.
+#[inline(always)]
+fn other_end(flow: &FlowKey, interface: &InterfaceValue) -> Option<u32> {
+    // SAFETY: the map's values are plain data, written whole.
+    let passed = unsafe { PASSED.get(flow) }?;
+    (passed.epoch == interface.epoch).then_some(passed.other)
+}
+
+/// Brings a packet of a connection that passes to the other pod; `None` if it doesn't pass.
+///
+/// A connection is made by way of the node's stack, so that whatever watches there has its say. After
+/// that its packets go straight into the other pod's namespace, and the hook on its interface isn't
+/// asked: what it would have demanded is demanded here.
+#[inline(always)]
+pub fn bring(
+    ctx: &TcContext,
+    flow: &FlowKey,
+    interface: &InterfaceValue,
+    is_synchronizing: bool,
+) -> Option<Verdict> {
+    let other = other_end(flow, interface)?;
+    // SAFETY: the map's values are plain data.
+    let value = unsafe { INTERFACES.get(other) };
+    if let Some(value) = value
+        && !is_synchronizing
+        && value.flags & INTERFACE_HAS_PEER != 0
+        && goes_on(&flow.reversed(), value)
+    {
+        return Some(into_pod(ctx, other));
+    }
+    mark(ctx);
+    Some(Verdict::Pass(Counter::Passed))
+}
+
+#[inline(always)]
+fn into_pod(ctx: &TcContext, interface: u32) -> Verdict {
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        // A frame that would have been switched is for another host's address.
+        if (*ctx.skb.skb).pkt_type != PACKET_HOST
+            && bpf_skb_change_type(ctx.skb.skb.cast(), PACKET_HOST) != 0
+        {
+            return Verdict::Drop(Counter::DroppedRewriteFailed);
+        }
+    }
+    Verdict::IntoPod(interface)
+}
+
+/// The hook of the other pod wants to see it.
+#[inline(always)]
+pub fn mark(ctx: &TcContext) {
+    ctx.skb.set_mark(mark::PASSED);
+}
+
+/// A socket of that connection is connected. Whether it passes: then its end is to be told as well.
+#[inline(always)]
+pub fn opened(flow: &FlowKey) -> bool {
+    // SAFETY: the map's values are plain data, written whole.
+    let Some(passed) = (unsafe { PASSED.get(flow) }) else {
+        return false;
+    };
+    if passed.flags & CLIENT != 0 {
+        tell(&Event {
+            since: passed.since,
+            flow: *flow,
+            kind: EVENT_OPENED,
+            sent: 0,
+        });
+    }
+    true
+}
+
+/// A socket of that connection is closed. The flags of `closing` are filled in here.
+#[inline(always)]
+pub fn closed(flow: &FlowKey, closing: Closing) {
+    // SAFETY: the map's values are plain data, written whole.
+    let Some(passed) = (unsafe { PASSED.get(flow) }) else {
+        return;
+    };
+    let (flow, kind) = if passed.flags & CLIENT != 0 {
+        (*flow, EVENT_CLIENT_CLOSED)
+    } else {
+        (flow.reversed(), EVENT_SERVER_CLOSED)
+    };
+    let flags = passed.flags;
+    tell(&Event {
+        since: passed.since,
+        sent: passed::delivered(&Closing { flags, ..closing }),
+        flow,
+        kind,
+    });
+}
+
+/// Without room for it, the agent finds out by looking.
+#[inline(always)]
+fn tell(event: &Event) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(*event);
+            entry.submit(0);
+        }
+        None => verdict::count(Counter::EventLost),
+    }
+}

@@ -1,0 +1,332 @@
+//! The maps of connections that pass from pod to pod, and the events that tell of them.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ambit_common::{
+    map::FlowKey,
+    name,
+    passed::{CLIENT, Event, Fingerprint, Passed, Passing, VerdictKey},
+    splice::{JoinRequest, REQUEST_OFFSET},
+};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
+    programs::{SchedClassifier, TestRun, TestRunOptions},
+};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time,
+};
+
+use super::{
+    interfaces::monotonic_now,
+    maps::{self, from_key, refused, take},
+    poke::poke,
+};
+use crate::{discovery::model::WorkloadUid, identity::Identity};
+
+/// For how long events are gathered before they are taken: to be woken for each would cost more than
+/// all else that is done for a short connection.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// What the kernel knows of connections that pass; cheap to clone.
+#[derive(Clone)]
+pub struct Passes(Arc<Shared>);
+
+struct Shared {
+    /// Of [`Passing::generation`], for whoever decides.
+    generation: AtomicU64,
+    pass_for: Duration,
+    exists: SchedClassifier,
+    maps: Mutex<PassMaps>,
+}
+
+struct PassMaps {
+    passing: Array<MapData, Passing>,
+    verdicts: HashMap<MapData, VerdictKey, u64>,
+    passed: HashMap<MapData, FlowKey, Passed>,
+    flows: HashMap<MapData, FlowKey, u32>,
+}
+
+/// What the programs tell, in order.
+pub struct Events(AsyncFd<RingBuf<MapData>>);
+
+/// A connection that passes, by its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pass {
+    /// As the client sees it.
+    pub flow: FlowKey,
+    /// Tells it from another with the same addresses and ports.
+    pub since: u64,
+}
+
+impl Pass {
+    /// The client's own address.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        SocketAddr::new(from_key(self.flow.pod), self.flow.pod_port)
+    }
+
+    /// The server's.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        SocketAddr::new(from_key(self.flow.peer), self.flow.peer_port)
+    }
+
+    /// Since its first packet.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Duration::from_nanos(monotonic_now().saturating_sub(self.since))
+    }
+}
+
+/// Why connections can't pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A map can't be used.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
+    /// The events can't be waited for.
+    #[error("events of the eBPF programs: {0}")]
+    Events(#[from] io::Error),
+}
+
+impl Passes {
+    pub(super) fn take(
+        object: &mut Ebpf,
+        exists: SchedClassifier,
+        pass_for: Duration,
+    ) -> Result<(Self, Events), Error> {
+        let maps = PassMaps {
+            passing: take(object, name::PASSING)?,
+            verdicts: take(object, name::VERDICTS)?,
+            passed: take(object, name::PASSED)?,
+            flows: take(object, name::FLOWS)?,
+        };
+        let found = maps.passing.get(&0, 0).map_err(refused(name::PASSING))?;
+        let shared = Shared {
+            generation: AtomicU64::new(found.generation),
+            pass_for,
+            exists,
+            maps: Mutex::new(maps),
+        };
+        let events: RingBuf<MapData> = take(object, name::EVENTS)?;
+        Ok((Self(Arc::new(shared)), Events::new(events)?))
+    }
+
+    /// The generation of what is decided from now on. To be asked for before the state that a decision
+    /// rests on.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// From now on connections of that kind pass, as long as the generation is that one.
+    pub fn allow(&self, source: &Identity, destination: &WorkloadUid, port: u16, generation: u64) {
+        let key = VerdictKey {
+            source: of_identity(source),
+            destination: of_workload(destination),
+            port,
+            padding: 0,
+        };
+        if let Err(error) = self.maps().verdicts.insert(key, generation, 0) {
+            tracing::warn!("connections of one kind go on through the agent: {error}");
+        }
+    }
+
+    /// Has everything be asked for again: something changed that decisions rest on.
+    ///
+    /// # Errors
+    /// A map that refuses: then nothing may be told of the change.
+    pub fn renew(&self) -> Result<(), maps::Error> {
+        self.write(1)
+    }
+
+    /// Says that the agent lives.
+    ///
+    /// # Errors
+    /// A map that refuses.
+    pub fn beat(&self) -> Result<(), maps::Error> {
+        self.write(0)
+    }
+
+    fn write(&self, step: u64) -> Result<(), maps::Error> {
+        let mut maps = self.maps();
+        let generation = self.0.generation.load(Ordering::Acquire) + step;
+        let passing = Passing {
+            generation,
+            heartbeat: monotonic_now(),
+            pass_for: u64::try_from(self.0.pass_for.as_nanos()).unwrap_or(u64::MAX),
+        };
+        maps.passing
+            .set(0, passing, 0)
+            .map_err(refused(name::PASSING))?;
+        self.0.generation.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// Every connection that passes or is about to.
+    #[must_use]
+    pub fn list(&self) -> Vec<Pass> {
+        let maps = self.maps();
+        let entries = maps.passed.iter().filter_map(Result::ok);
+        entries
+            .filter(|(_, passed)| passed.flags & CLIENT != 0)
+            .map(|(flow, passed)| Pass {
+                flow,
+                since: passed.since,
+            })
+            .collect()
+    }
+
+    /// How many bytes one end (`CLIENT` or `SERVER`) has sent and the other's kernel has; `None` if
+    /// its pod, whose network namespace has that id here, has no socket for it any more.
+    #[must_use]
+    pub fn sent(&self, pass: &Pass, end: u32, namespace: i32) -> Option<u64> {
+        let flow = if end == CLIENT {
+            pass.flow
+        } else {
+            pass.flow.reversed()
+        };
+        let request = JoinRequest {
+            id: end.into(),
+            agent: flow.peer,
+            agent_port: flow.peer_port,
+            application: flow.pod,
+            application_port: flow.pod_port,
+            namespace,
+        };
+        let frame = request.frame();
+        let mut answer = frame;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut answer),
+            ..TestRunOptions::default()
+        };
+        match self.0.exists.test_run(options) {
+            Ok(result) if result.return_value == 0 => None,
+            Ok(result) if result.return_value == 1 => {
+                let sent = answer[REQUEST_OFFSET..].first_chunk();
+                sent.map(|sent| u64::from_ne_bytes(*sent))
+            }
+            Ok(_) => Some(0),
+            Err(error) => {
+                tracing::debug!("asking for a pod's socket: {error}");
+                Some(0)
+            }
+        }
+    }
+
+    /// The connection is over.
+    pub fn forget(&self, pass: &Pass) {
+        let mut maps = self.maps();
+        for flow in [pass.flow, pass.flow.reversed()] {
+            // Its ports may be another connection's by now.
+            if maps
+                .passed
+                .get(&flow, 0)
+                .is_ok_and(|it| it.since == pass.since)
+            {
+                removed(maps.passed.remove(&flow));
+            }
+        }
+    }
+
+    /// The connection must end: from now on its packets come to the agent, which answers with a reset;
+    /// both pods are made to send one.
+    pub fn revoke(&self, pass: &Pass) {
+        let mut maps = self.maps();
+        for flow in [pass.flow, pass.flow.reversed()] {
+            if let Ok(passed) = maps.passed.get(&flow, 0)
+                && passed.since == pass.since
+            {
+                if let Err(error) = maps.flows.insert(flow, passed.epoch, 0) {
+                    tracing::error!("a connection that must end may go on: {error}");
+                }
+                removed(maps.passed.remove(&flow));
+            }
+        }
+        drop(maps);
+        let (client, server) = (pass.client(), pass.server());
+        for (pod, peer) in [(client, server), (server, client)] {
+            if let Err(error) = poke(pod, peer) {
+                tracing::warn!(%pod, %peer, "telling a pod that a connection has ended: {error}");
+            }
+        }
+    }
+
+    fn maps(&self) -> MutexGuard<'_, PassMaps> {
+        // The maps are the kernel's: a panic leaves nothing half done.
+        self.0.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Passes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Passes").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    fn new(events: RingBuf<MapData>) -> io::Result<Self> {
+        #[expect(
+            unsafe_code,
+            reason = "tokio asks for a promise about the descriptor's life"
+        )]
+        // SAFETY: the map owns the descriptor and keeps it open until dropped.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
+        Ok(Self(events?))
+    }
+
+    /// Waits until there are some, and takes all that are there.
+    ///
+    /// # Errors
+    /// If they can't be waited for.
+    pub async fn next(&mut self) -> io::Result<Vec<Event>> {
+        loop {
+            self.0.readable().await?.retain_ready();
+            // Events that come meanwhile wake nobody.
+            time::sleep(GATHER).await;
+            let mut ready = self.0.readable_mut().await?;
+            let mut events = Vec::new();
+            while let Some(item) = ready.get_inner_mut().next() {
+                events.extend(Event::from_bytes(&item));
+            }
+            ready.clear_ready();
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+fn removed(result: Result<(), MapError>) {
+    if let Err(error) = maps::absent_is_fine(result) {
+        tracing::warn!("forgetting a connection that passed: {error}");
+    }
+}
+
+/// What stands for an identity in the maps.
+pub(super) fn of_identity(identity: &Identity) -> Fingerprint {
+    fingerprint(identity.to_string().as_bytes())
+}
+
+/// What stands for a workload.
+pub(super) fn of_workload(uid: &WorkloadUid) -> Fingerprint {
+    fingerprint(uid.to_string().as_bytes())
+}
+
+fn fingerprint(name: &[u8]) -> Fingerprint {
+    let mut half = Fingerprint::default();
+    half.copy_from_slice(&Sha256::digest(name)[..size_of::<Fingerprint>()]);
+    half
+}

@@ -1,0 +1,265 @@
+//! Connections between pods of this node that pass without the agent: it hears of them when they open
+//! and close, and ends those that a change forbids.
+
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+
+use ambit_common::{
+    map::FlowKey,
+    passed::{CLIENT, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event, SERVER},
+};
+use tokio::{sync::oneshot, time};
+
+use super::{
+    Proxy,
+    connections::{OpenConnection, RegisterError},
+    error::{Error, finish},
+    follow::renew,
+};
+use crate::{
+    capture::passed::{Events, Pass},
+    discovery::{model::Workload, store::Snapshot},
+    policy::{self, Connection},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
+};
+
+/// How often open connections are looked at: what has gone over them, and whether there are some that
+/// nobody told of, or whose end nobody told of (an event was lost, or no agent was there).
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How old a connection must be to be looked for: it may be about to be told of.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Says that the agent lives, for as long as it does.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Connections of which the end is awaited, by their client.
+type Open = HashMap<FlowKey, OpenPass>;
+
+struct OpenPass {
+    since: u64,
+    transfer: Arc<Transfer>,
+    /// The ends whose sockets aren't closed yet.
+    open_ends: u32,
+    closed: oneshot::Sender<()>,
+}
+
+/// Follows what is told until it can't be.
+///
+/// # Errors
+/// The events can't be waited for.
+pub(super) async fn follow(proxy: Arc<Proxy>, mut events: Events) -> io::Result<()> {
+    let mut open = Open::new();
+    let mut look = time::interval(LOOK);
+    let mut heartbeat = time::interval(HEARTBEAT);
+    // What an earlier agent allowed may be allowed no longer.
+    renew(&proxy);
+    loop {
+        tokio::select! {
+            told = events.next() => for event in told? {
+                happened(&proxy, &mut open, &event);
+            },
+            _ = heartbeat.tick() => if let Err(error) = proxy.passes.beat() {
+                tracing::error!("connections may stop to pass from pod to pod: {error}");
+            },
+            _ = look.tick() => look_for(&proxy, &mut open, SETTLED).await,
+            // Those that nobody told of may be forbidden by now as well.
+            () = proxy.renewed.notified() => look_for(&proxy, &mut open, Duration::ZERO).await,
+        }
+    }
+}
+
+fn happened(proxy: &Arc<Proxy>, open: &mut Open, event: &Event) {
+    let pass = Pass {
+        flow: event.flow,
+        since: event.since,
+    };
+    match event.kind {
+        EVENT_OPENED => begin(proxy, open, pass),
+        EVENT_CLIENT_CLOSED => {
+            end(proxy, open, &pass, |transfer| {
+                transfer.raise_received(event.sent)
+            });
+        }
+        EVENT_SERVER_CLOSED => {
+            end(proxy, open, &pass, |transfer| {
+                transfer.raise_sent(event.sent)
+            });
+        }
+        _ => {}
+    }
+}
+
+fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
+    if of(open, &pass).is_some() {
+        return;
+    }
+    let (closed, awaited) = oneshot::channel();
+    let transfer = Arc::<Transfer>::default();
+    let entry = OpenPass {
+        since: pass.since,
+        transfer: transfer.clone(),
+        open_ends: 2,
+        closed,
+    };
+    open.insert(pass.flow, entry);
+    proxy
+        .tasks
+        .spawn(serve(proxy.clone(), pass, transfer, awaited));
+}
+
+/// One end is closed.
+fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, count: impl FnOnce(&Transfer)) {
+    if let Some(entry) = of(open, pass) {
+        count(&entry.transfer);
+        entry.open_ends -= 1;
+        if entry.open_ends > 0 {
+            return;
+        }
+        close(open, pass);
+    }
+    proxy.passes.forget(pass);
+}
+
+fn close(open: &mut Open, pass: &Pass) {
+    if of(open, pass).is_some()
+        && let Some(entry) = open.remove(&pass.flow)
+    {
+        // Who waited may have ended the connection itself.
+        let _ = entry.closed.send(());
+    }
+}
+
+fn of<'a>(open: &'a mut Open, pass: &Pass) -> Option<&'a mut OpenPass> {
+    let entry = open.get_mut(&pass.flow)?;
+    (entry.since == pass.since).then_some(entry)
+}
+
+/// Finds connections by what the kernel remembers, and asks the pods' sockets how far they are.
+async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
+    open.retain(|_, entry| !entry.closed.is_closed());
+    let kernel = proxy.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let snapshot = kernel.store.snapshot();
+        let passes = kernel.passes.list().into_iter();
+        passes
+            .filter(|pass| pass.age() >= settled)
+            .map(|pass| (pass, ends(&kernel, &snapshot, &pass)))
+            .collect::<Vec<_>>()
+    });
+    for (pass, ends) in looked.await.unwrap_or_default() {
+        if ends == [None, None] {
+            close(open, &pass);
+            proxy.passes.forget(&pass);
+            continue;
+        }
+        // Before that it's only asked for.
+        if ends[1].is_some() {
+            begin(proxy, open, pass);
+        }
+        if let Some(entry) = of(open, &pass) {
+            entry.transfer.raise_received(ends[0].unwrap_or(0));
+            entry.transfer.raise_sent(ends[1].unwrap_or(0));
+        }
+    }
+}
+
+/// What client and server have sent, as far as they have a socket.
+fn ends(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass) -> [Option<u64>; 2] {
+    [(pass.client(), CLIENT), (pass.server(), SERVER)].map(|(address, end)| {
+        let pod = proxy.local_workload(snapshot, address.ip())?;
+        match proxy.bound.namespace(&pod.uid) {
+            Some(namespace) => proxy.passes.sent(pass, end, namespace),
+            // Where it can't be asked, only being told ends it.
+            None => Some(0),
+        }
+    })
+}
+
+/// One connection, from when it was told of to its end.
+async fn serve(
+    proxy: Arc<Proxy>,
+    pass: Pass,
+    transfer: Arc<Transfer>,
+    closed: oneshot::Receiver<()>,
+) {
+    let snapshot = proxy.store.snapshot();
+    let local = |address| proxy.local_workload(&snapshot, address);
+    let (Some(source), Some(destination)) = (local(pass.client().ip()), local(pass.server().ip()))
+    else {
+        proxy.passes.revoke(&pass);
+        return;
+    };
+    let description = ConnectionDescription {
+        reporter: Reporter::Source,
+        source: Some(source.clone()),
+        source_identity: Some(source.identity.clone()),
+        source_address: pass.client(),
+        secured: true,
+        destination: Some(destination.clone()),
+        destination_identity: Some(destination.identity.clone()),
+        destination_address: pass.server(),
+        hbone_address: None,
+        service: None,
+    };
+    let as_source = ConnectionReport::open(&proxy.metrics, description.clone(), transfer.clone());
+    let as_destination = ConnectionReport::open(
+        &proxy.metrics,
+        ConnectionDescription {
+            reporter: Reporter::Destination,
+            ..description
+        },
+        transfer.clone(),
+    );
+    let pair = Pair {
+        source,
+        destination,
+    };
+    let result = watch(&proxy, &snapshot, &pass, pair, &transfer, closed).await;
+    if !matches!(result, Ok(()) | Err(Error::LeftAlone)) {
+        proxy.passes.revoke(&pass);
+    }
+    finish(as_source, &result);
+    finish(as_destination, &result);
+}
+
+struct Pair {
+    source: Arc<Workload>,
+    destination: Arc<Workload>,
+}
+
+async fn watch(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    pass: &Pass,
+    pair: Pair,
+    transfer: &Arc<Transfer>,
+    closed: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    // What the kernel let pass was decided once; it is decided again by what is known now.
+    let connection = Connection {
+        source: Some(&pair.source.identity),
+        source_address: pass.client().ip(),
+        destination: &pair.destination,
+        destination_address: pass.server(),
+    };
+    let _ = policy::evaluate(snapshot.policies(), &connection)?;
+    super::log_dry_run(snapshot, &connection);
+    let open = OpenConnection {
+        reporter: Reporter::Destination,
+        source_identity: Some(pair.source.identity.clone()),
+        source: Some(pair.source),
+        source_address: pass.client(),
+        destination: Some(pair.destination),
+        destination_address: pass.server(),
+        service: None,
+        transfer: transfer.clone(),
+    };
+    let guard = proxy.connections.register(open, snapshot)?;
+    tokio::select! {
+        // Dropped where another connection has its addresses by now: that it ended wasn't told.
+        told = guard.unless_closed(closed) => told.map(drop).map_err(RegisterError::from)?,
+        // The next agent finds it.
+        () = proxy.drain.cancelled() => return Err(Error::LeftAlone),
+    }
+    Ok(())
+}
