@@ -16,7 +16,8 @@ pub const AGENT: u32 = 0x1540;
 /// A socket of the agent whose packets conntrack must see, because the far side may have come
 /// through NAT (a NodePort, a masquerade).
 pub const AGENT_TRACKED: u32 = 0x1541;
-/// A packet of a connection that passes from pod to pod; set as it leaves its pod.
+/// A packet of a connection that passes from pod to pod, by way of the node's stack; set as it leaves
+/// its pod.
 pub const PASSED: u32 = 0x1542;
 
 /// The mark that sends a packet to the agent's listener of that role.

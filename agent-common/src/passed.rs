@@ -2,8 +2,9 @@
 //!
 //! The agent decides the first connection of a kind (source identity, destination workload, port)
 //! and writes down that it allowed it. Later ones needn't ask, until something changes that the
-//! decision rested on: then the generation does. Every packet of such a connection is marked by
-//! the hook that saw it leave its pod, and passed only with that mark.
+//! decision rested on: then the generation does. What goes by way of the node's stack is marked by
+//! the hook that saw it leave its pod, and the other pod's hook demands mark and entry. The rest the
+//! first hook delivers itself, after it has asked for both ends' entries.
 
 use core::mem::size_of;
 

@@ -45,7 +45,9 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
             if unsafe { FLOWS.get(flow) }.is_some() {
                 stop_pacing(ctx.ops);
             } else if passed::opened(&flow)
-                && ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_err()
+                && ctx
+                    .set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32)
+                    .is_err()
             {
                 // Its end is found by the agent, which looks for what is no longer there.
                 verdict::count(Counter::EventLost);

@@ -17,10 +17,7 @@ use aya_ebpf::{
 
 use crate::{
     deliver,
-    maps::{
-        self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, FLOWS, INTERFACES, PASSED,
-        SERVICES, SOURCES,
-    },
+    maps::{self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, SERVICES, SOURCES},
     packet::{self, Content, Packet, Segment},
     passed, socket, verdict,
 };
@@ -88,6 +85,11 @@ fn unknown(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet, syn: Ve
     }
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
+    if !segment.opens()
+        && let Some(verdict) = passed::bring(ctx, &flow, interface, segment.synchronizes())
+    {
+        return verdict;
+    }
     if !segment.opens()
         && let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow)
     {
@@ -160,6 +162,7 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
 #[inline(always)]
 fn open(ctx: &TcContext) -> Verdict {
     if let Some(counter) = leave_alone(ctx) {
+        passed::forget();
         return Verdict::Pass(counter);
     }
     if passed::begins(ctx) {
@@ -169,28 +172,22 @@ fn open(ctx: &TcContext) -> Verdict {
     capture_new(ctx)
 }
 
-/// Whether the connection is none of the mesh's. If it is, [`passed`] is told of it.
+/// Whether the connection is none of the mesh's. [`passed`] is told which it is.
 #[inline(never)]
 fn leave_alone(ctx: &TcContext) -> Option<Counter> {
     let (index, interface) = interface_of(ctx)?;
     let packet = packet::parse(ctx, interface);
     let segment = &packet.segment;
-    let counter = if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
-        Counter::ExcludedPort
+    passed::look_at(packet.flow_of_sender(segment));
+    if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
+        Some(Counter::ExcludedPort)
     } else if is_excluded_network(index, &packet) {
-        Counter::ExcludedNetwork
+        Some(Counter::ExcludedNetwork)
     } else if !maps::is_workload(&packet.destination) && !is_service(&packet, segment) {
-        Counter::NotMesh
+        Some(Counter::NotMesh)
     } else {
-        passed::look_at(packet.flow_of_sender(segment));
-        return None;
-    };
-    // The same ports may have been a connection of the mesh's before. An entry that isn't there can't
-    // be removed, and needn't be.
-    let flow = packet.flow_of_sender(segment);
-    let _ = FLOWS.remove(flow);
-    let _ = PASSED.remove(flow);
-    Some(counter)
+        None
+    }
 }
 
 /// Brings the connection to the agent, if there is one.

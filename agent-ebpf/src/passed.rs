@@ -7,7 +7,7 @@
 use ambit_common::{
     capture::Verdict,
     counter::Counter,
-    map::{FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, InterfaceValue},
+    map::{FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN, InterfaceValue},
     mark,
     passed::{
         self, CLIENT, Closing, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event,
@@ -35,7 +35,7 @@ pub struct Scratch {
     passed: Passed,
 }
 
-/// The connection that [`begins`] is about.
+/// The connection that [`begins`] or [`forget`] is about.
 #[inline(always)]
 pub fn look_at(flow: FlowKey) {
     if let Some(scratch) = PASS_SCRATCH.get_ptr_mut(0) {
@@ -77,6 +77,19 @@ pub fn begins(ctx: &TcContext) -> bool {
         let _ = PASSED.remove(scratch.reversed);
     }
     passes
+}
+
+/// The connection is none of the mesh's, but the same addresses and ports may have been one of it before.
+#[inline(never)]
+pub fn forget() {
+    if let Some(scratch) = PASS_SCRATCH.get_ptr_mut(0) {
+        // SAFETY: as in `look_at`.
+        let scratch = unsafe { &*scratch };
+        // An entry that isn't there can't be removed, and needn't be.
+        let _ = FLOWS.remove(&scratch.flow);
+        let _ = PASSED.remove(&scratch.flow);
+        let _ = PASSED.remove(&scratch.reversed);
+    }
 }
 
 /// The server's interface, if the agent has allowed connections of the kind.
@@ -142,6 +155,9 @@ fn other_end(flow: &FlowKey, interface: &InterfaceValue) -> Option<u32> {
     (passed.epoch == interface.epoch).then_some(passed.other)
 }
 
+/// What an interface must be for packets to be put behind it: `to_pod` there would ask the same.
+const OPEN: u32 = INTERFACE_KNOWN | INTERFACE_ENROLLED | INTERFACE_HAS_PEER;
+
 /// Brings a packet of a connection that passes to the other pod; `None` if it doesn't pass.
 ///
 /// A connection is made by way of the node's stack, so that whatever watches there has its say. After
@@ -159,7 +175,7 @@ pub fn bring(
     let value = unsafe { INTERFACES.get(other) };
     if let Some(value) = value
         && !is_synchronizing
-        && value.flags & INTERFACE_HAS_PEER != 0
+        && value.flags & OPEN == OPEN
         && goes_on(&flow.reversed(), value)
     {
         return Some(into_pod(ctx, other));

@@ -153,8 +153,7 @@ impl Proxy {
         follow::follow(&self).await;
     }
 
-    /// Follows connections that pass from pod to pod, also while the proxy drains. Returns only if it
-    /// can't go on.
+    /// Follows connections that pass from pod to pod, until the proxy drains.
     pub async fn follow_passed(self: Arc<Self>, events: Events) {
         if let Err(error) = passed::follow(self, events).await {
             tracing::error!(

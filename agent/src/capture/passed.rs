@@ -1,6 +1,7 @@
 //! The maps of connections that pass from pod to pod, and the events that tell of them.
 
 use std::{
+    collections::HashSet,
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -161,7 +162,10 @@ impl Passes {
 
     fn write(&self, step: u64) -> Result<(), maps::Error> {
         let mut maps = self.maps();
-        let generation = self.0.generation.load(Ordering::Acquire) + step;
+        let found = maps.passing.get(&0, 0).map_err(refused(name::PASSING))?;
+        // Another agent may have come meanwhile, to take over: nothing is valid again.
+        let own = self.0.generation.load(Ordering::Acquire);
+        let generation = own.max(found.generation) + step;
         let passing = Passing {
             generation,
             heartbeat: monotonic_now(),
@@ -174,15 +178,18 @@ impl Passes {
         Ok(())
     }
 
-    /// Every connection that passes or is about to.
+    /// Every connection that passes or is about to, be it that one end of it alone is remembered.
     #[must_use]
-    pub fn list(&self) -> Vec<Pass> {
+    pub fn list(&self) -> HashSet<Pass> {
         let maps = self.maps();
         let entries = maps.passed.iter().filter_map(Result::ok);
         entries
-            .filter(|(_, passed)| passed.flags & CLIENT != 0)
             .map(|(flow, passed)| Pass {
-                flow,
+                flow: if passed.flags & CLIENT == 0 {
+                    flow.reversed()
+                } else {
+                    flow
+                },
                 since: passed.since,
             })
             .collect()
@@ -226,7 +233,7 @@ impl Passes {
         }
     }
 
-    /// The connection is over.
+    /// The connection is over: neither pod has a socket for it.
     pub fn forget(&self, pass: &Pass) {
         let mut maps = self.maps();
         for flow in [pass.flow, pass.flow.reversed()] {
@@ -244,6 +251,17 @@ impl Passes {
     /// The connection must end: from now on its packets come to the agent, which answers with a reset;
     /// both pods are made to send one.
     pub fn revoke(&self, pass: &Pass) {
+        self.cut(pass);
+        let (client, server) = (pass.client(), pass.server());
+        for (pod, peer) in [(client, server), (server, client)] {
+            if let Err(error) = poke(pod, peer) {
+                tracing::warn!(%pod, %peer, "telling a pod that a connection has ended: {error}");
+            }
+        }
+    }
+
+    /// From now on the connection's packets come to the agent, which answers with a reset.
+    pub fn cut(&self, pass: &Pass) {
         let mut maps = self.maps();
         for flow in [pass.flow, pass.flow.reversed()] {
             if let Ok(passed) = maps.passed.get(&flow, 0)
@@ -253,13 +271,6 @@ impl Passes {
                     tracing::error!("a connection that must end may go on: {error}");
                 }
                 removed(maps.passed.remove(&flow));
-            }
-        }
-        drop(maps);
-        let (client, server) = (pass.client(), pass.server());
-        for (pod, peer) in [(client, server), (server, client)] {
-            if let Err(error) = poke(pod, peer) {
-                tracing::warn!(%pod, %peer, "telling a pod that a connection has ended: {error}");
             }
         }
     }

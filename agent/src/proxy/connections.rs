@@ -1,4 +1,4 @@
-//! The connections that are open through this agent, and the end of those that a change forbids.
+//! The connections that are open through this agent or past it, and the end of those that a change forbids.
 
 mod concern;
 mod verdict;

@@ -55,6 +55,10 @@ fn decides_otherwise(update: &Update, node: &str) -> bool {
 
 /// Has the kernel ask for everything that it was told it may let pass.
 pub(super) fn renew(proxy: &Proxy) {
+    if proxy.drain.is_cancelled() {
+        // The next agent may be there, and does it.
+        return;
+    }
     if let Err(error) = proxy.passes.renew() {
         tracing::error!("the kernel may let pass what is allowed no longer: {error}");
     }

@@ -38,12 +38,13 @@ type Open = HashMap<FlowKey, OpenPass>;
 struct OpenPass {
     since: u64,
     transfer: Arc<Transfer>,
-    /// The ends whose sockets aren't closed yet.
+    /// The ends of which it wasn't told yet that they are closed: [`CLIENT`], [`SERVER`].
     open_ends: u32,
     closed: oneshot::Sender<()>,
 }
 
-/// Follows what is told until it can't be.
+/// Follows what is told until the proxy drains: what passes goes on, and the next agent, which may run
+/// already, is told.
 ///
 /// # Errors
 /// The events can't be waited for.
@@ -55,6 +56,7 @@ pub(super) async fn follow(proxy: Arc<Proxy>, mut events: Events) -> io::Result<
     renew(&proxy);
     loop {
         tokio::select! {
+            () = proxy.drain.cancelled() => return Ok(()),
             told = events.next() => for event in told? {
                 happened(&proxy, &mut open, &event);
             },
@@ -75,16 +77,8 @@ fn happened(proxy: &Arc<Proxy>, open: &mut Open, event: &Event) {
     };
     match event.kind {
         EVENT_OPENED => begin(proxy, open, pass),
-        EVENT_CLIENT_CLOSED => {
-            end(proxy, open, &pass, |transfer| {
-                transfer.raise_received(event.sent)
-            });
-        }
-        EVENT_SERVER_CLOSED => {
-            end(proxy, open, &pass, |transfer| {
-                transfer.raise_sent(event.sent)
-            });
-        }
+        EVENT_CLIENT_CLOSED => end(proxy, open, &pass, CLIENT, event.sent),
+        EVENT_SERVER_CLOSED => end(proxy, open, &pass, SERVER, event.sent),
         _ => {}
     }
 }
@@ -98,7 +92,7 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
     let entry = OpenPass {
         since: pass.since,
         transfer: transfer.clone(),
-        open_ends: 2,
+        open_ends: CLIENT | SERVER,
         closed,
     };
     open.insert(pass.flow, entry);
@@ -107,17 +101,34 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
         .spawn(serve(proxy.clone(), pass, transfer, awaited));
 }
 
-/// One end is closed.
-fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, count: impl FnOnce(&Transfer)) {
+/// One end is closed: so it was told by a program that knows sockets by their addresses alone. A pod can
+/// have a namespace of its own below, with sockets of any addresses in it; so the pod's own namespace is
+/// asked, and what isn't so is passed over.
+fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, sent: u64) {
+    let ends = ends(proxy, &proxy.store.snapshot(), pass);
+    let is_there = match end {
+        CLIENT => ends[0].is_some(),
+        _ => ends[1].is_some(),
+    };
+    if is_there {
+        return;
+    }
     if let Some(entry) = of(open, pass) {
-        count(&entry.transfer);
-        entry.open_ends -= 1;
-        if entry.open_ends > 0 {
+        if entry.open_ends & end != 0 {
+            entry.open_ends &= !end;
+            match end {
+                CLIENT => entry.transfer.raise_received(sent),
+                _ => entry.transfer.raise_sent(sent),
+            }
+        }
+        if entry.open_ends != 0 {
             return;
         }
-        close(open, pass);
     }
-    proxy.passes.forget(pass);
+    if ends == [None, None] {
+        close(open, pass);
+        proxy.passes.forget(pass);
+    }
 }
 
 fn close(open: &mut Open, pass: &Pass) {
@@ -149,7 +160,8 @@ async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
     for (pass, ends) in looked.await.unwrap_or_default() {
         if ends == [None, None] {
             close(open, &pass);
-            proxy.passes.forget(&pass);
+            // Perhaps it lives where no look-up finds it: then its packets meet the agent.
+            proxy.passes.cut(&pass);
             continue;
         }
         // Before that it's only asked for.
@@ -166,10 +178,10 @@ async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
 /// What client and server have sent, as far as they have a socket.
 fn ends(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass) -> [Option<u64>; 2] {
     [(pass.client(), CLIENT), (pass.server(), SERVER)].map(|(address, end)| {
-        let pod = proxy.local_workload(snapshot, address.ip())?;
-        match proxy.bound.namespace(&pod.uid) {
+        let pod = proxy.local_workload(snapshot, address.ip());
+        match pod.and_then(|pod| proxy.bound.namespace(&pod.uid)) {
             Some(namespace) => proxy.passes.sent(pass, end, namespace),
-            // Where it can't be asked, only being told ends it.
+            // It can't be asked: what is of no pod is ended by whoever serves it.
             None => Some(0),
         }
     })
