@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use ambit_common::{map::FlowKey, passed::Passed};
 use aya::maps::{HashMap as BpfMap, Map, MapData};
-use lab::{Held, Lab, Mesh, PeerServer, Pod, PodSpec, Result, Way, eventually, on_each_network};
+use lab::{
+    Held, Lab, Mesh, PeerServer, Pod, PodSpec, Result, Way, eventually, on_each_network,
+    peer_program,
+};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -201,5 +204,47 @@ fn nothing_is_left_of_connections_that_have_ended() -> Result<()> {
     eventually("the kernel to remember none", DEADLINE, || {
         left.keys().count() == 0
     });
+    Ok(())
+}
+
+#[test]
+fn a_pod_cannot_pretend_that_a_connection_has_ended() -> Result<()> {
+    let lab = Lab::builder("pretend").build()?;
+    let mut shop = Shop::open(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    shop.talk()?;
+    let (client, at) = (shop.friend.at(45000), shop.server.at(8080));
+    let (source, connect) = (client.to_string(), at.to_string());
+    let arguments = ["idle-client", "--connections", "1", "--source", &source];
+    let mut idle = shop
+        .friend
+        .spawn_peer(arguments.into_iter().chain(["--connect", &connect]))?;
+    idle.await_json("open", DEADLINE)?;
+    let shown = || {
+        let open = lab.node("a").admin("/connections").unwrap();
+        open.to_string().contains(&source)
+    };
+    eventually("the connection to be shown", DEADLINE, shown);
+
+    // The same addresses and ports, in a namespace that the client made for itself.
+    let peer = peer_program()?;
+    let script = format!(
+        "set -e; ip link set lo up; ip addr add {}/32 dev lo; ip addr add {}/32 dev lo\n\
+         {peer} echo-server --listen {at} & server=$!\n\
+         sleep 0.5; {peer} echo-client --source {client} --connect {at}; kill $server",
+        client.ip(),
+        at.ip(),
+        peer = peer.display()
+    );
+    let pretended = shop
+        .friend
+        .run("unshare", ["--net", "sh", "-c", &script])?
+        .success()?;
+    assert!(pretended.contains("\"succeeded\":1"), "{pretended}");
+
+    assert!(shown());
+    lab.manifests().write(FILE, &deny("friend"))?;
+    let ends = idle.await_json("ends", DEADLINE)?;
+    assert_eq!(ends["ends"], json!(["reset"]));
     Ok(())
 }
