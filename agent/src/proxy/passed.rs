@@ -105,27 +105,20 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
 /// have a namespace of its own below, with sockets of any addresses in it; so the pod's own namespace is
 /// asked, and what isn't so is passed over.
 fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, sent: u64) {
-    let ends = ends(proxy, &proxy.store.snapshot(), pass);
-    let is_there = match end {
-        CLIENT => ends[0].is_some(),
-        _ => ends[1].is_some(),
+    // One that isn't known to be open is found by looking.
+    let Some(entry) = of(open, pass) else {
+        return;
     };
-    if is_there {
+    let is_told = entry.open_ends & end == 0;
+    if is_told || asked(proxy, &proxy.store.snapshot(), pass, end).is_some() {
         return;
     }
-    if let Some(entry) = of(open, pass) {
-        if entry.open_ends & end != 0 {
-            entry.open_ends &= !end;
-            match end {
-                CLIENT => entry.transfer.raise_received(sent),
-                _ => entry.transfer.raise_sent(sent),
-            }
-        }
-        if entry.open_ends != 0 {
-            return;
-        }
+    entry.open_ends &= !end;
+    match end {
+        CLIENT => entry.transfer.raise_received(sent),
+        _ => entry.transfer.raise_sent(sent),
     }
-    if ends == [None, None] {
+    if entry.open_ends == 0 {
         close(open, pass);
         proxy.passes.forget(pass);
     }
@@ -177,14 +170,21 @@ async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
 
 /// What client and server have sent, as far as they have a socket.
 fn ends(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass) -> [Option<u64>; 2] {
-    [(pass.client(), CLIENT), (pass.server(), SERVER)].map(|(address, end)| {
-        let pod = proxy.local_workload(snapshot, address.ip());
-        match pod.and_then(|pod| proxy.bound.namespace(&pod.uid)) {
-            Some(namespace) => proxy.passes.sent(pass, end, namespace),
-            // It can't be asked: what is of no pod is ended by whoever serves it.
-            None => Some(0),
-        }
-    })
+    [CLIENT, SERVER].map(|end| asked(proxy, snapshot, pass, end))
+}
+
+/// What one end has sent, if it has a socket.
+fn asked(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass, end: u32) -> Option<u64> {
+    let address = match end {
+        CLIENT => pass.client(),
+        _ => pass.server(),
+    };
+    let pod = proxy.local_workload(snapshot, address.ip());
+    match pod.and_then(|pod| proxy.bound.namespace(&pod.uid)) {
+        Some(namespace) => proxy.passes.sent(pass, end, namespace),
+        // It can't be asked: what is of no pod is ended by whoever serves it.
+        None => Some(0),
+    }
 }
 
 /// One connection, from when it was told of to its end.
