@@ -235,17 +235,7 @@ impl Passes {
 
     /// The connection is over: neither pod has a socket for it.
     pub fn forget(&self, pass: &Pass) {
-        let mut maps = self.maps();
-        for flow in [pass.flow, pass.flow.reversed()] {
-            // Its ports may be another connection's by now.
-            if maps
-                .passed
-                .get(&flow, 0)
-                .is_ok_and(|it| it.since == pass.since)
-            {
-                removed(maps.passed.remove(&flow));
-            }
-        }
+        self.take_out(pass, |_, _, _| ());
     }
 
     /// The connection must end: from now on its packets come to the agent, which answers with a reset;
@@ -262,14 +252,22 @@ impl Passes {
 
     /// From now on the connection's packets come to the agent, which answers with a reset.
     pub fn cut(&self, pass: &Pass) {
+        self.take_out(pass, |maps, flow, epoch| {
+            if let Err(error) = maps.flows.insert(flow, epoch, 0) {
+                tracing::error!("a connection that must end may go on: {error}");
+            }
+        });
+    }
+
+    /// Removes both ends' entries, after something was done for each with its epoch.
+    fn take_out(&self, pass: &Pass, before: impl Fn(&mut PassMaps, FlowKey, u32)) {
         let mut maps = self.maps();
         for flow in [pass.flow, pass.flow.reversed()] {
+            // Its ports may be another connection's by now.
             if let Ok(passed) = maps.passed.get(&flow, 0)
                 && passed.since == pass.since
             {
-                if let Err(error) = maps.flows.insert(flow, passed.epoch, 0) {
-                    tracing::error!("a connection that must end may go on: {error}");
-                }
+                before(&mut maps, flow, passed.epoch);
                 removed(maps.passed.remove(&flow));
             }
         }
