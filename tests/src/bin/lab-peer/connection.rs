@@ -118,7 +118,8 @@ fn send_and_close(mut stream: &TcpStream, bytes: u64) -> Value {
 /// How a connection ended, in a word where there is one.
 pub(crate) fn end(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionReset => "reset".into(),
+        // Of a socket that was connected: the reset came before whatever was asked of it.
+        io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => "reset".into(),
         io::ErrorKind::ConnectionRefused => "refused".into(),
         io::ErrorKind::BrokenPipe => "broken pipe".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout".into(),
