@@ -224,6 +224,12 @@ impl Proxy {
         }
     }
 
+    /// The id of the pod's network namespace, if the pod's sockets may become members of the splice.
+    fn splice_namespace(&self, pod: &Workload) -> Option<i32> {
+        let namespace = self.bound.namespace(&pod.uid);
+        namespace.filter(|_| !pod.exclusions.no_splice)
+    }
+
     /// The enrolled pod of this node that has an address.
     fn local_workload(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
         snapshot

@@ -115,6 +115,8 @@ pub struct Exclusions {
     pub inbound_ports: Vec<u16>,
     /// Destination networks of connections the pod opens.
     pub outbound_cidrs: Vec<IpNet>,
+    /// The pod's sockets never become members of the splice. Its traffic is captured all the same.
+    pub no_splice: bool,
 }
 
 /// The label values of Istio's standard metrics. `unknown` where nothing is known.

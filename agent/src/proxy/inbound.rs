@@ -249,7 +249,7 @@ impl Stream {
                 return Err(error);
             }
         };
-        let server = server.with_pod(self.tunnel.proxy.bound.namespace(&destination.uid));
+        let server = server.with_pod(self.tunnel.proxy.splice_namespace(destination));
         let stream = request
             .accept(baggage(destination, &self.tunnel.proxy.cluster))
             .await?;

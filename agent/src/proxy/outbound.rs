@@ -48,7 +48,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
         return;
     };
-    let client = client.with_pod(proxy.bound.namespace(&source.uid));
+    let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
     let request = route::route(&snapshot, &proxy.node, original, |endpoints| {
@@ -146,7 +146,7 @@ impl Exchange {
         // pod's kernel refuses; the node's stands in.
         let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
         let server = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await??;
-        let server = server.with_pod(self.proxy.bound.namespace(&destination.uid));
+        let server = server.with_pod(self.proxy.splice_namespace(destination));
         let copied = copy_tcp(client, server, transfer, guard.token()).await;
         ended(&guard, copied)
     }

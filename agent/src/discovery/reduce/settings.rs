@@ -17,6 +17,7 @@ const ENROLMENT: [(&str, &str, &str); 2] = [
 const OUTBOUND_PORTS: &str = "ambit.dev/exclude-outbound-ports";
 const INBOUND_PORTS: &str = "ambit.dev/exclude-inbound-ports";
 const OUTBOUND_CIDRS: &str = "ambit.dev/exclude-outbound-cidrs";
+const SPLICE: &str = "ambit.dev/splice";
 const TUNNEL: &str = "ambit.dev/tunnel";
 
 /// Entries of one exclusion annotation that are read. They end up in maps of the kernel, which have
@@ -49,28 +50,31 @@ pub(super) fn enrolment(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> 
 /// It says that HBONE for the pod (for all pods of the node) ends at the pod's own address, as
 /// with Istio's ztunnel, and not at an Ambit agent of its node.
 pub(super) fn tunnel_to_pod(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> bool {
-    match annotation(metadata, TUNNEL) {
+    says(metadata, TUNNEL, "pod", issues)
+}
+
+/// Whether an annotation has the one value that means something.
+fn says(metadata: &ObjectMeta, key: &str, value: &str, issues: &mut Vec<FieldError>) -> bool {
+    match annotation(metadata, key) {
         None => false,
-        Some("pod") => true,
+        Some(found) if found == value => true,
         Some(other) => {
-            let field = format!("metadata.annotations[{TUNNEL}]");
-            issues.push(FieldError::unexpected(
-                field,
-                other,
-                "\"pod\"; it counts as not set",
-            ));
+            let expected = format!("\"{value}\"; it counts as not set");
+            let field = format!("metadata.annotations[{key}]");
+            issues.push(FieldError::unexpected(field, other, &expected));
             false
         }
     }
 }
 
-/// What the annotations of a namespace or pod exclude from capture. Bad entries, and
+/// What the annotations of a namespace or pod exclude from capture, and from the splice. Bad entries, and
 /// those beyond [`MAX_ENTRIES`], are left out.
 pub(super) fn exclusions(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> Exclusions {
     Exclusions {
         outbound_ports: list(metadata, OUTBOUND_PORTS, PORT, parse_port, issues),
         inbound_ports: list(metadata, INBOUND_PORTS, PORT, parse_port, issues),
         outbound_cidrs: list(metadata, OUTBOUND_CIDRS, NETWORK, parse_network, issues),
+        no_splice: says(metadata, SPLICE, "disabled", issues),
     }
 }
 

@@ -237,6 +237,7 @@ fn union(pod: &Arc<Exclusions>, namespace: &Arc<Exclusions>) -> Arc<Exclusions> 
         outbound_ports: both(&pod.outbound_ports, &namespace.outbound_ports),
         inbound_ports: both(&pod.inbound_ports, &namespace.inbound_ports),
         outbound_cidrs: both(&pod.outbound_cidrs, &namespace.outbound_cidrs),
+        no_splice: pod.no_splice || namespace.no_splice,
     })
 }
 

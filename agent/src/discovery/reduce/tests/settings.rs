@@ -171,6 +171,21 @@ fn exclusions_are_read_entry_by_entry() {
 }
 
 #[test]
+fn the_splice_is_left_out_by_one_word() {
+    let issue =
+        "metadata.annotations[ambit.dev/splice]: \"off\" is not \"disabled\"; it counts as not set";
+    for (annotations, expected, expected_issues) in [
+        ("", false, ""),
+        ("ambit.dev/splice: disabled", true, ""),
+        ("ambit.dev/splice: 'off'", false, issue),
+    ] {
+        let (facts, issues) = pod_with(&format!("annotations: {{{annotations}}}"), "", "");
+        assert_eq!(facts.unwrap().workload.exclusions.no_splice, expected);
+        assert_eq!(issues, expected_issues, "{annotations}");
+    }
+}
+
+#[test]
 fn exclusions_beyond_the_limit_are_ignored_and_said_to_be() {
     let list = |ports: std::ops::RangeInclusive<u16>| {
         let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
