@@ -108,27 +108,45 @@ counters! {
     Joined = "joined",
     /// Not joined: the agent's end isn't found, or is no longer established.
     NoAgentSocket = "no_agent_socket",
-    /// Not joined: the application's end isn't found in the pod's namespace (the pod made a namespace
+    /// Not joined: an application's end isn't found in the pod's namespace (the pod made a namespace
     /// of its own below, or its packets pass NAT), or is no longer established.
     NoApplicationSocket = "no_application_socket",
-    /// Not joined: the application's socket blocks. As a member, its `recv` could fail with EAGAIN.
+    /// Not joined: an application's socket blocks. As a member, its `recv` could fail with EAGAIN.
     Blocking = "blocking",
+    /// Not joined yet: an application has neither sent nor read anything, so it hasn't shown whether its
+    /// socket blocks.
+    Unused = "unused",
+    /// Not joined yet: an application is reading.
+    Reading = "reading",
+    /// Not joined: the kernel encrypts for an application.
+    Encrypted = "encrypted",
+    /// Not joined: an application wants to be woken for several bytes only.
+    LowWater = "low_water",
     /// Not joined: the kernel refused, or there are too many.
     JoinFailed = "join_failed",
     /// A message went to the peer's queue.
     Redirected = "redirected",
     /// A message went through TCP: nothing is kept with the socket.
     TcpNoPeer = "tcp_no_peer",
-    /// A message went through TCP: the peer hasn't read all that went there before.
-    TcpUnread = "tcp_unread",
+    /// A message went through TCP: what went there before is still on its way.
+    TcpOnItsWay = "tcp_on_its_way",
     /// A message went through TCP: the peer has too much to read.
     TcpFull = "tcp_full",
-    /// A message of the agent went through TCP: the agent has a lot to send.
-    TcpBulk = "tcp_bulk",
     /// A message went through TCP: the application has made its socket block.
     TcpBlocking = "tcp_blocking",
+    /// A message went through TCP: one end has ended, or was reset.
+    TcpEnded = "tcp_ended",
+    /// A message went through TCP: the kernel encrypts for the application.
+    TcpEncrypted = "tcp_encrypted",
     /// A message went through TCP: the peer is gone.
     TcpPeerGone = "tcp_peer_gone",
+    /// Nothing more comes to a member through TCP: what isn't new of a packet could not be taken off, for
+    /// want of memory.
+    TakeOffFailed = "take_off_failed",
+    /// It can't be remembered how far a member's packets of TCP have come.
+    StreamNotKept = "stream_not_kept",
+    /// A member isn't woken to send when TCP has sent all: the kernel refused to change that.
+    SendAllFailed = "send_all_failed",
     /// From the peer's queue to TCP.
     SwitchedToTcp = "switched_to_tcp",
     /// From TCP to the peer's queue.

@@ -26,9 +26,8 @@ pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 pub const JOIN: &str = "join";
 /// sk_msg of [`SPLICE_SOCKETS`]: what a member sends.
 pub const SEND: &str = "send";
-
-/// Run by the agent: how many bytes a member has been given past TCP and hasn't read.
-pub const QUEUED: &str = "queued";
+/// sk_skb of [`SPLICE_SOCKETS`]: what comes to a member through TCP.
+pub const RECEIVE: &str = "receive";
 
 /// [`InterfaceValue`](crate::map::InterfaceValue) by interface index.
 pub const INTERFACES: &str = "INTERFACES";
@@ -71,6 +70,8 @@ pub const EVENTS: &str = "EVENTS";
 pub const SPLICE_SOCKETS: &str = "SPLICE_SOCKETS";
 /// [`End`](crate::splice::End) by socket.
 pub const SPLICE_ENDS: &str = "SPLICE_ENDS";
+/// [`Stream`](crate::splice::Stream) by socket cookie.
+pub const SPLICE_STREAMS: &str = "SPLICE_STREAMS";
 /// By [`SpliceCounter`](crate::counter::SpliceCounter).
 pub const SPLICE_COUNTERS: &str = "SPLICE_COUNTERS";
 /// The one [`SpliceSettings`](crate::splice::SpliceSettings).
@@ -79,7 +80,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 22] = [
+pub const PINNED_MAPS: [&str; 23] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -100,6 +101,7 @@ pub const PINNED_MAPS: [&str; 22] = [
     EVENTS,
     SPLICE_SOCKETS,
     SPLICE_ENDS,
+    SPLICE_STREAMS,
     SPLICE_COUNTERS,
     SPLICE_SETTINGS,
 ];

@@ -117,6 +117,8 @@ pub struct Closing {
     pub acknowledged: u64,
     /// Whether those are all that it sent.
     pub all_acknowledged: bool,
+    /// Bytes that it sent past TCP.
+    pub past_tcp: u64,
 }
 
 /// How many bytes of an application the other end's kernel has. SYN and FIN have a sequence number each;
@@ -134,9 +136,10 @@ pub fn delivered(closing: &Closing) -> u64 {
         _ => false,
     };
     let syn_counted = closing.flags & CLIENT != 0;
-    closing
+    let through_tcp = closing
         .acknowledged
-        .saturating_sub(fin_acknowledged as u64 + syn_counted as u64)
+        .saturating_sub(fin_acknowledged as u64 + syn_counted as u64);
+    through_tcp + closing.past_tcp
 }
 
 #[cfg(feature = "user")]
@@ -215,13 +218,16 @@ mod tests {
             (SERVER, 11, true, 99),
             (SERVER, 11, false, 100),
         ] {
-            let closing = Closing {
+            let mut closing = Closing {
                 flags,
                 state,
                 acknowledged: 100,
                 all_acknowledged,
+                past_tcp: 0,
             };
             assert_eq!(delivered(&closing), expected, "{closing:?}");
+            closing.past_tcp = 1000;
+            assert_eq!(delivered(&closing), expected + 1000, "{closing:?}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Moving bytes from socket to socket without TCP: layouts, and the decisions as pure functions.
 //!
-//! The agent asks for two sockets to become members: one of its own, and the application's at the
-//! other end, looked up in the pod's own network namespace by the same addresses and ports. So who
-//! is whose peer follows from where a socket is, and no other namespace's can stand in for it.
+//! The agent asks for the two sockets of a connection to become members: those of two applications, or an
+//! application's and its own. Each is looked up in its own network namespace by the same addresses and
+//! ports. So who is whose peer follows from where a socket is, and no other namespace's can stand in for it.
 
 use core::mem::size_of;
 
@@ -12,8 +12,26 @@ use crate::{counter::SpliceCounter, map::Address};
 pub const MAX_MEMBERS: u32 = 131_072;
 /// Bytes that may wait unread in one direction, if nothing else is said.
 pub const DEFAULT_LIMIT: u32 = 1 << 20;
+/// Members of which it is remembered what came through TCP. Of a forgotten one it is asked again how far
+/// its application has read.
+pub const MAX_STREAMS: u32 = 65_536;
 /// In place of a namespace's id: the one of who asks.
 pub const OWN_NAMESPACE: i32 = -1;
+
+/// Where one end of a connection is, as its own socket has it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Its address.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// Zero.
+    pub padding: u16,
+    /// Id of its network namespace in the agent's; or [`OWN_NAMESPACE`].
+    pub namespace: i32,
+}
+const _: () = assert!(size_of::<Place>() == 24);
 
 /// What the agent asks the program that joins.
 #[repr(C)]
@@ -21,23 +39,17 @@ pub const OWN_NAMESPACE: i32 = -1;
 pub struct JoinRequest {
     /// Any number that no other connection has had; the lowest bit is 0.
     pub id: u64,
-    /// The address of the agent's end, as the agent's socket has it.
-    pub agent: Address,
-    /// The application's.
-    pub application: Address,
-    /// The agent's port.
-    pub agent_port: u16,
-    /// The application's.
-    pub application_port: u16,
-    /// Id of the pod's network namespace in the agent's; or [`OWN_NAMESPACE`].
-    pub namespace: i32,
+    /// The agent's end, if it is in the agent's namespace; or an application's.
+    pub first: Place,
+    /// An application's end.
+    pub second: Place,
 }
-const _: () = assert!(size_of::<JoinRequest>() == 48);
+const _: () = assert!(size_of::<JoinRequest>() == 56);
 
 /// Where the request begins in what the program is run with: it takes it for a frame.
 pub const REQUEST_OFFSET: usize = 14;
 
-/// The key of the agent's end; that of the application's end has the lowest bit set.
+/// The key of the first end; that of the second has the lowest bit set.
 #[must_use]
 #[inline(always)]
 pub const fn peer_key(key: u64) -> u64 {
@@ -48,8 +60,6 @@ pub const fn peer_key(key: u64) -> u64 {
 pub const PATH_TCP: u32 = 0;
 /// All that is on its way has been redirected.
 pub const PATH_SPLICED: u32 = 1;
-/// The agent has so much to send that it keeps it to TCP, until it says otherwise.
-pub const PATH_BULK: u32 = 2;
 
 /// What is kept with a member; it goes with the socket.
 #[repr(C)]
@@ -61,14 +71,19 @@ pub struct End {
     pub socket: u64,
     /// Of its peer. By the time it is another socket's, the key leads nowhere.
     pub peer: u64,
-    /// Of the open file that the application has its end by, whichever end this is.
+    /// Of the open file that an application has it by; 0: the agent has it.
     pub file: u64,
+    /// Of the peer's.
+    pub peer_file: u64,
+    /// Bytes that it sent past TCP.
+    pub sent: u64,
     /// `PATH_*`: which way what it sends goes.
     pub path: u32,
-    /// Zero.
-    pub padding: u32,
+    /// 1: its application is woken to send only when TCP has sent all that it was given. So it comes to
+    /// pass that nothing is on its way through TCP, and what follows can be redirected.
+    pub sends_all: u32,
 }
-const _: () = assert!(size_of::<End>() == 40);
+const _: () = assert!(size_of::<End>() == 56);
 
 /// Settings of the programs. Each agent that starts writes them.
 #[repr(C)]
@@ -97,8 +112,28 @@ pub struct Offsets {
     pub copied_seq: u32,
     /// `tcp_sock.write_seq`: the first byte that TCP hasn't been given.
     pub write_seq: u32,
+    /// `sock.sk_rcvlowat`: how many bytes must wait before the application is woken.
+    pub low_water: u32,
+    /// `sock.sk_receive_queue.next`: the first packet that waits, or the queue itself.
+    pub receive_queue: u32,
+    /// `sk_buff.cb`, of which the first word is the packet's first sequence number.
+    pub packet_first: u32,
+    /// `sock.sk_lock.owned`: whether the application is in the middle of a call.
+    pub in_call: u32,
+    /// `tcp_sock.rcv_nxt`: the first byte that TCP hasn't received in order.
+    pub rcv_nxt: u32,
+    /// `sock.sk_user_data`: of a member, the address of its `sk_psock`, and flags.
+    pub user_data: u32,
+    /// `sk_psock.ingress_skb.qlen`: packets that there was no memory to put into the member's queue.
+    pub held_up: u32,
+    /// `sock.__sk_common.skc_state`, one byte of `TCP_*`.
+    pub state: u32,
+    /// `sock.__sk_common.skc_cookie`.
+    pub cookie: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`: not null if the kernel encrypts for the application.
+    pub upper_protocol: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 28);
+const _: () = assert!(size_of::<Offsets>() == 68);
 
 /// How many bytes may wait unread at a socket.
 ///
@@ -109,6 +144,63 @@ const _: () = assert!(size_of::<Offsets>() == 28);
 pub const fn limit(wanted: u32, receive_buffer: u32) -> u32 {
     let most = receive_buffer / 2;
     if wanted < most { wanted } else { most }
+}
+
+/// What came to a member through TCP.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stream {
+    /// Sequence number of what is to come next.
+    pub next: u32,
+    /// 1: something couldn't be handed over, so nothing more is.
+    pub broken: u32,
+}
+const _: () = assert!(size_of::<Stream>() == 8);
+
+/// The later of two sequence numbers.
+#[must_use]
+#[inline(always)]
+pub const fn later(one: u32, other: u32) -> u32 {
+    const HALF: u32 = 1 << 31;
+    if other.wrapping_sub(one) < HALF {
+        other
+    } else {
+        one
+    }
+}
+
+/// Whether a member in that state (`TCP_*` of net/tcp_states.h) may still send: it has neither said its
+/// end nor been reset.
+#[must_use]
+#[inline(always)]
+pub const fn sends(state: u32) -> bool {
+    const ESTABLISHED: u32 = 1;
+    const CLOSE_WAIT: u32 = 8;
+    matches!(state, ESTABLISHED | CLOSE_WAIT)
+}
+
+/// Whether a member in that state may still be sent to.
+#[must_use]
+#[inline(always)]
+pub const fn receives(state: u32) -> bool {
+    const ESTABLISHED: u32 = 1;
+    const FIN_WAIT1: u32 = 4;
+    const FIN_WAIT2: u32 = 5;
+    matches!(state, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2)
+}
+
+/// How much of a packet's beginning isn't new, by sequence numbers: the packet's first, how many it has,
+/// and the one that is to come next.
+#[must_use]
+#[inline(always)]
+pub const fn known(first: u32, length: u32, next: u32) -> u32 {
+    const HALF: u32 = 1 << 31;
+    match next.wrapping_sub(first) {
+        // It lies behind: what is between waits elsewhere.
+        HALF.. => 0,
+        known if known < length => known,
+        _ => length,
+    }
 }
 
 /// What is known when a member sends.
@@ -122,8 +214,8 @@ pub struct Message {
     pub queued: u32,
     /// How many those may be: [`limit`].
     pub limit: u32,
-    /// The peer has read all that went through TCP.
-    pub caught_up: bool,
+    /// All that went through TCP is in the peer's queue.
+    pub has_arrived: bool,
 }
 
 /// What becomes of what a member sends.
@@ -137,17 +229,16 @@ pub enum Way {
 
 /// The switching rule.
 ///
-/// The peer reads what was redirected before what came through TCP. So what is redirected must
-/// never follow bytes that are still on their way through TCP; the other way round is in order.
+/// The peer has one queue. What is redirected is in it at once, so it must never follow bytes that are still
+/// on their way through TCP; the other way round is in order.
 #[must_use]
 #[inline(always)]
 pub fn way(message: Message) -> Way {
     let limit = match message.path {
         PATH_SPLICED => message.limit,
-        PATH_BULK => return Way::Tcp(SpliceCounter::TcpBulk),
         // Half of it, lest every message switch.
-        _ if message.caught_up => message.limit / 2,
-        _ => return Way::Tcp(SpliceCounter::TcpUnread),
+        _ if message.has_arrived => message.limit / 2,
+        _ => return Way::Tcp(SpliceCounter::TcpOnItsWay),
     };
     if message.queued.saturating_add(message.size) > limit {
         return Way::Tcp(SpliceCounter::TcpFull);

@@ -6,15 +6,17 @@
 //! is. The agent does the same with its own end, in `proxy/pacing.rs`.
 
 use ambit_common::{
-    counter::Counter,
+    counter::{Counter, SpliceCounter},
     map::{Address, FlowKey},
     pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
     passed::Closing,
+    splice::End,
 };
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
+        BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
     },
     helpers::generated::{bpf_getsockopt, bpf_setsockopt},
     macros::sock_ops,
@@ -24,7 +26,7 @@ use aya_ebpf::{
 use crate::{
     maps::FLOWS,
     packet::{from_words, mapped},
-    passed, verdict,
+    passed, splice, verdict,
 };
 
 const AF_INET: u32 = 2;
@@ -32,6 +34,11 @@ const AF_INET: u32 = 2;
 const LEVEL_TCP: i32 = 6;
 /// `TCP_CONGESTION` of linux/tcp.h.
 const TCP_CONGESTION: i32 = 13;
+/// `TCP_NOTSENT_LOWAT` of linux/tcp.h.
+const TCP_NOTSENT_LOWAT: i32 = 25;
+/// As many bytes as an application may leave unsent in TCP and still be let send: more than the segment that
+/// it may hold back (TCP_CORK, Nagle) on the largest links.
+const UNSENT: u32 = 32 * 1024;
 /// What a sockops program returns if it has nothing to say.
 const NO_REPLY: u32 = 1;
 
@@ -44,10 +51,11 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
             // SAFETY: the map's values are plain data, written whole.
             if unsafe { FLOWS.get(flow) }.is_some() {
                 stop_pacing(ctx.ops);
+                if tell_of(&ctx, of_members()).is_err() {
+                    splice::count(SpliceCounter::SendAllFailed);
+                }
             } else if passed::opened(&flow)
-                && ctx
-                    .set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32)
-                    .is_err()
+                && tell_of(&ctx, BPF_SOCK_OPS_STATE_CB_FLAG | of_members()).is_err()
             {
                 // Its end is found by the agent, which looks for what is no longer there.
                 verdict::count(Counter::EventLost);
@@ -55,11 +63,12 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => {
             // SAFETY: fields of the kernel's context, which may be read at any time.
-            let (acknowledged, all_acknowledged) = unsafe {
+            let (acknowledged, all_acknowledged, full) = unsafe {
                 let socket = ctx.ops;
                 (
                     (*socket).bytes_acked,
                     (*socket).snd_una == (*socket).snd_nxt,
+                    (*socket).__bindgen_anon_2.sk,
                 )
             };
             let closing = Closing {
@@ -67,12 +76,64 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 state: ctx.arg(0),
                 acknowledged,
                 all_acknowledged,
+                past_tcp: if full.is_null() {
+                    0
+                } else {
+                    splice::sent(full)
+                },
             };
             passed::closed(&flow(ctx.ops), closing);
+        }
+        BPF_SOCK_OPS_RTT_CB => {
+            // SAFETY: a field of the kernel's context, which may be read at any time.
+            let full = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+            if !full.is_null()
+                && let Some(end) = splice::end(full)
+                && end.sends_all == 0
+            {
+                send_all(&ctx, end);
+            }
         }
         _ => {}
     }
     NO_REPLY
+}
+
+/// Has the program be told of more on this socket.
+#[inline(always)]
+fn tell_of(ctx: &SockOpsContext, flags: u32) -> Result<(), i32> {
+    ctx.set_cb_flags((ctx.cb_flags() | flags) as i32)
+}
+
+/// Only what may become a member is asked about each round trip.
+#[inline(always)]
+fn of_members() -> u32 {
+    if splice::is_on() {
+        BPF_SOCK_OPS_RTT_CB_FLAG
+    } else {
+        0
+    }
+}
+
+/// What a member sends through TCP holds it back no longer than it must.
+#[inline(always)]
+fn send_all(ctx: &SockOpsContext, end: &mut End) {
+    let mut lowest = UNSENT;
+    // SAFETY: reads as many bytes as are said from the stack.
+    let code = unsafe {
+        bpf_setsockopt(
+            ctx.ops.cast(),
+            LEVEL_TCP,
+            TCP_NOTSENT_LOWAT,
+            (&raw mut lowest).cast(),
+            size_of::<u32>() as i32,
+        )
+    };
+    end.sends_all = 1;
+    let flags = ctx.cb_flags() & !BPF_SOCK_OPS_RTT_CB_FLAG;
+    if code != 0 || ctx.set_cb_flags(flags as i32).is_err() {
+        splice::count(SpliceCounter::SendAllFailed);
+    }
 }
 
 #[inline(always)]

@@ -11,25 +11,19 @@ use aya_ebpf::{
 };
 
 use crate::{
-    join::namespace_id,
-    socket::{self, TCP_LISTEN, TCP_TIME_WAIT, Tuple},
+    join,
+    socket::{TCP_LISTEN, TCP_TIME_WAIT},
+    splice,
 };
 
-/// 1 if the application of the request has a socket for it, and then its first eight bytes become
-/// [`passed::delivered`]. The agent's place in it is the other pod's.
+/// 1 if the second end of the request has a socket for it, and then its first eight bytes become
+/// [`passed::delivered`].
 #[classifier]
 pub fn exists(ctx: TcContext) -> i32 {
     let Ok(request) = ctx.load::<JoinRequest>(REQUEST_OFFSET) else {
         return 0;
     };
-    let tuple = Tuple {
-        source: &request.agent,
-        destination: &request.application,
-        source_port: request.agent_port,
-        destination_port: request.application_port,
-    };
-    let is_ipv6 = !socket::is_mapped(&request.agent);
-    let socket = socket::find(&ctx, &tuple, is_ipv6, namespace_id(request.namespace));
+    let socket = join::find(&ctx, &request.second, &request.first);
     if socket.is_null() {
         return 0;
     }
@@ -46,6 +40,7 @@ pub fn exists(ctx: TcContext) -> i32 {
                 state,
                 acknowledged: (*tcp).bytes_acked,
                 all_acknowledged: (*tcp).snd_una == (*tcp).snd_nxt,
+                past_tcp: splice::sent(socket),
             })
         };
         bpf_sk_release(socket.cast());

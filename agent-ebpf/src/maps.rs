@@ -9,7 +9,7 @@ use ambit_common::{
         MAX_SOURCES, MAX_WORKLOADS, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
     passed::{EVENT_BYTES, MAX_PASSED, MAX_VERDICTS, Passed, Passing, VerdictKey},
-    splice::{MAX_MEMBERS, SpliceSettings},
+    splice::{MAX_MEMBERS, MAX_STREAMS, SpliceSettings, Stream},
 };
 use aya_ebpf::{
     bindings::bpf_sock_tuple,
@@ -72,6 +72,8 @@ pub static PASS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1,
 
 #[map]
 pub static SPLICE_SOCKETS: SockHash<u64> = SockHash::pinned(MAX_MEMBERS, 0);
+#[map]
+pub static SPLICE_STREAMS: LruHashMap<u64, Stream> = LruHashMap::pinned(MAX_STREAMS, 0);
 #[map]
 pub static SPLICE_COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(counter::SPLICE_COUNT, 0);
 #[map]

@@ -1,16 +1,14 @@
-//! The splice: bytes between an application's socket and the agent's go from socket to socket in
-//! the kernel, without TCP and IP. Both are on this node.
+//! The splice: bytes between two sockets of this node, an application's and the agent's ([`Leg`]) or two
+//! applications' ([`join_between`]), go from socket to socket in the kernel, without TCP and IP.
 //!
-//! The agent asks for a connection to be spliced once the application has sent something on it
-//! ([`Leg`]). Whether the running kernel is fit for it is found out at start; where it isn't, the same
+//! The agent asks for a connection to be spliced once the applications have used it. Whether the running kernel is fit for it is found out at start; where it isn't, the same
 //! bytes take the way that they always took, and the reason is in the log and in
 //! `ambit_splice_active`.
 
+mod between;
 pub mod btf;
 mod leg;
 pub mod offsets;
-mod outlet;
-mod pause;
 mod self_test;
 
 use std::sync::OnceLock;
@@ -22,8 +20,8 @@ use crate::capture::{
     splice::{Kernel, Splice},
 };
 
+pub use between::{Joined, PodEnd, join_between};
 pub use leg::Leg;
-pub use outlet::Outlet;
 
 /// There is one kernel, and so one of these: connections needn't be told.
 static ACTIVE: OnceLock<Active> = OnceLock::new();

@@ -4,22 +4,18 @@
     reason = "helpers of tests, which clippy doesn't count as tests"
 )]
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
 
 use aya::maps::{Map, MapData, SockHash};
-use lab::{Child, Lab, Mesh, Node, Pod, PodSpec, Result, eventually};
+use lab::{Child, Lab, LoadServer, Mesh, Node, Pod, PodSpec, Result, eventually};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Beside `lab-peer`, which cargo builds with it.
-fn program() -> PathBuf {
+fn program(name: &str) -> PathBuf {
     let own = env::current_exe().unwrap();
-    let mut found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|path| path.join("lab-async"));
+    let mut found = own.ancestors().skip(1).take(2).map(|path| path.join(name));
     found.find(|path| path.is_file()).unwrap()
 }
 
@@ -43,14 +39,14 @@ impl Pods {
 
 fn serve(pod: &Pod, arguments: &[&str]) -> Result<Child> {
     let listen = ["serve", "--listen", "0.0.0.0:8080"];
-    let mut server = pod.spawn(program(), listen.iter().chain(arguments))?;
+    let mut server = pod.spawn(program("lab-async"), listen.iter().chain(arguments))?;
     server.await_json("listening", DEADLINE)?;
     Ok(server)
 }
 
 fn call(client: &Pod, server: &Pod, arguments: &[&str]) -> Result<Value> {
     let command = client
-        .command(program())
+        .command(program("lab-async"))
         .args(["call", "--connect", &server.at(8080).to_string()])
         .args(arguments);
     command.deadline(DEADLINE).run()?.json()
@@ -150,6 +146,107 @@ fn thousands_of_short_connections_leave_nothing_behind() -> Result<()> {
     Ok(())
 }
 
+/// What the source's node says its pods have sent and received.
+fn told(node: &Node) -> [f64; 2] {
+    ["sent", "received"].map(|way| {
+        let metric = format!("istio_tcp_{way}_bytes_total");
+        node.metric(&metric, &[("reporter", "source")])
+            .unwrap_or_default()
+    })
+}
+
+#[test]
+fn between_pods_of_one_node_bytes_go_past_tcp_and_are_counted_to_the_byte() -> Result<()> {
+    const BYTES: u32 = 30_000_000;
+    const CONNECTIONS: u32 = 10;
+    // One, and a limit that has each connection switch all the time.
+    for limit in ["1048576", "65536"] {
+        let lab = Lab::builder("between").build()?;
+        let pods = Pods::new(&lab)?;
+        let _mesh = Mesh::default()
+            .agent_arguments(&["--splice-limit", limit])
+            .start(&lab)?;
+        let node = lab.node("a");
+        let bytes = ["--bytes", &BYTES.to_string()];
+        let _listening = serve(&pods.near, &bytes)?;
+        // The agent carries the first of the kind.
+        call(&pods.client, &pods.near, &bytes)?;
+        let before = ["joined", "redirected"].map(|event| events(node, event).unwrap());
+        let many = ["--connections", &CONNECTIONS.to_string(), "--at-once", "3"];
+        let many = [&bytes[..], &many].concat();
+        let ended = call(&pods.client, &pods.near, &many)?;
+        assert_eq!(ended["succeeded"], CONNECTIONS, "{limit} {ended}");
+        let after = ["joined", "redirected"].map(|event| events(node, event).unwrap());
+        for (before, after) in before.into_iter().zip(after) {
+            assert!(after > before, "{limit} {before} {after}");
+        }
+        let all = [f64::from(BYTES * (CONNECTIONS + 1)); 2];
+        eventually("all to be told of", DEADLINE, || told(node) == all);
+        eventually("no member to be left", DEADLINE, || members(node) == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_policy_ends_what_goes_past_tcp_and_another_agent_knows_it() -> Result<()> {
+    let lab = Lab::builder("past").build()?;
+    let pods = Pods::new(&lab)?;
+    let mut mesh = Mesh::default().start(&lab)?;
+    let node = lab.node("a");
+    let _serving = LoadServer::start(&pods.near, 8080)?;
+    let begin = || {
+        let at = pods.near.at(8080).to_string();
+        let load = ["round-trip", "--connections", "1", "--time-ms", "90000"];
+        let load = load.into_iter().chain(["--connect", &at]);
+        pods.client.spawn(program("lab-load"), load)
+    };
+    // The first is carried and has two members for each of its legs, the second passes.
+    let mut calls = Vec::new();
+    for expected in [4, 6] {
+        calls.push(begin()?);
+        eventually("both ends to join", DEADLINE, || members(node) == expected);
+    }
+    let clients = || -> BTreeSet<String> {
+        let open = node.admin("/connections").unwrap();
+        let open = open.as_array().unwrap().iter();
+        open.map(|open| open["source_address"].to_string())
+            .collect()
+    };
+    let before = clients();
+    mesh.kill_agent("a");
+    mesh.start_agent(node)?;
+    // What was carried ended with the agent, and its client has connected anew.
+    let left = || clients().intersection(&before).count();
+    eventually("what passes to be shown", DEADLINE, || left() == 1);
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: deny, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n";
+    lab.manifests().write("deny.yaml", deny)?;
+    eventually("no member to be left", DEADLINE, || members(node) == 0);
+    assert_eq!(left(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_pod_may_stay_out_of_it() -> Result<()> {
+    let lab = Lab::builder("stay-out").build()?;
+    let pods = Pods::new(&lab)?;
+    let modest = PodSpec::in_namespace("shop").annotation("ambit.dev/splice", "disabled");
+    let modest = lab.node("a").pod("modest", modest)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    let node = lab.node("a");
+    let _near = serve(&pods.near, &["--bytes", "1000000"])?;
+    let _far = serve(&pods.far, &["--bytes", "1000000"])?;
+    let before = events(node, "joined")?;
+    for server in [&pods.near, &pods.near, &pods.far] {
+        let ended = call(&modest, server, &["--bytes", "1000000"])?;
+        assert_eq!(ended["end"], "eof", "{ended}");
+    }
+    // The server that it was carried to is another one's pod, and has said nothing.
+    assert!(events(node, "joined")? - before <= 1.0);
+    assert_eq!(members(node), 0);
+    Ok(())
+}
+
 #[test]
 fn resets_reach_the_other_side_after_the_last_byte() -> Result<()> {
     let lab = Lab::builder("resets").build()?;
@@ -171,14 +268,17 @@ fn blocking_sockets_are_left_alone() -> Result<()> {
     let pods = Pods::new(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     let of_self_test = [lab.node("a"), lab.node("b")].map(|node| events(node, "redirected"));
-    let listening = pods
-        .far
-        .peer_server(["echo-server", "--listen", "0.0.0.0:0"])?;
-    let at = pods.far.at(listening.address().port()).to_string();
-    let told = pods
-        .client
-        .peer(["echo-client", "--connect", &at, "--requests", "20"])?;
-    assert_eq!(told["succeeded"], 1, "{told}");
+    // The second connection to the near one passes without the agent.
+    for server in [&pods.far, &pods.near] {
+        let listening = server.peer_server(["echo-server", "--listen", "0.0.0.0:0"])?;
+        let at = server.at(listening.address().port()).to_string();
+        for _ in 0..2 {
+            let told = pods
+                .client
+                .peer(["echo-client", "--connect", &at, "--requests", "20"])?;
+            assert_eq!(told["succeeded"], 1, "{told}");
+        }
+    }
     for node in lab.nodes() {
         assert!(events(node, "blocking")? >= 1.0, "{}", node.name());
         assert_eq!(members(node), 0, "{}", node.name());

@@ -1,6 +1,6 @@
 extern crate std;
 
-use std::vec::Vec;
+use std::{vec, vec::Vec};
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
                 size: 1,
                 queued,
                 limit: LIMIT,
-                caught_up: reader.tcp.is_empty(),
+                has_arrived: reader.tcp.is_empty(),
             };
             let before = path;
             match way(message) {
@@ -74,25 +74,23 @@ fn whatever_the_reader_does_the_order_is_kept_and_the_queue_bounded() {
 
 #[test]
 fn each_case_of_the_switching_rule() {
-    use SpliceCounter::{TcpBulk, TcpFull, TcpUnread};
+    use SpliceCounter::{TcpFull, TcpOnItsWay};
     // Path, the message's size, bytes queued, TCP's bytes read.
-    for (path, size, queued, caught_up, expected) in [
+    for (path, size, queued, has_arrived, expected) in [
         (PATH_TCP, 100, 0, true, Way::Redirect),
         (PATH_TCP, 100, 100, true, Way::Redirect),
         (PATH_TCP, 100, 101, true, Way::Tcp(TcpFull)),
-        (PATH_TCP, 1, 0, false, Way::Tcp(TcpUnread)),
+        (PATH_TCP, 1, 0, false, Way::Tcp(TcpOnItsWay)),
         (PATH_SPLICED, 100, 300, true, Way::Redirect),
         (PATH_SPLICED, 100, 301, true, Way::Tcp(TcpFull)),
         (PATH_SPLICED, u32::MAX, u32::MAX, true, Way::Tcp(TcpFull)),
-        (PATH_BULK, 1, 0, true, Way::Tcp(TcpBulk)),
-        (PATH_BULK, 100, 0, false, Way::Tcp(TcpBulk)),
     ] {
         let message = Message {
             path,
             size,
             queued,
             limit: 400,
-            caught_up,
+            has_arrived,
         };
         assert_eq!(way(message), expected, "{message:?}");
     }
@@ -104,6 +102,48 @@ fn the_two_ends_of_a_connection_have_each_others_keys() {
         assert_ne!(peer_key(key), key);
         assert_eq!(peer_key(peer_key(key)), key);
     }
+}
+
+#[test]
+fn what_isnt_new_of_a_packet_is_known_by_sequence_numbers() {
+    const LAST: u32 = u32::MAX;
+    for (first, length, next, expected) in [
+        (1000, 100, 1000, 0),
+        (1000, 100, 1001, 1),
+        (1000, 100, 1099, 99),
+        (1000, 100, 1100, 100),
+        (1000, 100, 2000, 100),
+        (1000, 100, 900, 0),
+        (1000, 0, 1000, 0),
+        (LAST - 9, 100, 10, 20),
+        (LAST, 1, LAST, 0),
+        (0, 100, LAST, 0),
+    ] {
+        let found = known(first, length, next);
+        assert_eq!(found, expected, "{first} {length} {next}");
+    }
+}
+
+#[test]
+fn the_later_sequence_number_is_known_across_the_wrap() {
+    for (one, other, expected) in [
+        (5, 6, 6),
+        (6, 5, 6),
+        (5, 5, 5),
+        (u32::MAX, 3, 3),
+        (3, u32::MAX, 3),
+    ] {
+        assert_eq!(later(one, other), expected, "{one} {other}");
+    }
+}
+
+#[test]
+fn nothing_is_redirected_after_an_end_or_a_reset() {
+    // In the order of net/tcp_states.h, from ESTABLISHED to CLOSING.
+    let states = 1..=11;
+    let sending: Vec<_> = states.clone().filter(|state| sends(*state)).collect();
+    let receiving: Vec<_> = states.filter(|state| receives(*state)).collect();
+    assert_eq!((sending, receiving), (vec![1, 8], vec![1, 4, 5]));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use ambit_common::{
         NETWORK_KEY_PREFIX, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
     name,
+    splice::Place,
 };
 use aya::{
     Ebpf,
@@ -397,6 +398,16 @@ pub(crate) fn to_key(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Where an end of a connection is.
+pub(crate) fn place(end: SocketAddr, namespace: i32) -> Place {
+    Place {
+        address: to_key(end.ip()),
+        port: end.port(),
+        padding: 0,
+        namespace,
     }
 }
 

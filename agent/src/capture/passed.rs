@@ -15,7 +15,7 @@ use ambit_common::{
     map::FlowKey,
     name,
     passed::{CLIENT, Event, Fingerprint, Passed, Passing, VerdictKey},
-    splice::{JoinRequest, REQUEST_OFFSET},
+    splice::{JoinRequest, OWN_NAMESPACE, REQUEST_OFFSET},
 };
 use aya::{
     Ebpf,
@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     interfaces::monotonic_now,
-    maps::{self, from_key, refused, take},
+    maps::{self, from_key, place, refused, take},
     poke::poke,
 };
 use crate::{discovery::model::WorkloadUid, identity::Identity};
@@ -199,18 +199,14 @@ impl Passes {
     /// its pod, whose network namespace has that id here, has no socket for it any more.
     #[must_use]
     pub fn sent(&self, pass: &Pass, end: u32, namespace: i32) -> Option<u64> {
-        let flow = if end == CLIENT {
-            pass.flow
-        } else {
-            pass.flow.reversed()
+        let (other, asked) = match end {
+            CLIENT => (pass.server(), pass.client()),
+            _ => (pass.client(), pass.server()),
         };
         let request = JoinRequest {
             id: end.into(),
-            agent: flow.peer,
-            agent_port: flow.peer_port,
-            application: flow.pod,
-            application_port: flow.pod_port,
-            namespace,
+            first: place(other, OWN_NAMESPACE),
+            second: place(asked, namespace),
         };
         let frame = request.frame();
         let mut answer = frame;

@@ -10,15 +10,12 @@ use std::{
 use ambit_common::{
     counter::SpliceCounter,
     name,
-    splice::{End, JoinRequest, SpliceSettings},
+    splice::{End, JoinRequest, REQUEST_OFFSET, SpliceSettings, peer_key},
 };
 use aya::{
     Ebpf,
     maps::{Array, MapData, MapError, PerCpuArray, SkStorage, SockHash},
-    programs::{
-        Program, ProgramError, RawTracePoint, RawTracePointRunOptions, SchedClassifier, SkMsg,
-        TestRun, TestRunOptions,
-    },
+    programs::{Program, ProgramError, SchedClassifier, SkMsg, SkSkb, TestRun, TestRunOptions},
 };
 
 use super::{
@@ -58,9 +55,9 @@ pub struct SpliceCounters(PerCpuArray<MapData, u64>);
 pub struct Kernel(Arc<Asked>);
 
 struct Asked {
+    members: Mutex<SockHash<MapData, u64>>,
     ends: Mutex<SkStorage<MapData, End>>,
     join: SchedClassifier,
-    queued: RawTracePoint,
 }
 
 impl Splice {
@@ -72,28 +69,30 @@ impl Splice {
     /// [`Error`].
     pub(super) fn load(object: &mut Ebpf, directory: &Path) -> Result<Self, Error> {
         let members: SockHash<MapData, u64> = take(object, name::SPLICE_SOCKETS)?;
+        let receive: &mut SkSkb = program(object, name::RECEIVE)?;
+        let attached = receive
+            .load()
+            .and_then(|()| receive.attach(members.fd()))
+            .and_then(|id| receive.take_link(id));
+        // Dropping it would detach the program.
+        std::mem::forget(attached.map_err(failed(name::RECEIVE))?);
         let send: &mut SkMsg = program(object, name::SEND)?;
         let attached = send
             .load()
             .and_then(|()| send.attach(members.fd()))
             .and_then(|id| send.take_link(id));
-        // Dropping it would detach the program.
+        // As above.
         std::mem::forget(attached.map_err(failed(name::SEND))?);
 
         let join: &mut SchedClassifier = program(object, name::JOIN)?;
         join.load().map_err(failed(name::JOIN))?;
-        let queued: &mut RawTracePoint = program(object, name::QUEUED)?;
-        queued.load().map_err(failed(name::QUEUED))?;
         let asked = Asked {
+            members: Mutex::new(members),
             ends: Mutex::new(take(object, name::SPLICE_ENDS)?),
             join: own(object, directory, name::JOIN, |pin| {
                 SchedClassifier::from_pin(pin)
             })
             .map_err(failed(name::JOIN))?,
-            queued: own(object, directory, name::QUEUED, |pin| {
-                RawTracePoint::from_pin(pin)
-            })
-            .map_err(failed(name::QUEUED))?,
         };
         Ok(Self {
             settings: take(object, name::SPLICE_SETTINGS)?,
@@ -109,6 +108,17 @@ impl Splice {
         self.settings
             .set(0, settings, 0)
             .map_err(refused(name::SPLICE_SETTINGS))
+    }
+
+    /// Makes a socket of this process a member under a key, whatever it is doing: what `join` wouldn't.
+    ///
+    /// # Errors
+    /// [`maps::Error::Refused`].
+    pub fn enter(&self, key: u64, socket: impl AsRawFd) -> Result<(), maps::Error> {
+        self.kernel
+            .members()
+            .insert(key, socket, 0)
+            .map_err(refused(name::SPLICE_SOCKETS))
     }
 
     /// The way to ask the programs.
@@ -137,22 +147,37 @@ impl SpliceCounters {
 }
 
 impl Kernel {
-    /// Makes both ends of a connection of the agent's members; what came of it.
-    #[must_use]
-    pub fn join(&self, request: &JoinRequest) -> SpliceCounter {
+    /// Makes both ends of a connection members, and returns the first one's key.
+    ///
+    /// # Errors
+    /// Why they didn't become members.
+    pub fn join(&self, request: &JoinRequest) -> Result<u64, SpliceCounter> {
+        let frame = request.frame();
+        let mut answer = frame;
         let options = TestRunOptions {
-            data_in: Some(&request.frame()),
+            data_in: Some(&frame),
+            data_out: Some(&mut answer),
             ..TestRunOptions::default()
         };
-        let counter = self.0.join.test_run(options).map(|result| {
-            let index = usize::try_from(result.return_value).ok()?;
-            SpliceCounter::ALL.get(index).copied()
-        });
-        match counter {
-            Ok(counter) => counter.unwrap_or(SpliceCounter::JoinFailed),
-            Err(error) => {
-                tracing::debug!("joining a connection to the splice: {error}");
-                SpliceCounter::JoinFailed
+        let result = self.0.join.test_run(options).map_err(|error| {
+            tracing::debug!("joining a connection to the splice: {error}");
+            SpliceCounter::JoinFailed
+        })?;
+        let index = usize::try_from(result.return_value).ok();
+        let counter = index.and_then(|index| SpliceCounter::ALL.get(index));
+        match (counter, answer[REQUEST_OFFSET..].first_chunk()) {
+            (Some(SpliceCounter::Joined), Some(key)) => Ok(u64::from_ne_bytes(*key)),
+            (counter, _) => Err(counter.copied().unwrap_or(SpliceCounter::JoinFailed)),
+        }
+    }
+
+    /// Takes both ends of a connection out, the first of which has that key. What they had to read past TCP
+    /// is lost.
+    pub fn part(&self, key: u64) {
+        let mut members = self.members();
+        for key in [key, peer_key(key)] {
+            if let Err(error) = maps::absent_is_fine(members.remove(&key)) {
+                tracing::warn!("taking a connection out of the splice: {error}");
             }
         }
     }
@@ -170,38 +195,10 @@ impl Kernel {
         }
     }
 
-    /// Says which way goes what a socket of this process sends (`PATH_*`). To TCP only when the
-    /// application has read all that it was given past it.
-    pub fn set_path(&self, socket: &impl AsRawFd, end: End, path: u32) {
-        let end = End { path, ..end };
-        // Its own messages alone change it, and who asks sends none meanwhile.
-        if let Err(error) = self.ends().insert(socket, end, 0) {
-            tracing::debug!("choosing the way of a socket's bytes: {error}");
-        }
-    }
-
-    /// Bytes that the socket with that address in the kernel was given past TCP and hasn't read.
-    #[must_use]
-    pub fn queued(&self, address: u64) -> u32 {
-        self.ask(address, 0)
-    }
-
-    /// How many those may be.
-    #[must_use]
-    pub fn limit(&self, address: u64) -> u32 {
-        self.ask(address, 1)
-    }
-
-    fn ask(&self, address: u64, what: u64) -> u32 {
-        let mut options = RawTracePointRunOptions::new();
-        options.args[..2].copy_from_slice(&[address, what]);
-        match self.0.queued.test_run(options) {
-            Ok(result) => result.return_value,
-            Err(error) => {
-                tracing::debug!("asking how much a socket has to read: {error}");
-                0
-            }
-        }
+    fn members(&self) -> MutexGuard<'_, SockHash<MapData, u64>> {
+        // As below.
+        let members = self.0.members.lock();
+        members.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ends(&self) -> MutexGuard<'_, SkStorage<MapData, End>> {

@@ -1,7 +1,13 @@
 //! Connections between pods of this node that pass without the agent: it hears of them when they open
 //! and close, and ends those that a change forbids.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future, io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ambit_common::{
     map::FlowKey,
@@ -19,6 +25,7 @@ use crate::{
     capture::passed::{Events, Pass},
     discovery::{model::Workload, store::Snapshot},
     policy::{self, Connection},
+    splice::{self, Joined},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
@@ -162,10 +169,15 @@ async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
             begin(proxy, open, pass);
         }
         if let Some(entry) = of(open, &pass) {
-            entry.transfer.raise_received(ends[0].unwrap_or(0));
-            entry.transfer.raise_sent(ends[1].unwrap_or(0));
+            raise(&entry.transfer, ends);
         }
     }
+}
+
+/// By what client and server have sent.
+fn raise(transfer: &Transfer, [client, server]: [Option<u64>; 2]) {
+    transfer.raise_received(client.unwrap_or(0));
+    transfer.raise_sent(server.unwrap_or(0));
 }
 
 /// What client and server have sent, as far as they have a socket.
@@ -226,8 +238,11 @@ async fn serve(
         source,
         destination,
     };
-    let result = watch(&proxy, &snapshot, &pass, pair, &transfer, closed).await;
+    let spliced = OnceLock::new();
+    let result = watch(&proxy, &snapshot, &pass, pair, &transfer, closed, &spliced).await;
     if !matches!(result, Ok(()) | Err(Error::LeftAlone)) {
+        raise(&transfer, ends(&proxy, &snapshot, &pass));
+        spliced.get().inspect(|joined| joined.part());
         proxy.passes.revoke(&pass);
     }
     finish(as_source, &result);
@@ -246,6 +261,7 @@ async fn watch(
     pair: Pair,
     transfer: &Arc<Transfer>,
     closed: oneshot::Receiver<()>,
+    spliced: &OnceLock<Joined>,
 ) -> Result<(), Error> {
     // What the kernel let pass was decided once; it is decided again by what is known now.
     let connection = Connection {
@@ -259,19 +275,38 @@ async fn watch(
     let open = OpenConnection {
         reporter: Reporter::Destination,
         source_identity: Some(pair.source.identity.clone()),
-        source: Some(pair.source),
+        source: Some(pair.source.clone()),
         source_address: pass.client(),
-        destination: Some(pair.destination),
+        destination: Some(pair.destination.clone()),
         destination_address: pass.server(),
         service: None,
         transfer: transfer.clone(),
     };
     let guard = proxy.connections.register(open, snapshot)?;
     tokio::select! {
+        // What has ended already isn't spliced.
+        biased;
         // Dropped where another connection has its addresses by now: that it ended wasn't told.
         told = guard.unless_closed(closed) => told.map(drop).map_err(RegisterError::from)?,
         // The next agent finds it.
         () = proxy.drain.cancelled() => return Err(Error::LeftAlone),
+        never = splice(proxy, pass, &pair, spliced) => match never {},
     }
     Ok(())
+}
+
+/// Has the connection's bytes go past TCP. Never over.
+async fn splice(proxy: &Proxy, pass: &Pass, pair: &Pair, spliced: &OnceLock<Joined>) -> Infallible {
+    if pair.source.exclusions.no_splice || pair.destination.exclusions.no_splice {
+        return future::pending().await;
+    }
+    let ends = || {
+        let client = proxy.bound.namespace(&pair.source.uid)?;
+        let server = proxy.bound.namespace(&pair.destination.uid)?;
+        Some([(pass.client(), client), (pass.server(), server)])
+    };
+    if let Some(joined) = splice::join_between(ends).await {
+        let _ = spliced.set(joined);
+    }
+    future::pending().await
 }

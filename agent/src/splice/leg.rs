@@ -1,28 +1,32 @@
 //! A connection between the agent and an application of this node.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use ambit_common::{counter::SpliceCounter, splice::JoinRequest};
+use ambit_common::{
+    counter::SpliceCounter,
+    splice::{JoinRequest, OWN_NAMESPACE, Place},
+};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::ACTIVE;
-use crate::capture::{maps::to_key, splice::Kernel};
+use crate::capture::{maps::place, splice::Kernel};
+
+/// Reads and writes after which a connection that couldn't be spliced yet never is.
+const MOST_CALLS: u32 = 1 << 20;
 
 /// Whether and when a connection is spliced.
 ///
-/// Not before the application has sent something: by then its socket is in the mode in which it
+/// Not before the application has sent or read something: by then its socket is in the mode in which it
 /// is used (one that connects with a deadline is a blocking one only afterwards), and a
 /// connection that carries nothing costs nothing.
 #[derive(Debug, Default)]
 pub struct Leg {
     /// Id of the pod's network namespace in the agent's; `None`: never spliced.
     namespace: Option<i32>,
-    is_asked: AtomicBool,
-    is_spliced: AtomicBool,
+    /// How often something was read or written before it was decided; [`MOST_CALLS`]: it is.
+    calls: AtomicU32,
 }
 
 impl Leg {
@@ -36,44 +40,62 @@ impl Leg {
         }
     }
 
-    /// Something was read from the application: asks once for the connection to be spliced.
+    /// Something was read from the application: asks for the connection to be spliced, if it's time to.
     pub fn has_read(&self, stream: &TcpStream) {
-        let (Some(namespace), Some(active)) = (self.namespace, ACTIVE.get()) else {
-            return;
-        };
-        if self.is_asked.swap(true, Relaxed) {
+        self.has_moved(stream, 1);
+    }
+
+    /// Something was written to the application, which will show its mode by what it does with it.
+    pub fn has_written(&self, stream: &TcpStream) {
+        self.has_moved(stream, 2);
+    }
+
+    fn has_moved(&self, stream: &TcpStream, first: u32) {
+        let before = self.calls.load(Relaxed);
+        if before == MOST_CALLS {
             return;
         }
-        if let (Ok(agent), Ok(application)) = (stream.local_addr(), stream.peer_addr()) {
-            let joined = join(&active.kernel, namespace, agent, application);
-            if joined == SpliceCounter::Joined {
-                // What waits past TCP must leave room in it; more than most sockets are allowed.
-                let _ = set_socket_recv_buffer_size_force(stream, active.limit);
-                self.is_spliced.store(true, Relaxed);
-            }
+        let calls = before + 1;
+        self.calls.store(calls, Relaxed);
+        // If it wasn't possible yet, later and later.
+        if calls >= first && calls.is_power_of_two() && !self.join(stream) {
+            self.calls.store(MOST_CALLS, Relaxed);
         }
     }
 
-    /// Whether both ends are members.
-    pub(crate) fn is_spliced(&self) -> bool {
-        self.is_spliced.load(Relaxed)
+    /// Whether it may be asked for again.
+    fn join(&self, stream: &TcpStream) -> bool {
+        let (Some(namespace), Some(active)) = (self.namespace, ACTIVE.get()) else {
+            return false;
+        };
+        let (Ok(agent), Ok(application)) = (stream.local_addr(), stream.peer_addr()) else {
+            return false;
+        };
+        let (agent, application) = (place(agent, OWN_NAMESPACE), place(application, namespace));
+        match join(&active.kernel, agent, application) {
+            Ok(_) => {
+                // What waits past TCP must leave room in it; more than most sockets are allowed. And as
+                // `connected` has it of the application's end. Refused, it is merely slower.
+                let _ = set_socket_recv_buffer_size_force(stream, active.limit);
+                let _ = SockRef::from(stream).set_tcp_notsent_lowat(1);
+                false
+            }
+            Err(reason) => may_join_later(reason),
+        }
     }
 }
 
-/// Asks for both ends of a connection to become members; what came of it is counted.
-pub(super) fn join(
-    kernel: &Kernel,
-    namespace: i32,
-    agent: SocketAddr,
-    application: SocketAddr,
-) -> SpliceCounter {
+/// Whether what stood in the way of a join may pass.
+pub(super) fn may_join_later(reason: SpliceCounter) -> bool {
+    matches!(reason, SpliceCounter::Unused | SpliceCounter::Reading)
+}
+
+/// Asks for both ends of a connection to become members. What stands in the way is counted by the programs.
+pub(super) fn join(kernel: &Kernel, first: Place, second: Place) -> Result<u64, SpliceCounter> {
     kernel.join(&JoinRequest {
         // Two that are equal would be refused, once in many lives of the universe.
         id: rand::random(),
-        agent: to_key(agent.ip()),
-        application: to_key(application.ip()),
-        agent_port: agent.port(),
-        application_port: application.port(),
-        namespace,
+        first,
+        second,
     })
 }

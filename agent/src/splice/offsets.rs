@@ -37,5 +37,15 @@ fn find(btf: &Btf<'_>) -> Result<Offsets, btf::Error> {
         file_flags: btf.offset("file", &["f_flags"])?,
         copied_seq: btf.offset("tcp_sock", &["copied_seq"])?,
         write_seq: btf.offset("tcp_sock", &["write_seq"])?,
+        receive_queue: btf.offset("sock", &["sk_receive_queue", "next"])?,
+        packet_first: btf.offset("sk_buff", &["cb"])?,
+        in_call: btf.offset("sock", &["sk_lock", "owned"])?,
+        rcv_nxt: btf.offset("tcp_sock", &["rcv_nxt"])?,
+        user_data: btf.offset("sock", &["sk_user_data"])?,
+        held_up: btf.offset("sk_psock", &["ingress_skb", "qlen"])?,
+        state: btf.offset("sock", &["__sk_common", "skc_state"])?,
+        cookie: btf.offset("sock", &["__sk_common", "skc_cookie"])?,
+        upper_protocol: btf.offset("inet_connection_sock", &["icsk_ulp_ops"])?,
+        low_water: btf.offset("sock", &["sk_rcvlowat"])?,
     })
 }

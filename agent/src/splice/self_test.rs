@@ -7,13 +7,12 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    time::Duration,
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant},
 };
 
-use ambit_common::{
-    counter::SpliceCounter,
-    splice::{OWN_NAMESPACE, PATH_SPLICED, PATH_TCP, SpliceSettings},
-};
+use ambit_common::splice::{OWN_NAMESPACE, PATH_SPLICED, PATH_TCP, SpliceSettings};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, epoll, poll},
     io::ioctl_fionread,
@@ -22,7 +21,7 @@ use socket2::SockRef;
 
 use super::leg::join;
 use crate::capture::{
-    maps,
+    maps::{self, place},
     splice::{Kernel, Splice},
 };
 
@@ -73,8 +72,12 @@ pub(super) fn run(splice: &mut Splice, fail: bool) -> Result<(), Error> {
     };
     test.redirect_and_what_a_reader_sees()?;
     test.back_pressure()?;
+    test.one_queue()?;
     test.end_after_the_last_byte()?;
+    test.nothing_after_an_end()?;
     test.reset_after_the_last_byte()?;
+    let pair = test.server.pair()?;
+    half_a_packet_is_read_once(splice, &pair)?;
     if fail {
         return Err(Error::Forced);
     }
@@ -144,14 +147,7 @@ impl Test<'_> {
         let Pair { agent, application } = self.pair()?;
         let pattern = pattern();
         for (mut sender, reader) in [(&agent, &application), (&application, &agent)] {
-            sender.write_all(&pattern[..CHUNK])?;
-            let kernel = self.kernel;
-            let reader_address = kernel.end(reader).map_or(0, |end| end.socket);
-            let counted = usize::try_from(kernel.queued(reader_address));
-            check(counted == Ok(CHUNK), TEST, || {
-                format!("{counted:?} bytes are counted of {CHUNK} that wait")
-            })?;
-            let sent = CHUNK + fill(sender, &pattern[CHUNK..])?;
+            let sent = fill(sender, &pattern)?;
             check(
                 sent < FAR_TOO_MUCH && self.path(sender) == Some(PATH_TCP),
                 TEST,
@@ -175,6 +171,34 @@ impl Test<'_> {
         Ok(())
     }
 
+    /// What went past TCP and what came through it are read at once: a short read says that there is no
+    /// more, and programs with edge-triggered epoll rely on it.
+    fn one_queue(&self) -> Result<(), Error> {
+        const TEST: &str = "one queue";
+        let Pair { agent, application } = self.pair()?;
+        let pattern = pattern();
+        for (mut sender, mut reader) in [(&agent, &application), (&application, &agent)] {
+            let mut sent = 0;
+            while sent < FAR_TOO_MUCH && (sent == 0 || self.path(sender) != Some(PATH_TCP)) {
+                sent += sender.write(&pattern[sent..][..CHUNK])?;
+            }
+            let start = Instant::now();
+            while ioctl_fionread(reader).map_err(io::Error::from)? < sent as u64
+                && start.elapsed() < DEADLINE
+            {
+                thread::yield_now();
+            }
+            let mut buffer = vec![0; sent + 1];
+            let read = reader.read(&mut buffer)?;
+            check(
+                read == sent && buffer[..read] == pattern[..read],
+                TEST,
+                || format!("{read} bytes were read at once, of {sent}"),
+            )?;
+        }
+        Ok(())
+    }
+
     /// FIN: the last byte is read before it, and the other direction goes on.
     fn end_after_the_last_byte(&self) -> Result<(), Error> {
         let Pair { agent, application } = self.pair()?;
@@ -189,6 +213,18 @@ impl Test<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// Who has said its end can't send, and who is reset hears of it.
+    fn nothing_after_an_end(&self) -> Result<(), Error> {
+        let Pair { agent, application } = self.pair()?;
+        agent.shutdown(Shutdown::Write)?;
+        let sent = (&agent).write(b"late");
+        let is_refused = matches!(&sent, Err(error) if error.kind() == ErrorKind::BrokenPipe);
+        check(is_refused, "send after FIN", || format!("{sent:?}"))?;
+        (&application).write_all(b"last")?;
+        let read = read_exactly(&agent, 4)?;
+        check(read == b"last", "send after FIN", || format!("{read:?}"))
     }
 
     /// RST: the last byte is read before it.
@@ -209,17 +245,39 @@ impl Test<'_> {
     /// A new connection whose ends have joined.
     fn pair(&self) -> Result<Pair, Error> {
         let pair = self.server.pair()?;
+        // Only what has been used may join.
+        (&pair.application).write_all(b"!")?;
+        read_exactly(&pair.agent, 1)?;
         let (agent, application) = (pair.agent.local_addr()?, pair.application.local_addr()?);
-        let joined = join(self.kernel, OWN_NAMESPACE, agent, application);
-        check(joined == SpliceCounter::Joined, "join", || {
-            joined.name().to_owned()
-        })?;
+        let [agent, application] = [agent, application].map(|end| place(end, OWN_NAMESPACE));
+        let joined = join(self.kernel, agent, application);
+        if let Err(reason) = joined {
+            check(false, "join", || reason.name().to_owned())?;
+        }
         Ok(pair)
     }
 
     fn path(&self, socket: &TcpStream) -> Option<u32> {
         self.kernel.end(socket).map(|end| end.path)
     }
+}
+
+/// The rest of a packet of which the reader has read a part before it became a member, and then what
+/// comes after it.
+fn half_a_packet_is_read_once(splice: &Splice, pair: &Pair) -> Result<(), Error> {
+    const PART: usize = 3 * CHUNK / 4;
+    let (mut sender, reader) = (&pair.agent, &pair.application);
+    let pattern = pattern();
+    sender.write_all(&pattern[..CHUNK])?;
+    let mut received = read_exactly(reader, PART)?;
+    splice.enter(rand::random(), reader.as_raw_fd())?;
+    sender.write_all(&pattern[CHUNK..][..CHUNK])?;
+    received.extend(read_exactly(reader, 2 * CHUNK - PART)?);
+    check(
+        received == pattern[..2 * CHUNK] && is_empty(reader)?,
+        "half a packet",
+        || "other bytes arrived".into(),
+    )
 }
 
 /// Writes until nothing is taken any more; how much was.

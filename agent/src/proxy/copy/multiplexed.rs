@@ -18,7 +18,6 @@ use crate::{
         HboneStream,
         stream::{ReceiveHalf, SendHalf},
     },
-    splice::Outlet,
     telemetry::Transfer,
 };
 
@@ -164,21 +163,12 @@ async fn download(
     stalled: &AtomicBool,
 ) -> Result<(), CopyError> {
     let tcp = &to.stream;
-    let mut outlet = Outlet::new(&to.leg);
     while let Some(mut data) = receive.data().await? {
         while !data.is_empty() {
             coop::consume_budget().await;
-            let room = outlet.room(tcp, data.len());
-            if room == 0 {
-                let _stall = receive.stall();
-                stalled.store(true, Relaxed);
-                outlet.wait().await;
-                stalled.store(false, Relaxed);
-                continue;
-            }
-            match tcp.try_write(&data[..data.len().min(room)]) {
+            match tcp.try_write(&data) {
                 Ok(written) => {
-                    outlet.wrote(written);
+                    to.leg.has_written(tcp);
                     count(written);
                     data.advance(written);
                     receive.release(written);

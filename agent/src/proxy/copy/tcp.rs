@@ -5,7 +5,7 @@ use std::io;
 use tokio::{net::TcpStream, select, task::coop};
 use tokio_util::sync::CancellationToken;
 
-use crate::{splice::Outlet, telemetry::Transfer};
+use crate::telemetry::Transfer;
 
 use super::{CopyError, MIN_BUFFER, ResetOnDrop, failure, next_size, shut_down};
 
@@ -93,7 +93,6 @@ impl Failed {
 /// Copies until the source has ended, and half-closes the sink.
 async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> Result<(), Failed> {
     let (source, sink) = (&from.stream, &to.stream);
-    let mut outlet = Outlet::new(&to.leg);
     loop {
         source.readable().await.map_err(Failed::Source)?;
         // The buffer lives only for as long as there is something to read.
@@ -104,7 +103,7 @@ async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> R
                 Ok(0) => return shut_down(sink).map_err(Failed::Sink),
                 Ok(read) => {
                     from.leg.has_read(source);
-                    write_all(source, sink, &mut outlet, &buffer[..read], &count).await?;
+                    write_all(source, to, &buffer[..read], &count).await?;
                     let size = next_size(buffer.len(), read);
                     if size > buffer.len() {
                         buffer = vec![0; size];
@@ -119,22 +118,15 @@ async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> R
 
 async fn write_all(
     source: &TcpStream,
-    sink: &TcpStream,
-    outlet: &mut Outlet<'_>,
+    to: &ResetOnDrop,
     mut data: &[u8],
     count: impl Fn(u64),
 ) -> Result<(), Failed> {
+    let sink = &to.stream;
     while !data.is_empty() {
-        let room = outlet.room(sink, data.len());
-        if room == 0 {
-            select! {
-                () = outlet.wait() => continue,
-                error = failure(source) => return Err(Failed::Source(error)),
-            }
-        }
-        match sink.try_write(&data[..data.len().min(room)]) {
+        match sink.try_write(data) {
             Ok(written) => {
-                outlet.wrote(written);
+                to.leg.has_written(sink);
                 count(written as u64);
                 data = &data[written..];
             }

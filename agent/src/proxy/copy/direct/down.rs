@@ -12,7 +12,7 @@ use crate::{
     channel::{Content, Inbox, Keys, Next, RECORDS},
     direct::{FrameError, Kind},
     proxy::copy::{CopyError, ResetOnDrop, TcpSide, shut_down},
-    splice::Outlet,
+    splice::Leg,
     telemetry::Transfer,
 };
 
@@ -22,7 +22,7 @@ const BATCH: usize = 2 * RECORDS;
 /// What the tunnel says.
 pub(super) struct Down<'a> {
     tcp: &'a TcpStream,
-    outlet: Outlet<'a>,
+    leg: &'a Leg,
     tunnel: &'a TcpStream,
     side: TcpSide,
     transfer: &'a Transfer,
@@ -45,7 +45,7 @@ impl<'a> Down<'a> {
     ) -> Self {
         Self {
             tcp: &tcp.stream,
-            outlet: Outlet::new(&tcp.leg),
+            leg: &tcp.leg,
             tunnel,
             side,
             transfer,
@@ -134,21 +134,13 @@ impl<'a> Down<'a> {
         while !self.ready.is_empty() {
             ready!(self.tcp.poll_write_ready(context)).map_err(|error| self.side.error(error))?;
             let waiting = &self.ready[self.passed_on..];
-            let wanted = waiting
-                .iter()
-                .map(|content| content.end - content.start)
-                .sum();
-            let mut room = ready!(self.outlet.poll_room(context, self.tcp, wanted));
             let mut slices = [IoSlice::new(&[]); BATCH];
             for (slice, content) in slices.iter_mut().zip(waiting) {
-                let bytes = self.inbox.content(*content);
-                let now = bytes.len().min(room);
-                *slice = IoSlice::new(&bytes[..now]);
-                room -= now;
+                *slice = IoSlice::new(self.inbox.content(*content));
             }
             match self.tcp.try_write_vectored(&slices[..waiting.len()]) {
                 Ok(written) => {
-                    self.outlet.wrote(written);
+                    self.leg.has_written(self.tcp);
                     self.pass_on(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

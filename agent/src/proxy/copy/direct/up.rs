@@ -81,7 +81,7 @@ impl<'a> Up<'a> {
             }
             ready!(self.tcp.poll_read_ready(context)).map_err(|error| self.side.error(error))?;
             let mut buffer = Buffer::take();
-            let data = match read_records(self.tcp, self.leg, &mut buffer) {
+            let data = match read_records(self.tcp, &mut buffer) {
                 Ok(data) => data,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
@@ -113,19 +113,15 @@ impl<'a> Up<'a> {
 }
 
 /// Reads into the places that records have for data.
-fn read_records(tcp: &TcpStream, leg: &Leg, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_records(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut records = buffer[FIRST..].chunks_exact_mut(RECORD);
     let mut slices: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| {
         let record = records.next().expect("a buffer has room for a batch");
         IoSliceMut::new(&mut record[DATA..][..MAX_DATA])
     });
-    // A spliced socket has two queues, and a read takes from one: that it was short says nothing.
-    let room = if leg.is_spliced() {
-        0
-    } else {
-        BATCH * MAX_DATA
-    };
-    read_some(tcp, room, || Ok(rustix::io::readv(tcp, &mut slices)?))
+    read_some(tcp, BATCH * MAX_DATA, || {
+        Ok(rustix::io::readv(tcp, &mut slices)?)
+    })
 }
 
 /// Makes records of that many bytes, or one that says the end if there are none.
