@@ -58,6 +58,12 @@ pub(super) const NEEDS: &[Need] = &[
         "redis-server",
         "a real server whose clients keep connections",
     ),
+    daemon(
+        "pg_ctlcluster",
+        "postgresql",
+        "postgresql",
+        "a real server with a benchmark of its own",
+    ),
     daemon("haproxy", "haproxy", "haproxy", "a sidecar to compare with"),
     Need {
         command: "cargo-nextest",
