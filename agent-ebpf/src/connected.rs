@@ -7,7 +7,7 @@
 
 use ambit_common::{
     counter::{Counter, SpliceCounter},
-    map::{Address, FlowKey},
+    map::FlowKey,
     pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
     passed::Closing,
     splice::End,
@@ -23,13 +23,8 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 
-use crate::{
-    maps::FLOWS,
-    packet::{from_words, mapped},
-    passed, splice, verdict,
-};
+use crate::{maps::FLOWS, packet::addresses, passed, splice, verdict};
 
-const AF_INET: u32 = 2;
 /// `IPPROTO_TCP`, as the level of a socket option.
 const LEVEL_TCP: i32 = 6;
 /// `TCP_CONGESTION` of linux/tcp.h.
@@ -177,40 +172,15 @@ fn stop_pacing(socket: *mut bpf_sock_ops) {
 /// The connection as the socket's owner sees it, if that is a pod.
 #[inline(always)]
 fn flow(socket: *const bpf_sock_ops) -> FlowKey {
-    // One by one and whichever the family is, or the compiler chooses a pointer first and reads
-    // then: the verifier allows no arithmetic on a pointer to the context.
-    macro_rules! field {
-        ($($field:tt)+) => {
-            // SAFETY: a field of the kernel's context, which may be read at any time.
-            unsafe { core::ptr::read_volatile(&raw const (*socket).$($field)+) }
-        };
-    }
-    let is_ipv4 = field!(family) == AF_INET;
-    let (local, remote) = (field!(local_ip4), field!(remote_ip4));
-    let local_words = [
-        field!(local_ip6[0]),
-        field!(local_ip6[1]),
-        field!(local_ip6[2]),
-        field!(local_ip6[3]),
-    ];
-    let remote_words = [
-        field!(remote_ip6[0]),
-        field!(remote_ip6[1]),
-        field!(remote_ip6[2]),
-        field!(remote_ip6[3]),
-    ];
-    let [pod, peer]: [Address; 2] = if is_ipv4 {
-        [mapped(local.to_ne_bytes()), mapped(remote.to_ne_bytes())]
-    } else {
-        // A dual-stack socket has IPv4 addresses in their mapped form: just what is wanted.
-        [from_words(local_words), from_words(remote_words)]
-    };
+    let [pod, peer] = addresses!(socket);
+    // SAFETY: fields of the kernel's context, which may be read at any time.
+    let (local_port, remote_port) = unsafe { ((*socket).local_port, (*socket).remote_port) };
     FlowKey {
         pod,
         peer,
         // In the host's order already.
-        pod_port: field!(local_port) as u16,
+        pod_port: local_port as u16,
         // The kernel gives the port's two bytes first.
-        peer_port: u32::from_be(field!(remote_port)) as u16,
+        peer_port: u32::from_be(remote_port) as u16,
     }
 }

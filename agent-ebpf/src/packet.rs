@@ -3,6 +3,8 @@
 use ambit_common::map::{Address, FlowKey, INTERFACE_NO_LINK_HEADER, InterfaceValue};
 use aya_ebpf::programs::TcContext;
 
+/// The address family of IPv4.
+pub const AF_INET: u32 = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// VLAN tags, inner and outer. The kernel takes one tag off before a hook sees the frame; with a
@@ -207,6 +209,46 @@ pub fn from_words(words: [u32; 4]) -> Address {
     // SAFETY: both are sixteen plain bytes.
     unsafe { core::mem::transmute::<[u32; 4], Address>(words) }
 }
+
+/// Local and remote address, of the context of a program that is told of sockets.
+///
+/// Read one by one and whichever the family is, or the compiler chooses a pointer first and reads then: the
+/// verifier allows no arithmetic on a pointer to the context.
+macro_rules! addresses {
+    ($context:expr) => {{
+        macro_rules! field {
+            ($field:ident) => {
+                // SAFETY: a field of the kernel's context, which may be read at any time.
+                unsafe { core::ptr::read_volatile(&raw const (*$context).$field) }
+            };
+            ($field:ident[$index:literal]) => {
+                // SAFETY: as above.
+                unsafe { core::ptr::read_volatile(&raw const (*$context).$field[$index]) }
+            };
+        }
+        let is_ipv4 = field!(family) == $crate::packet::AF_INET;
+        let (local, remote) = (field!(local_ip4), field!(remote_ip4));
+        let local_words = [
+            field!(local_ip6[0]),
+            field!(local_ip6[1]),
+            field!(local_ip6[2]),
+            field!(local_ip6[3]),
+        ];
+        let remote_words = [
+            field!(remote_ip6[0]),
+            field!(remote_ip6[1]),
+            field!(remote_ip6[2]),
+            field!(remote_ip6[3]),
+        ];
+        if is_ipv4 {
+            [local, remote].map(|address| $crate::packet::mapped(address.to_ne_bytes()))
+        } else {
+            // A dual-stack socket has IPv4 addresses in their mapped form: just what is wanted.
+            [local_words, remote_words].map($crate::packet::from_words)
+        }
+    }};
+}
+pub(crate) use addresses;
 
 /// The IPv4 address within a mapped one, as the four bytes on the wire.
 #[inline(always)]

@@ -16,10 +16,8 @@ use aya_ebpf::{
 
 use crate::{
     maps::{LISTENERS, REOPENED},
-    packet::{from_words, mapped},
+    packet::addresses,
 };
-
-const AF_INET: u32 = 2;
 
 #[sk_lookup]
 pub fn reopened(ctx: SkLookupContext) -> u32 {
@@ -55,38 +53,14 @@ fn assign(ctx: &SkLookupContext, slot: u32) {
 /// The connection as whoever opens it sees it.
 #[inline(always)]
 fn flow(lookup: *const bpf_sk_lookup) -> FlowKey {
-    // One by one and whichever the family is, or the compiler chooses a pointer first and reads
-    // then: the verifier allows no arithmetic on a pointer to the context.
-    macro_rules! field {
-        ($($field:tt)+) => {
-            // SAFETY: a field of the kernel's context, which may be read at any time.
-            unsafe { core::ptr::read_volatile(&raw const (*lookup).$($field)+) }
-        };
-    }
-    let is_ipv4 = field!(family) == AF_INET;
-    let (remote, local) = (field!(remote_ip4), field!(local_ip4));
-    let remote_words = [
-        field!(remote_ip6[0]),
-        field!(remote_ip6[1]),
-        field!(remote_ip6[2]),
-        field!(remote_ip6[3]),
-    ];
-    let local_words = [
-        field!(local_ip6[0]),
-        field!(local_ip6[1]),
-        field!(local_ip6[2]),
-        field!(local_ip6[3]),
-    ];
-    let (pod, peer) = if is_ipv4 {
-        (mapped(remote.to_ne_bytes()), mapped(local.to_ne_bytes()))
-    } else {
-        (from_words(remote_words), from_words(local_words))
-    };
+    let [peer, pod] = addresses!(lookup);
+    // SAFETY: fields of the kernel's context, which may be read at any time.
+    let (remote_port, local_port) = unsafe { ((*lookup).remote_port, (*lookup).local_port) };
     FlowKey {
         pod,
         peer,
-        pod_port: u16::from_be(field!(remote_port)),
+        pod_port: u16::from_be(remote_port),
         // In the host's order already.
-        peer_port: field!(local_port) as u16,
+        peer_port: local_port as u16,
     }
 }

@@ -16,6 +16,8 @@ use aya::{
     },
 };
 
+use super::loader;
+
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mechanism {
@@ -161,7 +163,8 @@ impl Attacher {
             source,
         };
         let pin = self.pin(index, program);
-        let classifier = classifier(&mut self.object, program).map_err(failed)?;
+        let classifier: &mut SchedClassifier =
+            loader::program(&mut self.object, program).map_err(failed)?;
         if let Some(link) = pinned(&pin) {
             if classifier
                 .attach_to_link(link)
@@ -212,7 +215,8 @@ impl Attacher {
             device: device.to_owned(),
             source,
         };
-        let classifier = classifier(&mut self.object, program).map_err(failed)?;
+        let classifier: &mut SchedClassifier =
+            loader::program(&mut self.object, program).map_err(failed)?;
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: FILTER_PRIORITY,
             handle: FILTER_HANDLE,
@@ -265,16 +269,6 @@ pub fn detach_filter(device: &str, hook: TcAttachType) {
 /// The filter that is, or would be, ours on a device.
 fn filter(device: &str, hook: TcAttachType) -> Option<SchedClassifierLink> {
     SchedClassifierLink::attached(device, hook, FILTER_PRIORITY, FILTER_HANDLE, None).ok()
-}
-
-fn classifier<'a>(
-    object: &'a mut Ebpf,
-    program: &'static str,
-) -> Result<&'a mut SchedClassifier, ProgramError> {
-    object
-        .program_mut(program)
-        .ok_or(ProgramError::NotLoaded)?
-        .try_into()
 }
 
 fn pinned(path: &Path) -> Option<SchedClassifierLink> {

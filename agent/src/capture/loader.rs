@@ -10,7 +10,7 @@ use std::{
 use ambit_common::map::{Configuration, LAYOUT_VERSION};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{ProgramError, SchedClassifier, SkLookup},
+    programs::{Program, ProgramError, SchedClassifier, SkLookup},
 };
 use aya_log::EbpfLogger;
 use rustix::{
@@ -31,10 +31,7 @@ use ambit_common::name;
 /// Has the kernel ask for our listeners where only it may choose one. The link ends with the agent, as
 /// its listeners do.
 fn give_listeners(object: &mut Ebpf) -> Result<(), ProgramError> {
-    let program: &mut SkLookup = object
-        .program_mut(name::REOPENED_PROGRAM)
-        .ok_or(ProgramError::NotLoaded)?
-        .try_into()?;
+    let program: &mut SkLookup = program(object, name::REOPENED_PROGRAM)?;
     program.load()?;
     let namespace = File::open("/proc/thread-self/ns/net").map_err(ProgramError::IOError)?;
     program.attach(namespace).map(drop)
@@ -60,6 +57,15 @@ pub(super) fn own<P>(
     let program = open(&pin);
     fs::remove_file(&pin).map_err(ProgramError::IOError)?;
     program
+}
+
+/// One of the object's programs.
+pub(super) fn program<'a, P>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let found = object.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    found.try_into()
 }
 
 /// The object that agent/build.rs compiled.
@@ -190,14 +196,13 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     })?;
     let counters = Counters::take(&mut object)?;
     start_log(&mut object);
-    for program in name::PROGRAMS {
-        let classifier: Result<&mut SchedClassifier, ProgramError> = object
-            .program_mut(program)
-            .ok_or(ProgramError::NotLoaded)
-            .and_then(TryInto::try_into);
-        classifier
+    for name in name::PROGRAMS {
+        program(&mut object, name)
             .and_then(SchedClassifier::load)
-            .map_err(|source| Error::Program { program, source })?;
+            .map_err(|source| Error::Program {
+                program: name,
+                source,
+            })?;
     }
     let program = name::REOPENED_PROGRAM;
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
@@ -235,11 +240,9 @@ fn load_passes(
         program: name::EXISTS,
         source,
     };
-    let exists: Result<&mut SchedClassifier, ProgramError> = object
-        .program_mut(name::EXISTS)
-        .ok_or(ProgramError::NotLoaded)
-        .and_then(TryInto::try_into);
-    exists.and_then(SchedClassifier::load).map_err(refused)?;
+    program(object, name::EXISTS)
+        .and_then(SchedClassifier::load)
+        .map_err(refused)?;
     let exists = own(object, links, name::EXISTS, |pin| {
         SchedClassifier::from_pin(pin)
     });

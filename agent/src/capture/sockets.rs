@@ -17,6 +17,8 @@ use aya::{
 };
 use rustix::fs::statfs;
 
+use super::loader::program;
+
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -56,10 +58,7 @@ pub(super) enum Error {
 pub(super) fn attach(object: &mut Ebpf, cgroup: &Path, links: &Path) -> Result<(), Error> {
     let path = version_2(cgroup)?;
     let directory = File::open(&path).map_err(|source| Error::Open { path, source })?;
-    let program: &mut SockOps = object
-        .program_mut(name::CONNECTED)
-        .ok_or(ProgramError::NotLoaded)?
-        .try_into()?;
+    let program: &mut SockOps = program(object, name::CONNECTED)?;
     program.load()?;
     // A link always shares the cgroup with other programs, whatever the mode.
     let link = program.attach(directory, CgroupAttachMode::Single)?;

@@ -15,11 +15,11 @@ use ambit_common::{
 use aya::{
     Ebpf,
     maps::{Array, MapData, MapError, PerCpuArray, SkStorage, SockHash},
-    programs::{Program, ProgramError, SchedClassifier, SkMsg, SkSkb, TestRun, TestRunOptions},
+    programs::{ProgramError, SchedClassifier, SkMsg, SkSkb, TestRun, TestRunOptions},
 };
 
 use super::{
-    loader::own,
+    loader::{own, program},
     maps::{self, refused, take},
 };
 
@@ -69,14 +69,14 @@ impl Splice {
     /// [`Error`].
     pub(super) fn load(object: &mut Ebpf, directory: &Path) -> Result<Self, Error> {
         let members: SockHash<MapData, u64> = take(object, name::SPLICE_SOCKETS)?;
-        let receive: &mut SkSkb = program(object, name::RECEIVE)?;
+        let receive: &mut SkSkb = program(object, name::RECEIVE).map_err(failed(name::RECEIVE))?;
         let attached = receive
             .load()
             .and_then(|()| receive.attach(members.fd()))
             .and_then(|id| receive.take_link(id));
         // Dropping it would detach the program.
         std::mem::forget(attached.map_err(failed(name::RECEIVE))?);
-        let send: &mut SkMsg = program(object, name::SEND)?;
+        let send: &mut SkMsg = program(object, name::SEND).map_err(failed(name::SEND))?;
         let attached = send
             .load()
             .and_then(|()| send.attach(members.fd()))
@@ -84,7 +84,7 @@ impl Splice {
         // As above.
         std::mem::forget(attached.map_err(failed(name::SEND))?);
 
-        let join: &mut SchedClassifier = program(object, name::JOIN)?;
+        let join: &mut SchedClassifier = program(object, name::JOIN).map_err(failed(name::JOIN))?;
         join.load().map_err(failed(name::JOIN))?;
         let asked = Asked {
             members: Mutex::new(members),
@@ -211,17 +211,6 @@ impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Kernel").finish_non_exhaustive()
     }
-}
-
-fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
-where
-    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    object
-        .program_mut(name)
-        .ok_or(ProgramError::NotLoaded)
-        .and_then(TryInto::try_into)
-        .map_err(failed(name))
 }
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> Error {

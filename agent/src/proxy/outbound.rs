@@ -107,19 +107,11 @@ impl Exchange {
             Some(&self.request),
         );
         let transfer = Arc::<Transfer>::default();
-        let as_source =
-            ConnectionReport::open(&self.proxy.metrics, description.clone(), transfer.clone());
-        let as_destination = ConnectionReport::open(
-            &self.proxy.metrics,
-            ConnectionDescription {
-                reporter: Reporter::Destination,
-                ..description
-            },
-            transfer.clone(),
-        );
+        let reports = ConnectionReport::open_both(&self.proxy.metrics, &description, &transfer);
         let result = self.carry_local(client, destination, &transfer).await;
-        finish(as_source, &result);
-        finish(as_destination, &result);
+        for report in reports {
+            finish(report, &result);
+        }
     }
 
     async fn carry_local(

@@ -225,15 +225,7 @@ async fn serve(
         hbone_address: None,
         service: None,
     };
-    let as_source = ConnectionReport::open(&proxy.metrics, description.clone(), transfer.clone());
-    let as_destination = ConnectionReport::open(
-        &proxy.metrics,
-        ConnectionDescription {
-            reporter: Reporter::Destination,
-            ..description
-        },
-        transfer.clone(),
-    );
+    let reports = ConnectionReport::open_both(&proxy.metrics, &description, &transfer);
     let pair = Pair {
         source,
         destination,
@@ -245,8 +237,9 @@ async fn serve(
         spliced.get().inspect(|joined| joined.part());
         proxy.passes.revoke(&pass);
     }
-    finish(as_source, &result);
-    finish(as_destination, &result);
+    for report in reports {
+        finish(report, &result);
+    }
 }
 
 struct Pair {

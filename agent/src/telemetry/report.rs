@@ -71,6 +71,22 @@ pub struct ConnectionReport {
 }
 
 impl ConnectionReport {
+    /// Counts a connection as opened at both of its ends, whose agent is this one.
+    #[must_use]
+    pub fn open_both(
+        metrics: &Arc<Metrics>,
+        description: &ConnectionDescription,
+        transfer: &Arc<Transfer>,
+    ) -> [Self; 2] {
+        [Reporter::Source, Reporter::Destination].map(|reporter| {
+            let description = ConnectionDescription {
+                reporter,
+                ..description.clone()
+            };
+            Self::open(metrics, description, transfer.clone())
+        })
+    }
+
     /// Counts a connection as opened.
     ///
     /// `transfer` is where the copy loop counts; two reports of one connection share it.
