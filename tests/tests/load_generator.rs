@@ -203,6 +203,9 @@ fn narrow(pod: &Pod, rate: &str) -> Result<()> {
     Ok(())
 }
 
+/// How often two generators may be compared until they agree.
+const TRIES: usize = 5;
+
 #[test]
 fn a_narrow_link_is_measured_as_others_measure_it() -> Result<()> {
     let pair = pair()?;
@@ -235,10 +238,18 @@ fn a_narrow_link_is_measured_as_others_measure_it() -> Result<()> {
             assert_eq!(result.first_error, None, "{generator:?} {load:?}");
             Ok(figure(&result))
         };
-        let (own, other) = (measure(Generator::Own)?, measure(generator)?);
-        let story = format!("{load:?}, {what}: {own:.3} here, {other:.3} by {generator:?}");
+        // Where one of the two is wrong, it is so each time; a machine that stops for a moment spoils one.
+        let mut tries = Vec::new();
+        let own = loop {
+            let (own, other) = (measure(Generator::Own)?, measure(generator)?);
+            tries.push(format!("{own:.3} here, {other:.3} by {generator:?}"));
+            if alike.contains(&(own / other)) {
+                break own;
+            }
+            assert!(tries.len() < TRIES, "{load:?}, {what}: {tries:?}");
+        };
+        let story = format!("{load:?}, {what}: {tries:?}");
         eprintln!("{story}");
-        assert!(alike.contains(&(own / other)), "{story}");
         if let Load::Bulk { .. } = load {
             // The link bounds it: 50 Mbit/s but for headers.
             assert!((0.043..=0.051).contains(&own), "{story}");
