@@ -79,9 +79,8 @@ pub struct End {
     pub sent: u64,
     /// `PATH_*`: which way what it sends goes.
     pub path: u32,
-    /// 1: its application is woken to send only when TCP has sent all that it was given. So it comes to
-    /// pass that nothing is on its way through TCP, and what follows can be redirected.
-    pub sends_all: u32,
+    /// Zero.
+    pub padding: u32,
 }
 const _: () = assert!(size_of::<End>() == 56);
 
@@ -157,11 +156,13 @@ pub struct Stream {
 }
 const _: () = assert!(size_of::<Stream>() == 8);
 
+/// Of all sequence numbers: one that is further ahead than that lies behind.
+const HALF: u32 = 1 << 31;
+
 /// The later of two sequence numbers.
 #[must_use]
 #[inline(always)]
 pub const fn later(one: u32, other: u32) -> u32 {
-    const HALF: u32 = 1 << 31;
     if other.wrapping_sub(one) < HALF {
         other
     } else {
@@ -194,7 +195,6 @@ pub const fn receives(state: u32) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn known(first: u32, length: u32, next: u32) -> u32 {
-    const HALF: u32 = 1 << 31;
     match next.wrapping_sub(first) {
         // It lies behind: what is between waits elsewhere.
         HALF.. => 0,

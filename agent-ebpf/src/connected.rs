@@ -10,7 +10,6 @@ use ambit_common::{
     map::FlowKey,
     pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
     passed::Closing,
-    splice::End,
 };
 use aya_ebpf::{
     bindings::{
@@ -71,22 +70,15 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 state: ctx.arg(0),
                 acknowledged,
                 all_acknowledged,
-                past_tcp: if full.is_null() {
-                    0
-                } else {
-                    splice::sent(full)
-                },
+                past_tcp: splice::sent(full),
             };
             passed::closed(&flow(ctx.ops), closing);
         }
         BPF_SOCK_OPS_RTT_CB => {
             // SAFETY: a field of the kernel's context, which may be read at any time.
             let full = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-            if !full.is_null()
-                && let Some(end) = splice::end(full)
-                && end.sends_all == 0
-            {
-                send_all(&ctx, end);
+            if splice::end(full).is_some() {
+                send_all(&ctx);
             }
         }
         _ => {}
@@ -110,9 +102,10 @@ fn of_members() -> u32 {
     }
 }
 
-/// What a member sends through TCP holds it back no longer than it must.
+/// From now on a member's application is woken to send only when TCP has sent nearly all that it was given. So
+/// it comes to pass that nothing is on its way through TCP, and what follows can be redirected.
 #[inline(always)]
-fn send_all(ctx: &SockOpsContext, end: &mut End) {
+fn send_all(ctx: &SockOpsContext) {
     let mut lowest = UNSENT;
     // SAFETY: reads as many bytes as are said from the stack.
     let code = unsafe {
@@ -124,7 +117,7 @@ fn send_all(ctx: &SockOpsContext, end: &mut End) {
             size_of::<u32>() as i32,
         )
     };
-    end.sends_all = 1;
+    // Once is enough.
     let flags = ctx.cb_flags() & !BPF_SOCK_OPS_RTT_CB_FLAG;
     if code != 0 || ctx.set_cb_flags(flags as i32).is_err() {
         splice::count(SpliceCounter::SendAllFailed);

@@ -141,7 +141,7 @@ fn join_both(
         peer_file: second_file,
         sent: 0,
         path: PATH_TCP,
-        sends_all: 0,
+        padding: 0,
     };
     *of_second = End {
         peer_key: key,

@@ -62,9 +62,12 @@ pub static SPLICE_ENDS: SocketStorage<End> = SocketStorage {
     pinning: core::ptr::null(),
 };
 
-/// What is kept with a socket, if anything is.
+/// What is kept with a socket, if anything is; nothing is with null.
 #[inline(always)]
 pub fn end(socket: *mut bpf_sock) -> Option<&'static mut End> {
+    if socket.is_null() {
+        return None;
+    }
     storage(socket, 0)
 }
 
