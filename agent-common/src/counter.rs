@@ -98,6 +98,12 @@ counters! {
     PacingStopped = "pacing_stopped",
     /// Not a packet: the same, refused by the kernel.
     PacingFailed = "pacing_failed",
+    /// Not a packet: a pod connects to an endpoint on its node in place of a service.
+    ServiceHere = "service_here",
+    /// Not a packet: the endpoint that was drawn for a service isn't for the kernel to connect to.
+    ServiceLeft = "service_left",
+    /// Not a packet: a table for connections to services refused an entry.
+    ServiceTableFailed = "service_table_failed",
 }
 
 counters! {

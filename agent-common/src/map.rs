@@ -7,7 +7,7 @@ use core::mem::size_of;
 use crate::passed::Fingerprint;
 
 /// Raised with every change of a layout below: an agent refuses maps of another layout.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The node has at most this many devices that carry a program.
 pub const MAX_INTERFACES: u32 = 8_192;
@@ -84,7 +84,7 @@ const _: () = assert!(size_of::<SourceKey>() == 20);
 
 /// A TCP port of a service.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ServiceKey {
     /// The VIP.
     pub address: Address,

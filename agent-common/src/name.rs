@@ -16,6 +16,18 @@ pub const REOPENED_PROGRAM: &str = "reopened";
 /// sockops: a socket of this node has established a connection.
 pub const CONNECTED: &str = "connected";
 
+/// A socket of a cgroup connects to an IPv4 address.
+pub const CONNECT4: &str = "connect4";
+/// To an IPv6 address, or an IPv4 one in that form.
+pub const CONNECT6: &str = "connect6";
+/// An application asks to what its IPv4 socket is connected.
+pub const GETPEERNAME4: &str = "getpeername4";
+/// The same of an IPv6 one.
+pub const GETPEERNAME6: &str = "getpeername6";
+/// What has pods connect to a service's endpoint, in the order in which they are attached: no socket is
+/// connected to an endpoint before its application is told otherwise.
+pub const BALANCERS: [&str; 4] = [GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+
 /// Run by the agent: whether a pod still has a connection.
 pub const EXISTS: &str = "exists";
 
@@ -35,7 +47,8 @@ pub const INTERFACES: &str = "INTERFACES";
 pub const SOURCES: &str = "SOURCES";
 /// The enrolled workloads of all nodes, by address.
 pub const WORKLOADS: &str = "WORKLOADS";
-/// The TCP ports of services, by VIP: the set of [`ServiceKey`](crate::map::ServiceKey).
+/// The TCP ports of services: [`ServiceValue`](crate::balance::ServiceValue) by
+/// [`ServiceKey`](crate::map::ServiceKey).
 pub const SERVICES: &str = "SERVICES";
 /// Excluded ports: the set of [`PortKey`](crate::map::PortKey).
 pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
@@ -66,6 +79,15 @@ pub const PASSED: &str = "PASSED";
 pub const PASSING: &str = "PASSING";
 /// [`Event`](crate::passed::Event)s for the agent.
 pub const EVENTS: &str = "EVENTS";
+/// [`EndpointValue`](crate::balance::EndpointValue) by [`EndpointKey`](crate::balance::EndpointKey).
+pub const LOCAL_ENDPOINTS: &str = "LOCAL_ENDPOINTS";
+/// The interface of a pod by its network namespace's cookie. A pod can have others' put there; what
+/// rests on it is only where its own sockets connect to.
+pub const NAMESPACES: &str = "NAMESPACES";
+/// [`Choice`](crate::balance::Choice) by socket.
+pub const CHOICES: &str = "CHOICES";
+/// Carried connections of which there was a draw: the set of [`FlowKey`](crate::map::FlowKey).
+pub const DRAWN: &str = "DRAWN";
 /// The members of the splice: sockets by the number that the agent gave their connection.
 pub const SPLICE_SOCKETS: &str = "SPLICE_SOCKETS";
 /// [`End`](crate::splice::End) by socket.
@@ -80,7 +102,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 23] = [
+pub const PINNED_MAPS: [&str; 27] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -99,6 +121,10 @@ pub const PINNED_MAPS: [&str; 23] = [
     PASSED,
     PASSING,
     EVENTS,
+    LOCAL_ENDPOINTS,
+    NAMESPACES,
+    CHOICES,
+    DRAWN,
     SPLICE_SOCKETS,
     SPLICE_ENDS,
     SPLICE_STREAMS,

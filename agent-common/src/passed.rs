@@ -8,7 +8,7 @@
 
 use core::mem::size_of;
 
-use crate::map::FlowKey;
+use crate::map::{FlowKey, ServiceKey};
 
 /// Kinds of connections that are remembered as allowed; of more, the least recently used are
 /// asked for again.
@@ -79,10 +79,10 @@ pub struct Passed {
     pub flags: u32,
     /// Index of the other pod's interface.
     pub other: u32,
-    /// Zero.
-    pub padding: u32,
+    /// What the client's application connected to, if that is a service; else zero.
+    pub service: ServiceKey,
 }
-const _: () = assert!(size_of::<Passed>() == 24);
+const _: () = assert!(size_of::<Passed>() == 40);
 
 /// The client's socket is connected.
 pub const EVENT_OPENED: u32 = 1;

@@ -15,14 +15,14 @@ use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
         BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock, bpf_sock_ops,
     },
     helpers::generated::{bpf_getsockopt, bpf_setsockopt},
     macros::sock_ops,
     programs::SockOpsContext,
 };
 
-use crate::{maps::FLOWS, packet::addresses, passed, splice, verdict};
+use crate::{connect, maps::FLOWS, packet::addresses, passed, splice, verdict};
 
 /// `IPPROTO_TCP`, as the level of a socket option.
 const LEVEL_TCP: i32 = 6;
@@ -41,6 +41,11 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
             let flow = flow(ctx.ops);
+            let service = if ctx.op() == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+                connect::connected(socket(ctx.ops), &flow)
+            } else {
+                None
+            };
             // The hook that saw its SYN has written it down.
             // SAFETY: the map's values are plain data, written whole.
             if unsafe { FLOWS.get(flow) }.is_some() {
@@ -48,7 +53,7 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 if tell_of(&ctx, of_members()).is_err() {
                     splice::count(SpliceCounter::SendAllFailed);
                 }
-            } else if passed::opened(&flow)
+            } else if passed::opened(&flow, service)
                 && tell_of(&ctx, BPF_SOCK_OPS_STATE_CB_FLAG | of_members()).is_err()
             {
                 // Its end is found by the agent, which looks for what is no longer there.
@@ -57,12 +62,11 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => {
             // SAFETY: fields of the kernel's context, which may be read at any time.
-            let (acknowledged, all_acknowledged, full) = unsafe {
+            let (acknowledged, all_acknowledged) = unsafe {
                 let socket = ctx.ops;
                 (
                     (*socket).bytes_acked,
                     (*socket).snd_una == (*socket).snd_nxt,
-                    (*socket).__bindgen_anon_2.sk,
                 )
             };
             let closing = Closing {
@@ -70,17 +74,11 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 state: ctx.arg(0),
                 acknowledged,
                 all_acknowledged,
-                past_tcp: splice::sent(full),
+                past_tcp: splice::sent(socket(ctx.ops)),
             };
             passed::closed(&flow(ctx.ops), closing);
         }
-        BPF_SOCK_OPS_RTT_CB => {
-            // SAFETY: a field of the kernel's context, which may be read at any time.
-            let full = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-            if splice::end(full).is_some() {
-                send_all(&ctx);
-            }
-        }
+        BPF_SOCK_OPS_RTT_CB if splice::end(socket(ctx.ops)).is_some() => send_all(&ctx),
         _ => {}
     }
     NO_REPLY
@@ -160,6 +158,12 @@ fn stop_pacing(socket: *mut bpf_sock_ops) {
     } else {
         Counter::PacingFailed
     });
+}
+
+#[inline(always)]
+fn socket(context: *const bpf_sock_ops) -> *mut bpf_sock {
+    // SAFETY: a field of the kernel's context, which may be read at any time.
+    unsafe { (*context).__bindgen_anon_2.sk }
 }
 
 /// The connection as the socket's owner sees it, if that is a pod.

@@ -6,8 +6,8 @@ use ambit_common::{
     capture::{self, Listener, Memory, Standing, Verdict},
     counter::Counter,
     map::{
-        DIRECTION_OUTBOUND, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey, PortKey,
-        ServiceKey, SourceKey,
+        Address, DIRECTION_OUTBOUND, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey,
+        PortKey, ServiceKey, SourceKey,
     },
     mark,
 };
@@ -181,7 +181,7 @@ fn leave_alone(ctx: &TcContext) -> Option<Counter> {
     passed::look_at(packet.flow_of_sender(segment));
     if is_excluded_port(index, segment.destination_port, DIRECTION_OUTBOUND) {
         Some(Counter::ExcludedPort)
-    } else if is_excluded_network(index, &packet) {
+    } else if is_excluded_network(index, &packet.destination) {
         Some(Counter::ExcludedNetwork)
     } else if !maps::is_workload(&packet.destination) && !is_service(&packet, segment) {
         Some(Counter::NotMesh)
@@ -255,11 +255,12 @@ fn is_service(packet: &Packet, segment: &Segment) -> bool {
     unsafe { SERVICES.get(key) }.is_some()
 }
 
+/// Whether the interface's pod excluded a destination from what it opens.
 #[inline(always)]
-fn is_excluded_network(index: u32, packet: &Packet) -> bool {
+pub fn is_excluded_network(index: u32, address: &Address) -> bool {
     let key = NetworkKey {
         interface: index.to_be_bytes(),
-        address: packet.destination,
+        address: *address,
     };
     EXCLUDED_NETWORKS
         .get(Key::new(NETWORK_KEY_PREFIX + 128, key))

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod connect;
 mod connected;
 mod deliver;
 mod exists;
@@ -18,6 +19,7 @@ mod reopened;
 mod sk_msg;
 mod sk_skb;
 mod socket;
+mod socket_storage;
 mod splice;
 mod to_pod;
 mod verdict;

@@ -1,6 +1,9 @@
 //! Every map. All that hold state are pinned by name: captures outlive the agent that set them up.
 
 use ambit_common::{
+    balance::{
+        EndpointKey, EndpointValue, MAX_DRAWN, MAX_LOCAL_ENDPOINTS, MAX_NAMESPACES, ServiceValue,
+    },
     capture::Listener,
     counter,
     map::{
@@ -29,7 +32,7 @@ pub static SOURCES: HashMap<SourceKey, u32> = HashMap::pinned(MAX_SOURCES, NO_PR
 #[map]
 pub static WORKLOADS: HashMap<Address, u32> = HashMap::pinned(MAX_WORKLOADS, NO_PREALLOC);
 #[map]
-pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(MAX_SERVICES, NO_PREALLOC);
+pub static SERVICES: HashMap<ServiceKey, ServiceValue> = HashMap::pinned(MAX_SERVICES, NO_PREALLOC);
 #[map]
 pub static EXCLUDED_PORTS: HashMap<PortKey, u32> = HashMap::pinned(MAX_EXCLUDED_PORTS, NO_PREALLOC);
 #[map]
@@ -61,6 +64,14 @@ pub static PASSED: HashMap<FlowKey, Passed> = HashMap::pinned(MAX_PASSED, NO_PRE
 pub static PASSING: Array<Passing> = Array::pinned(1, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_BYTES, 0);
+
+#[map]
+pub static LOCAL_ENDPOINTS: HashMap<EndpointKey, EndpointValue> =
+    HashMap::pinned(MAX_LOCAL_ENDPOINTS, NO_PREALLOC);
+#[map]
+pub static NAMESPACES: LruHashMap<u64, u32> = LruHashMap::pinned(MAX_NAMESPACES, 0);
+#[map]
+pub static DRAWN: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_DRAWN, 0);
 
 /// Room for the addresses of a look-up in `socket`.
 #[map]

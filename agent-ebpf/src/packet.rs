@@ -210,6 +210,13 @@ pub fn from_words(words: [u32; 4]) -> Address {
     unsafe { core::mem::transmute::<[u32; 4], Address>(words) }
 }
 
+/// An address as the kernel takes it.
+#[inline(always)]
+pub fn to_words(address: &Address) -> [u32; 4] {
+    // SAFETY: both are sixteen plain bytes.
+    unsafe { core::mem::transmute::<Address, [u32; 4]>(*address) }
+}
+
 /// Local and remote address, of the context of a program that is told of sockets.
 ///
 /// Read one by one and whichever the family is, or the compiler chooses a pointer first and reads then: the

@@ -7,7 +7,10 @@
 use ambit_common::{
     capture::Verdict,
     counter::Counter,
-    map::{FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN, InterfaceValue},
+    map::{
+        Address, FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN, InterfaceValue,
+        ServiceKey,
+    },
     mark,
     passed::{
         self, CLIENT, Closing, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event,
@@ -99,23 +102,37 @@ fn allowed(
     index: u32,
     source: &InterfaceValue,
 ) -> Option<(u32, &'static InterfaceValue)> {
+    scratch.verdict.source = source.identity;
+    scratch.verdict.port = scratch.flow.peer_port;
+    // SAFETY: reads the clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    scratch.passed.since = now;
+    server(&mut scratch.verdict, index, &scratch.flow.peer, now)
+}
+
+/// The interface of the pod that has an address, if a connection from the pod of interface `index` may
+/// pass to it. Of `kind`, source and port are given.
+#[inline(always)]
+pub fn server(
+    kind: &mut VerdictKey,
+    index: u32,
+    address: &Address,
+    now: u64,
+) -> Option<(u32, &'static InterfaceValue)> {
     // SAFETY: the maps' values are plain data.
-    let pod = *unsafe { PODS.get(&scratch.flow.peer) }?;
+    let pod = *unsafe { PODS.get(address) }?;
     // What a pod sends to itself through a VIP would have its own address as source.
     if pod == index {
         return None;
     }
     // SAFETY: as above.
     let destination = unsafe { INTERFACES.get(pod) }?;
-    scratch.verdict.source = source.identity;
-    scratch.verdict.destination = destination.workload;
-    scratch.verdict.port = scratch.flow.peer_port;
-    scratch.verdict.padding = 0;
-    // SAFETY: as above; reads the clock.
-    let (verdict, now) = unsafe { (VERDICTS.get(&scratch.verdict), bpf_ktime_get_ns()) };
+    kind.destination = destination.workload;
+    kind.padding = 0;
+    // SAFETY: as above.
+    let verdict = unsafe { VERDICTS.get(&*kind) };
     let may_pass = destination.flags & INTERFACE_ENROLLED != 0
         && passed::may_pass(PASSING.get(0)?, verdict, now);
-    scratch.passed.since = now;
     may_pass.then_some((pod, destination))
 }
 
@@ -126,7 +143,7 @@ fn remember(
     source: &InterfaceValue,
     (pod, destination): (u32, &InterfaceValue),
 ) -> bool {
-    scratch.passed.padding = 0;
+    scratch.passed.service = ServiceKey::default();
     scratch.passed.epoch = destination.epoch;
     scratch.passed.flags = SERVER;
     scratch.passed.other = index;
@@ -206,12 +223,15 @@ pub fn mark(ctx: &TcContext) {
 
 /// A socket of that connection is connected. Whether it passes: then its end is to be told as well.
 #[inline(always)]
-pub fn opened(flow: &FlowKey) -> bool {
-    // SAFETY: the map's values are plain data, written whole.
-    let Some(passed) = (unsafe { PASSED.get(flow) }) else {
+pub fn opened(flow: &FlowKey, service: Option<ServiceKey>) -> bool {
+    let Some(passed) = PASSED.get_ptr_mut(flow) else {
         return false;
     };
+    // SAFETY: the map's values are plain data. Nobody else writes to this one, but for a new connection with
+    // the same addresses and ports; the agent reads it when it is told of it.
+    let passed = unsafe { &mut *passed };
     if passed.flags & CLIENT != 0 {
+        passed.service = service.unwrap_or_default();
         tell(&Event {
             since: passed.since,
             flow: *flow,

@@ -4,13 +4,12 @@ use ambit_common::{
     counter::SpliceCounter,
     splice::{self, End, Offsets},
 };
-use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock},
-    helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
-    macros::btf_map,
-};
+use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_probe_read_kernel, macros::btf_map};
 
-use crate::maps::{SPLICE_COUNTERS, SPLICE_SETTINGS};
+use crate::{
+    maps::{SPLICE_COUNTERS, SPLICE_SETTINGS},
+    socket_storage::{self, SocketStorage},
+};
 
 /// Set by the loader to what the running kernel's BTF says, before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -37,38 +36,13 @@ pub static OFFSETS: Offsets = Offsets {
 /// `O_NONBLOCK`.
 const O_NONBLOCK: u32 = 0o4000;
 
-/// A map that keeps a value with each socket. aya's own type can't be used in these programs.
-#[repr(C)]
-pub struct SocketStorage<T> {
-    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
-    /// `LIBBPF_PIN_BY_NAME`.
-    pinning: *const [i32; 1],
-}
-
-// SAFETY: a description for the loader; nothing is ever read from it.
-unsafe impl<T> Sync for SocketStorage<T> {}
-
 #[btf_map]
-pub static SPLICE_ENDS: SocketStorage<End> = SocketStorage {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-    pinning: core::ptr::null(),
-};
+pub static SPLICE_ENDS: SocketStorage<End> = SocketStorage::new();
 
-/// What is kept with a socket, if anything is; nothing is with null.
+/// What is kept with a socket, if anything is.
 #[inline(always)]
 pub fn end(socket: *mut bpf_sock) -> Option<&'static mut End> {
-    if socket.is_null() {
-        return None;
-    }
-    storage(socket, 0)
+    socket_storage::get(&raw const SPLICE_ENDS, socket)
 }
 
 /// How many bytes a socket has sent past TCP.
@@ -80,23 +54,7 @@ pub fn sent(socket: *mut bpf_sock) -> u64 {
 /// What is kept with a socket, all zero if it is new; `None` if there is no memory.
 #[inline(always)]
 pub fn end_or_new(socket: *mut bpf_sock) -> Option<&'static mut End> {
-    storage(socket, BPF_SK_STORAGE_GET_F_CREATE.into())
-}
-
-#[inline(always)]
-fn storage(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut End> {
-    // SAFETY: the map is one of this type, and the socket is held by the caller. Its value is
-    // written where it joins, and after that by its own messages alone, one at a time.
-    unsafe {
-        bpf_sk_storage_get(
-            (&raw const SPLICE_ENDS).cast_mut().cast(),
-            socket.cast(),
-            core::ptr::null_mut(),
-            flags,
-        )
-        .cast::<End>()
-        .as_mut()
-    }
+    socket_storage::get_or_new(&raw const SPLICE_ENDS, socket)
 }
 
 /// A field of one of the kernel's structs, by its place in [`OFFSETS`]; 0 if it can't be read.

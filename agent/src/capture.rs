@@ -5,6 +5,7 @@
 //! maps in line with the kernel and the store.
 
 pub mod attach;
+pub mod balance;
 pub mod bind;
 mod devices;
 mod interfaces;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::discovery::{model::Workload, store::Store};
 use attach::{Attacher, Mechanism};
+use balance::Balancer;
 pub use interfaces::BoundPods;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
@@ -115,6 +117,7 @@ pub struct Capture {
     store: Arc<Store>,
     maps: Maps,
     publisher: Publisher,
+    balancer: Balancer,
     interfaces: Interfaces,
     handle: Handle,
     /// Drives netlink; ends with this value.
@@ -158,6 +161,7 @@ impl Capture {
         );
         let interfaces = Interfaces::new(attacher, &loaded.maps, bound);
         let capture = Self {
+            balancer: Balancer::new(settings.node.clone()),
             settings,
             store,
             maps: loaded.maps,
@@ -238,6 +242,7 @@ impl Capture {
                     Ok(update) if update.snapshot.generation() <= published => false,
                     Ok(update) => {
                         self.publisher.publish(&mut self.maps, &update)?;
+                        self.balancer.publish(&mut self.maps, &update)?;
                         update.workloads.iter().any(|change| {
                             let here = |pod: &Option<Arc<Workload>>| {
                                 pod.as_ref().is_some_and(|pod| pod.node == self.settings.node)
@@ -268,7 +273,9 @@ impl Capture {
 
     fn publish_all(&mut self) -> Result<u64, maps::Error> {
         let snapshot = self.store.snapshot();
-        self.publisher.publish_all(&mut self.maps, &snapshot)
+        let generation = self.publisher.publish_all(&mut self.maps, &snapshot)?;
+        self.balancer.publish_all(&mut self.maps, &snapshot)?;
+        Ok(generation)
     }
 
     async fn look(&mut self) -> Result<bool, Error> {

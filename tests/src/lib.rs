@@ -43,6 +43,7 @@ mod process;
 pub mod sidecar;
 mod sys;
 mod talk;
+mod trio;
 mod wait;
 mod watchdog;
 
@@ -61,4 +62,5 @@ pub use plan::{Family, NODE_INTERFACE, PodNetwork};
 pub use pod::{Phase, Pod, PodSpec, ScheduledPod};
 pub use process::{Child, Command, Output};
 pub use talk::{Held, Talk, Way, on_each_network};
+pub use trio::Trio;
 pub use wait::eventually;

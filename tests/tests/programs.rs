@@ -11,39 +11,22 @@ use std::{
     time::Duration,
 };
 
-use lab::{Child, Lab, Mesh, Node, Pod, PodSpec, Result, eventually};
+use lab::{Child, Lab, Mesh, Node, Pod, Result, Trio, eventually};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of a file that nginx sends by sendfile.
 const FILE: usize = 20_000_000;
 
-struct Pods {
-    client: Pod,
-    servers: [Pod; 2],
-}
-
-impl Pods {
-    /// A client, and a server on its node and on the other.
-    fn new(lab: &Lab) -> Result<Self> {
-        lab.namespace("shop").enrolled()?;
-        let pod = |node, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
-        Ok(Self {
-            client: pod("a", "client")?,
-            servers: [pod("a", "near")?, pod("b", "far")?],
-        })
-    }
-
-    /// Runs a client against both servers, twice: on its own node, the agent carries the first.
-    fn ask(&self, arguments: impl Fn(&Pod) -> Vec<String>, check: impl Fn(&str)) -> Result<()> {
-        for server in &self.servers {
-            for _ in 0..2 {
-                let arguments = arguments(server);
-                let command = self.client.command(&arguments[0]).args(&arguments[1..]);
-                check(&command.deadline(DEADLINE).run()?.success()?);
-            }
+/// Runs a client against both servers, twice: on its own node, the agent carries the first.
+fn ask(pods: &Trio, arguments: impl Fn(&Pod) -> Vec<String>, check: impl Fn(&str)) -> Result<()> {
+    for server in pods.servers() {
+        for _ in 0..2 {
+            let arguments = arguments(server);
+            let command = pods.client.command(&arguments[0]).args(&arguments[1..]);
+            check(&command.deadline(DEADLINE).run()?.success()?);
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -83,11 +66,12 @@ fn listening(pod: &Pod, port: u16, child: &mut Child) {
 #[test]
 fn nginx_serves_many_requests_large_files_and_http2() -> Result<()> {
     let lab = Lab::builder("nginx").build()?;
-    let pods = Pods::new(&lab)?;
-    let _servers = pods.servers.each_ref().map(|pod| nginx(&lab, pod));
+    let pods = Trio::start(&lab)?;
+    let _servers = pods.servers().map(|pod| nginx(&lab, pod));
     let _mesh = Mesh::default().start(&lab)?;
     past_tcp(&lab, || {
-        pods.ask(
+        ask(
+            &pods,
             |server| words(&format!("wrk -t1 -c8 -d1 http://{}/word", server.at(8080))),
             |told| {
                 assert!(
@@ -97,7 +81,8 @@ fn nginx_serves_many_requests_large_files_and_http2() -> Result<()> {
             },
         )
     })?;
-    pods.ask(
+    ask(
+        &pods,
         |server| words(&format!("curl -sS http://{}/file", server.at(8080))),
         |file| {
             assert_eq!(file.len(), FILE);
@@ -106,7 +91,8 @@ fn nginx_serves_many_requests_large_files_and_http2() -> Result<()> {
         },
     )?;
     let http2 = |server: &Pod| format!("h2load -n 2000 -c 4 -m 10 http://{}/word", server.at(8082));
-    pods.ask(
+    ask(
+        &pods,
         |server| words(&http2(server)),
         |told| assert!(told.contains("2000 succeeded, 0 failed"), "{told}"),
     )
@@ -136,8 +122,8 @@ fn nginx(lab: &Lab, pod: &Pod) -> Child {
 #[test]
 fn redis_answers_pipelines() -> Result<()> {
     let lab = Lab::builder("redis").build()?;
-    let pods = Pods::new(&lab)?;
-    let _servers = pods.servers.each_ref().map(|pod| {
+    let pods = Trio::start(&lab)?;
+    let _servers = pods.servers().map(|pod| {
         let arguments = "--port 6379 --bind 0.0.0.0 --protected-mode no --save --appendonly no";
         let mut child = pod.spawn("redis-server", words(arguments)).unwrap();
         listening(pod, 6379, &mut child);
@@ -152,7 +138,7 @@ fn redis_answers_pipelines() -> Result<()> {
         ))
     };
     past_tcp(&lab, || {
-        pods.ask(benchmark, |told| {
+        ask(&pods, benchmark, |told| {
             assert_eq!(told.matches("requests per second").count(), 4, "{told}");
             assert!(!told.contains("rror"), "{told}");
         })
@@ -163,8 +149,8 @@ fn redis_answers_pipelines() -> Result<()> {
 fn iperf3_receives_no_more_than_it_sent() -> Result<()> {
     const BYTES: u64 = 200_000_000;
     let lab = Lab::builder("iperf").build()?;
-    let pods = Pods::new(&lab)?;
-    let _servers = pods.servers.each_ref().map(|pod| {
+    let pods = Trio::start(&lab)?;
+    let _servers = pods.servers().map(|pod| {
         let mut child = pod.spawn("iperf3", ["--server"]).unwrap();
         listening(pod, 5201, &mut child);
         child
@@ -175,7 +161,7 @@ fn iperf3_receives_no_more_than_it_sent() -> Result<()> {
             let arguments = format!("-n {BYTES} -P {streams} --json");
             words(&format!("iperf3 -c {} {arguments}", server.address()))
         };
-        pods.ask(load, |told| {
+        ask(&pods, load, |told| {
             let told: serde_json::Value = serde_json::from_str(told).unwrap();
             let bytes = |end: &str| told["end"][end]["bytes"].as_u64().unwrap();
             let (sent, received) = (bytes("sum_sent"), bytes("sum_received"));
@@ -190,16 +176,17 @@ fn iperf3_receives_no_more_than_it_sent() -> Result<()> {
 #[test]
 fn postgresql_passes_its_own_benchmark() -> Result<()> {
     let lab = Lab::builder("postgres").build()?;
-    let pods = Pods::new(&lab)?;
-    let _servers = pods.servers.each_ref().map(|pod| postgres(&lab, pod));
+    let pods = Trio::start(&lab)?;
+    let _servers = pods.servers().map(|pod| postgres(&lab, pod));
     let _mesh = Mesh::default().start(&lab)?;
     past_tcp(&lab, || {
         let bench = |server: &Pod, rest: &str| {
             let address = server.address();
             words(&format!("pgbench -h {address} -U postgres {rest} postgres"))
         };
-        pods.ask(|server| bench(server, "-i -s 1 -q"), |_| ())?;
-        pods.ask(
+        ask(&pods, |server| bench(server, "-i -s 1 -q"), |_| ())?;
+        ask(
+            &pods,
             |server| bench(server, "-c 4 -j 2 -t 100 -M prepared"),
             |told| {
                 assert!(told.contains("400/400"), "{told}");

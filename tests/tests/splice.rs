@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
 
 use aya::maps::{Map, MapData, SockHash};
-use lab::{Child, Lab, LoadServer, Mesh, Node, Pod, PodSpec, Result, eventually};
+use lab::{Child, Lab, LoadServer, Mesh, Node, Pod, PodSpec, Result, Trio, eventually};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -17,24 +17,6 @@ fn program(name: &str) -> PathBuf {
     let own = env::current_exe().unwrap();
     let mut found = own.ancestors().skip(1).take(2).map(|path| path.join(name));
     found.find(|path| path.is_file()).unwrap()
-}
-
-struct Pods {
-    client: Pod,
-    near: Pod,
-    far: Pod,
-}
-
-impl Pods {
-    fn new(lab: &Lab) -> Result<Self> {
-        lab.namespace("shop").enrolled()?;
-        let pod = |node, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
-        Ok(Self {
-            client: pod("a", "client")?,
-            near: pod("a", "near")?,
-            far: pod("b", "far")?,
-        })
-    }
 }
 
 fn serve(pod: &Pod, arguments: &[&str]) -> Result<Child> {
@@ -81,7 +63,7 @@ fn bytes_go_past_tcp_and_arrive_whole_under_slow_and_fast_readers() -> Result<()
     // A low limit has every connection switch to TCP and back all the time.
     for (limit, bytes) in [("1048576", "12000000"), ("131072", "12000000")] {
         let lab = Lab::builder("splice").build()?;
-        let pods = Pods::new(&lab)?;
+        let pods = Trio::start(&lab)?;
         let _mesh = Mesh::default()
             .agent_arguments(&["--splice-limit", limit])
             .start(&lab)?;
@@ -118,7 +100,7 @@ fn bytes_go_past_tcp_and_arrive_whole_under_slow_and_fast_readers() -> Result<()
 fn thousands_of_short_connections_leave_nothing_behind() -> Result<()> {
     const CONNECTIONS: u32 = 3000;
     let lab = Lab::builder("short").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     let _listening = serve(&pods.far, &["--end-last"])?;
     let connections = CONNECTIONS.to_string();
@@ -162,7 +144,7 @@ fn between_pods_of_one_node_bytes_go_past_tcp_and_are_counted_to_the_byte() -> R
     // The default, and a limit that has each connection switch all the time.
     for limit in ["1048576", "262144"] {
         let lab = Lab::builder("between").build()?;
-        let pods = Pods::new(&lab)?;
+        let pods = Trio::start(&lab)?;
         let _mesh = Mesh::default()
             .agent_arguments(&["--splice-limit", limit])
             .start(&lab)?;
@@ -192,7 +174,7 @@ fn between_pods_of_one_node_bytes_go_past_tcp_and_are_counted_to_the_byte() -> R
 #[test]
 fn a_policy_ends_what_goes_past_tcp_and_another_agent_knows_it() -> Result<()> {
     let lab = Lab::builder("past").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let mut mesh = Mesh::default().start(&lab)?;
     let node = lab.node("a");
     let _serving = LoadServer::start(&pods.near, 8080)?;
@@ -231,7 +213,7 @@ fn a_policy_ends_what_goes_past_tcp_and_another_agent_knows_it() -> Result<()> {
 #[test]
 fn a_pod_may_stay_out_of_it() -> Result<()> {
     let lab = Lab::builder("stay-out").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let modest = PodSpec::in_namespace("shop").annotation("ambit.dev/splice", "disabled");
     let modest = lab.node("a").pod("modest", modest)?;
     let _mesh = Mesh::default().start(&lab)?;
@@ -252,7 +234,7 @@ fn a_pod_may_stay_out_of_it() -> Result<()> {
 #[test]
 fn resets_reach_the_other_side_after_the_last_byte() -> Result<()> {
     let lab = Lab::builder("resets").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     for server in [&pods.near, &pods.far] {
         let mut listening = serve(server, &["--bytes", "500000"])?;
@@ -267,7 +249,7 @@ fn resets_reach_the_other_side_after_the_last_byte() -> Result<()> {
 #[test]
 fn blocking_sockets_are_left_alone() -> Result<()> {
     let lab = Lab::builder("blocking").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     let of_self_test = [lab.node("a"), lab.node("b")].map(|node| events(node, "redirected"));
     // The second connection to the near one passes without the agent.
@@ -294,7 +276,7 @@ fn blocking_sockets_are_left_alone() -> Result<()> {
 #[test]
 fn where_the_self_test_fails_the_splice_is_off_and_traffic_goes_on() -> Result<()> {
     let lab = Lab::builder("unfit").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let mut mesh = Mesh::default()
         .agent_arguments(&["--splice-fail-self-test"])
         .start(&lab)?;

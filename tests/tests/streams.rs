@@ -14,33 +14,10 @@ use std::{
     time::Duration,
 };
 
-use lab::{Lab, Mesh, Pod, PodSpec, Result, RunningMesh, peer_program};
+use lab::{Lab, Mesh, Pod, Result, RunningMesh, Trio, peer_program};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A client on node a, and a server on either node.
-struct Pods {
-    client: Pod,
-    near: Pod,
-    far: Pod,
-}
-
-impl Pods {
-    fn new(lab: &Lab) -> Result<Self> {
-        lab.namespace("shop").enrolled()?;
-        let pod = |node, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
-        Ok(Self {
-            client: pod("a", "client")?,
-            near: pod("a", "near")?,
-            far: pod("b", "far")?,
-        })
-    }
-
-    fn servers(&self) -> [&Pod; 2] {
-        [&self.near, &self.far]
-    }
-}
 
 /// Runs a server mode of `lab-peer` and a client mode against it; what each reports.
 fn exchange(client: &Pod, server: &Pod, serve: &[&str], call: &[&str]) -> Result<[Value; 2]> {
@@ -62,7 +39,7 @@ fn exchange(client: &Pod, server: &Pod, serve: &[&str], call: &[&str]) -> Result
 #[test]
 fn two_hundred_mib_each_way_at_once_arrive_whole() -> Result<()> {
     let lab = Lab::builder("bulk").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     let bytes = (200_u64 << 20).to_string();
     for server in pods.servers() {
@@ -85,7 +62,7 @@ fn two_hundred_mib_each_way_at_once_arrive_whole() -> Result<()> {
 #[test]
 fn five_hundred_connections_are_open_at_once() -> Result<()> {
     let lab = Lab::builder("many").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         let call = [
@@ -106,7 +83,7 @@ fn five_hundred_connections_are_open_at_once() -> Result<()> {
 #[test]
 fn half_closes_and_resets_reach_the_other_side_as_what_they_are() -> Result<()> {
     let lab = Lab::builder("ends").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     // Server's and client's arguments, and the ends that they report.
     let table: [(&[&str], &[&str], [&str; 2]); 4] = [
@@ -161,7 +138,7 @@ fn half_closes_and_resets_reach_the_other_side_as_what_they_are() -> Result<()> 
 #[test]
 fn a_port_where_nobody_listens_resets_the_client_and_the_log_says_why() -> Result<()> {
     let lab = Lab::builder("refused").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let mut mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         let at = server.at(9).to_string();
@@ -182,7 +159,7 @@ fn a_port_where_nobody_listens_resets_the_client_and_the_log_says_why() -> Resul
 #[test]
 fn a_server_may_speak_first() -> Result<()> {
     let lab = Lab::builder("banner").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         let at = server.at(25).to_string();
@@ -209,7 +186,7 @@ const IDLE_BOUND: u64 = 12 * 1024;
 fn idle_connections_stay_open_and_cost_little() -> Result<()> {
     const IDLE: u64 = 400;
     let lab = Lab::builder("idle").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let mut mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         let listener = listen(server, 80)?;
@@ -269,7 +246,7 @@ fn a_reader_that_stops_stops_its_sender_alone_and_memory_stays_bounded() -> Resu
     let bound = STOPPED * (4 * MIB + 2 * 768 * 1024) + 16 * MIB;
 
     let lab = Lab::builder("stopped").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let mut mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         let listener = listen(server, 80)?;
@@ -390,7 +367,7 @@ fn echo([client, served]: &mut [TcpStream; 2], text: &str) {
 #[test]
 fn a_client_may_use_its_port_again_at_once() -> Result<()> {
     let lab = Lab::builder("reopened").build()?;
-    let pods = Pods::new(&lab)?;
+    let pods = Trio::start(&lab)?;
     let _mesh = Mesh::default().start(&lab)?;
     for server in pods.servers() {
         // It has nothing to say, so it ends first, and its side of the mesh keeps the connection's

@@ -23,7 +23,7 @@ use super::{
     Settings,
     maps::{self, Counters, Maps},
     passed::{self, Events, Passes},
-    sockets,
+    sockets::Cgroup,
     splice::{self, Splice, SpliceCounters},
 };
 use ambit_common::name;
@@ -207,16 +207,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     let program = name::REOPENED_PROGRAM;
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
     let links = link_directory(&settings.bpffs);
-    let pass_for = match sockets::attach(&mut object, &settings.cgroup, &links) {
-        Ok(()) => settings.pass_for,
-        Err(error) => {
-            tracing::warn!(
-                "all connections of this node's pods go through the agent, with what pacing they \
-                 have: {error}"
-            );
-            Duration::ZERO
-        }
-    };
+    let pass_for = attach_to_cgroup(&mut object, settings, &links);
     let (passes, events) = load_passes(&mut object, &links, pass_for)?;
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));
@@ -229,6 +220,28 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         passes,
         events,
     })
+}
+
+/// For how long connections may pass.
+fn attach_to_cgroup(object: &mut Ebpf, settings: &Settings, links: &Path) -> Duration {
+    let cgroup = Cgroup::open(&settings.cgroup, links).and_then(|cgroup| {
+        cgroup.attach_connected(object)?;
+        Ok(cgroup)
+    });
+    let cgroup = match cgroup {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            tracing::warn!(
+                "all connections of this node's pods go through the agent, with what pacing they \
+                 have: {error}"
+            );
+            return Duration::ZERO;
+        }
+    };
+    if let Err(error) = cgroup.attach_balancers(object) {
+        tracing::warn!("all connections to services go through the agent: {error}");
+    }
+    settings.pass_for
 }
 
 fn load_passes(

@@ -1,5 +1,7 @@
 //! Typed handles of the pinned maps: the only place that reads or writes them.
 
+mod services;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -7,6 +9,7 @@ use std::{
 };
 
 use ambit_common::{
+    balance::{EndpointKey, EndpointValue, ServiceValue},
     capture::Listener,
     counter::Counter,
     map::{
@@ -87,7 +90,8 @@ pub struct Maps {
     sources: HashMap<MapData, SourceKey, u32>,
     pods: HashMap<MapData, Address, u32>,
     workloads: HashMap<MapData, Address, u32>,
-    services: HashMap<MapData, ServiceKey, u32>,
+    services: HashMap<MapData, ServiceKey, ServiceValue>,
+    local_endpoints: HashMap<MapData, EndpointKey, EndpointValue>,
     excluded_ports: HashMap<MapData, PortKey, u32>,
     excluded_networks: LpmTrie<MapData, NetworkKey, u32>,
     node_addresses: HashMap<MapData, Address, u32>,
@@ -110,6 +114,7 @@ impl Maps {
             pods: take(object, name::PODS)?,
             workloads: take(object, name::WORKLOADS)?,
             services: take(object, name::SERVICES)?,
+            local_endpoints: take(object, name::LOCAL_ENDPOINTS)?,
             excluded_ports: take(object, name::EXCLUDED_PORTS)?,
             excluded_networks: take(object, name::EXCLUDED_NETWORKS)?,
             node_addresses: take(object, name::NODE_ADDRESSES)?,
@@ -314,34 +319,6 @@ impl Maps {
     pub fn workloads(&self) -> impl Iterator<Item = IpAddr> {
         self.workloads.keys().filter_map(Result::ok).map(from_key)
     }
-
-    /// Adds or removes a VIP's port.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn set_service(&mut self, vip: SocketAddr, known: bool) -> Result<(), Error> {
-        let key = ServiceKey {
-            address: to_key(vip.ip()),
-            port: vip.port().into(),
-        };
-        if known {
-            self.services.insert(key, 1, 0)
-        } else {
-            absent_is_fine(self.services.remove(&key))
-        }
-        .map_err(refused(name::SERVICES))
-    }
-
-    /// VIPs and ports that the kernel has.
-    pub fn services(&self) -> impl Iterator<Item = SocketAddr> {
-        let keys = self.services.keys().filter_map(Result::ok);
-        keys.filter_map(|key| {
-            Some(SocketAddr::new(
-                from_key(key.address),
-                u16::try_from(key.port).ok()?,
-            ))
-        })
-    }
 }
 
 impl Counters {
@@ -391,6 +368,20 @@ pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapErro
         }
         other => other,
     }
+}
+
+/// A VIP and port as the maps have it.
+pub(super) fn service_key(frontend: SocketAddr) -> ServiceKey {
+    ServiceKey {
+        address: to_key(frontend.ip()),
+        port: frontend.port().into(),
+    }
+}
+
+/// `None` if that can't be a port.
+pub(super) fn from_service_key(key: &ServiceKey) -> Option<SocketAddr> {
+    let port = u16::try_from(key.port).ok()?;
+    Some(SocketAddr::new(from_key(key.address), port))
 }
 
 /// An address as the maps have it.

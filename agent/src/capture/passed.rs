@@ -12,7 +12,7 @@ use std::{
 };
 
 use ambit_common::{
-    map::FlowKey,
+    map::{FlowKey, ServiceKey},
     name,
     passed::{CLIENT, Event, Fingerprint, Passed, Passing, VerdictKey},
     splice::{JoinRequest, OWN_NAMESPACE, REQUEST_OFFSET},
@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     interfaces::monotonic_now,
-    maps::{self, from_key, place, refused, take},
+    maps::{self, from_key, from_service_key, place, refused, take, to_key},
     poke::poke,
 };
 use crate::{discovery::model::WorkloadUid, identity::Identity};
@@ -56,6 +56,7 @@ struct PassMaps {
     verdicts: HashMap<MapData, VerdictKey, u64>,
     passed: HashMap<MapData, FlowKey, Passed>,
     flows: HashMap<MapData, FlowKey, u32>,
+    drawn: HashMap<MapData, FlowKey, u32>,
 }
 
 /// What the programs tell, in order.
@@ -112,6 +113,7 @@ impl Passes {
             verdicts: take(object, name::VERDICTS)?,
             passed: take(object, name::PASSED)?,
             flows: take(object, name::FLOWS)?,
+            drawn: take(object, name::DRAWN)?,
         };
         let found = maps.passing.get(&0, 0).map_err(refused(name::PASSING))?;
         let shared = Shared {
@@ -131,14 +133,41 @@ impl Passes {
         self.0.generation.load(Ordering::Acquire)
     }
 
+    /// The service that the client connected to, if it was one.
+    #[must_use]
+    pub fn service(&self, pass: &Pass) -> Option<SocketAddr> {
+        let passed = self.maps().passed.get(&pass.flow, 0).ok()?;
+        let named = passed.since == pass.since && passed.service != ServiceKey::default();
+        named.then(|| from_service_key(&passed.service))?
+    }
+
+    /// Whether the kernel has drawn an endpoint for a connection from `client` to a service's VIP that
+    /// comes to the agent. It tells once.
+    #[must_use]
+    pub fn was_drawn(&self, client: SocketAddr, service: SocketAddr) -> bool {
+        let flow = FlowKey {
+            pod: to_key(client.ip()),
+            peer: to_key(service.ip()),
+            pod_port: client.port(),
+            peer_port: service.port(),
+        };
+        self.maps().drawn.remove(&flow).is_ok()
+    }
+
+    /// Whether connections of that kind pass.
+    #[must_use]
+    pub fn is_allowed(&self, source: &Identity, destination: &WorkloadUid, port: u16) -> bool {
+        if self.0.pass_for.is_zero() {
+            return false;
+        }
+        let key = verdict_key(source, destination, port);
+        let verdict = self.maps().verdicts.get(&key, 0);
+        verdict.is_ok_and(|generation| generation == self.generation())
+    }
+
     /// From now on connections of that kind pass, as long as the generation is that one.
     pub fn allow(&self, source: &Identity, destination: &WorkloadUid, port: u16, generation: u64) {
-        let key = VerdictKey {
-            source: of_identity(source),
-            destination: of_workload(destination),
-            port,
-            padding: 0,
-        };
+        let key = verdict_key(source, destination, port);
         if let Err(error) = self.maps().verdicts.insert(key, generation, 0) {
             tracing::warn!("connections of one kind go on through the agent: {error}");
         }
@@ -317,6 +346,15 @@ impl Events {
 fn removed(result: Result<(), MapError>) {
     if let Err(error) = maps::absent_is_fine(result) {
         tracing::warn!("forgetting a connection that passed: {error}");
+    }
+}
+
+fn verdict_key(source: &Identity, destination: &WorkloadUid, port: u16) -> VerdictKey {
+    VerdictKey {
+        source: of_identity(source),
+        destination: of_workload(destination),
+        port,
+        padding: 0,
     }
 }
 

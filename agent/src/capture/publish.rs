@@ -84,7 +84,11 @@ impl Publisher {
         let services = snapshot.services();
         let mut missing: HashSet<Entry> = workloads
             .flat_map(|workload| enrolled(workload))
-            .chain(services.flat_map(|service| frontends(service)))
+            .chain(
+                services
+                    .flat_map(|service| frontends(service))
+                    .map(Entry::Service),
+            )
             .collect();
         for present in maps.entries() {
             // What is there already isn't written again: a system call each.
@@ -118,12 +122,9 @@ impl Publisher {
         }
         for change in &update.services {
             let either = change.before.iter().chain(&change.after);
-            for entry in either.flat_map(|service| frontends(service)) {
-                let Entry::Service(frontend) = entry else {
-                    continue;
-                };
+            for frontend in either.flat_map(|service| frontends(service)) {
                 let is_there = update.snapshot.service_by_vip(frontend).is_some();
-                self.set(maps, entry, is_there)?;
+                self.set(maps, Entry::Service(frontend), is_there)?;
             }
         }
         self.settle(maps)
@@ -206,10 +207,11 @@ fn enrolled(workload: &Workload) -> impl Iterator<Item = Entry> + '_ {
     addresses.copied().map(Entry::Workload)
 }
 
-fn frontends(service: &Service) -> impl Iterator<Item = Entry> + '_ {
+/// VIPs and ports of a service.
+pub(super) fn frontends(service: &Service) -> impl Iterator<Item = SocketAddr> + '_ {
     service.vips.iter().flat_map(|vip| {
         let ports = service.ports.iter();
-        ports.map(|port| Entry::Service(SocketAddr::new(*vip, port.port)))
+        ports.map(|port| SocketAddr::new(*vip, port.port))
     })
 }
 

@@ -152,6 +152,32 @@ pub struct Service {
     pub endpoints: Arc<[Endpoint]>,
 }
 
+impl Service {
+    /// The endpoints for one of its ports among which a client on `node` has the choice.
+    #[must_use]
+    pub fn candidates(&self, node: &str, port: u16) -> Vec<&Endpoint> {
+        let names: Vec<&Arc<str>> = self
+            .ports
+            .iter()
+            .filter(|served| served.port == port)
+            .map(|served| &served.name)
+            .collect();
+        let all = self.endpoints.iter();
+        let mut all: Vec<&Endpoint> = all
+            .filter(|endpoint| names.contains(&&endpoint.port_name))
+            .collect();
+        let prefers_here = match self.traffic_distribution {
+            TrafficDistribution::Any => false,
+            TrafficDistribution::PreferSameNode => all.iter().any(|endpoint| endpoint.is_on(node)),
+            TrafficDistribution::OnlySameNode => true,
+        };
+        if prefers_here {
+            all.retain(|endpoint| endpoint.is_on(node));
+        }
+        all
+    }
+}
+
 /// A TCP port of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
@@ -172,6 +198,14 @@ pub struct Endpoint {
     pub port: u16,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
+}
+
+impl Endpoint {
+    /// Whether it is on that node.
+    #[must_use]
+    pub fn is_on(&self, node: &str) -> bool {
+        self.node.as_deref() == Some(node)
+    }
 }
 
 /// Which endpoints a service prefers.

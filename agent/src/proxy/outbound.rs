@@ -16,7 +16,10 @@ use super::{
     tunnels::TunnelStream,
 };
 use crate::{
-    discovery::{model::Workload, store::Snapshot},
+    discovery::{
+        model::{Endpoint, Workload},
+        store::Snapshot,
+    },
     hbone::{
         Authority, Forwarded, RequestHeaders,
         pool::{PoolError, PoolKey},
@@ -52,7 +55,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
 
     // Where: from here on the connection is reported, however it ends.
     let request = route::route(&snapshot, &proxy.node, original, |endpoints| {
-        proxy.load.choose(endpoints)
+        choose(&proxy, &snapshot, &source, (peer, original), endpoints)
     });
     let request = match request {
         Ok(request) => request,
@@ -76,6 +79,41 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         Route::Local(destination) => exchange.local(client, &destination).await,
         Route::Tunnel { workload, via } => exchange.tunnel(client, &workload, via).await,
         Route::Plain(_) => exchange.plain(client).await,
+    }
+}
+
+/// The index of the endpoint to take. Where the kernel has drawn one already, and left the connection to
+/// the agent, those that it would have taken have had their share.
+fn choose(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    source: &Workload,
+    (client, service): (SocketAddr, SocketAddr),
+    endpoints: &[&Endpoint],
+) -> usize {
+    let is_here = |endpoint: &Endpoint| {
+        endpoint.is_on(&proxy.node) && endpoint.address.is_ipv4() == service.is_ipv4()
+    };
+    if !endpoints.iter().any(|endpoint| is_here(endpoint))
+        || !proxy.passes.was_drawn(client, service)
+    {
+        return proxy.load.choose(endpoints);
+    }
+    let is_kernels = |endpoint: &Endpoint| {
+        let workload = snapshot.workload_by_address(endpoint.address);
+        is_here(endpoint)
+            && workload.is_some_and(|workload| {
+                let (identity, uid) = (&source.identity, &workload.uid);
+                proxy.passes.is_allowed(identity, uid, endpoint.port)
+            })
+    };
+    let all = endpoints.iter().copied().enumerate();
+    let (indices, left): (Vec<usize>, Vec<&Endpoint>) =
+        all.filter(|(_, endpoint)| !is_kernels(endpoint)).unzip();
+    if left.is_empty() {
+        proxy.load.choose(endpoints)
+    } else {
+        indices[proxy.load.choose(&left)]
     }
 }
 

@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     capture::passed::{Events, Pass},
-    discovery::{model::Workload, store::Snapshot},
+    discovery::{
+        model::{Service, Workload},
+        store::Snapshot,
+    },
     policy::{self, Connection},
     splice::{self, Joined},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
@@ -213,6 +216,12 @@ async fn serve(
         proxy.passes.revoke(&pass);
         return;
     };
+    let service = proxy.passes.service(&pass);
+    let service = service
+        .and_then(|vip| snapshot.service_by_vip(vip))
+        .cloned();
+    // A connection to an endpoint that the balancer chooses among.
+    let _load = service.as_ref().map(|_| proxy.load.count(pass.server()));
     let description = ConnectionDescription {
         reporter: Reporter::Source,
         source: Some(source.clone()),
@@ -223,12 +232,13 @@ async fn serve(
         destination_identity: Some(destination.identity.clone()),
         destination_address: pass.server(),
         hbone_address: None,
-        service: None,
+        service: service.clone(),
     };
     let reports = ConnectionReport::open_both(&proxy.metrics, &description, &transfer);
     let pair = Pair {
         source,
         destination,
+        service,
     };
     let spliced = OnceLock::new();
     let result = watch(&proxy, &snapshot, &pass, pair, &transfer, closed, &spliced).await;
@@ -245,6 +255,8 @@ async fn serve(
 struct Pair {
     source: Arc<Workload>,
     destination: Arc<Workload>,
+    /// What the client connected to, if that is one.
+    service: Option<Arc<Service>>,
 }
 
 async fn watch(
@@ -272,7 +284,7 @@ async fn watch(
         source_address: pass.client(),
         destination: Some(pair.destination.clone()),
         destination_address: pass.server(),
-        service: None,
+        service: pair.service.as_ref().map(|service| service.name.clone()),
         transfer: transfer.clone(),
     };
     let guard = proxy.connections.register(open, snapshot)?;

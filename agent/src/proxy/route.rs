@@ -134,31 +134,19 @@ fn endpoint(
     original: SocketAddr,
     choose: impl FnOnce(&[&Endpoint]) -> usize,
 ) -> Result<SocketAddr, NoRoute> {
-    let names: Vec<&Arc<str>> = service
-        .ports
-        .iter()
-        .filter(|port| port.port == original.port())
-        .map(|port| &port.name)
-        .collect();
-    let all: Vec<&Endpoint> = service
-        .endpoints
-        .iter()
-        .filter(|endpoint| names.contains(&&endpoint.port_name))
-        .collect();
-    let is_here = |endpoint: &&&Endpoint| endpoint.node.as_deref() == Some(node);
-    let here: Vec<&Endpoint> = all.iter().filter(is_here).copied().collect();
-    let candidates = match service.traffic_distribution {
-        TrafficDistribution::OnlySameNode if here.is_empty() => {
-            let (service, port) = (service.name.to_string(), original.port());
-            return Err(NoRoute::NoLocalEndpoint { service, port });
-        }
-        TrafficDistribution::OnlySameNode => here,
-        TrafficDistribution::PreferSameNode if !here.is_empty() => here,
-        TrafficDistribution::PreferSameNode | TrafficDistribution::Any => all,
-    };
+    let candidates = service.candidates(node, original.port());
     if candidates.is_empty() {
-        let (service, port) = (service.name.to_string(), original.port());
-        return Err(NoRoute::NoEndpoint { service, port });
+        let (name, port) = (service.name.to_string(), original.port());
+        return Err(match service.traffic_distribution {
+            TrafficDistribution::OnlySameNode => NoRoute::NoLocalEndpoint {
+                service: name,
+                port,
+            },
+            TrafficDistribution::Any | TrafficDistribution::PreferSameNode => NoRoute::NoEndpoint {
+                service: name,
+                port,
+            },
+        });
     }
     let chosen = candidates[choose(&candidates).min(candidates.len() - 1)];
     Ok(SocketAddr::new(chosen.address, chosen.port))
