@@ -91,6 +91,16 @@ pub const EVENT_CLIENT_CLOSED: u32 = 2;
 /// The server's socket is closed.
 pub const EVENT_SERVER_CLOSED: u32 = 3;
 
+/// What TCP has measured at one end.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Path {
+    /// Smoothed round trip time, in microseconds. 0: not known.
+    pub round_trip: u32,
+    /// Segments that the end sent again.
+    pub retransmitted: u32,
+}
+
 /// What the agent is told of a connection.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,8 +113,10 @@ pub struct Event {
     pub flow: FlowKey,
     /// `EVENT_*`.
     pub kind: u32,
+    /// What the closed end has measured.
+    pub path: Path,
 }
-const _: () = assert!(size_of::<Event>() == 56);
+const _: () = assert!(size_of::<Event>() == 64);
 
 /// A socket that closes, as the kernel tells of it.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use ambit_common::{
     counter::{Counter, SpliceCounter},
     map::FlowKey,
     pacing::{self, NAME_LENGTH, WITHOUT_TIMER},
-    passed::Closing,
+    passed::{Closing, Path},
 };
 use aya_ebpf::{
     bindings::{
@@ -61,22 +61,24 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
             }
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => {
+            let ops = ctx.ops;
             // SAFETY: fields of the kernel's context, which may be read at any time.
-            let (acknowledged, all_acknowledged) = unsafe {
-                let socket = ctx.ops;
-                (
-                    (*socket).bytes_acked,
-                    (*socket).snd_una == (*socket).snd_nxt,
-                )
+            let (acknowledged, all_acknowledged, path) = unsafe {
+                let path = Path {
+                    // The kernel keeps it in eighths.
+                    round_trip: (*ops).srtt_us / 8,
+                    retransmitted: (*ops).total_retrans,
+                };
+                ((*ops).bytes_acked, (*ops).snd_una == (*ops).snd_nxt, path)
             };
             let closing = Closing {
                 flags: 0,
                 state: ctx.arg(0),
                 acknowledged,
                 all_acknowledged,
-                past_tcp: splice::sent(socket(ctx.ops)),
+                past_tcp: splice::sent(socket(ops)),
             };
-            passed::closed(&flow(ctx.ops), closing);
+            passed::closed(&flow(ops), closing, path);
         }
         BPF_SOCK_OPS_RTT_CB if splice::end(socket(ctx.ops)).is_some() => send_all(&ctx),
         _ => {}

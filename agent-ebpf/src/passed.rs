@@ -14,7 +14,7 @@ use ambit_common::{
     mark,
     passed::{
         self, CLIENT, Closing, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event,
-        Passed, SERVER, VerdictKey,
+        Passed, Path, SERVER, VerdictKey,
     },
 };
 use aya_ebpf::{
@@ -237,6 +237,7 @@ pub fn opened(flow: &FlowKey, service: Option<ServiceKey>) -> bool {
             flow: *flow,
             kind: EVENT_OPENED,
             sent: 0,
+            path: Path::default(),
         });
     }
     true
@@ -244,7 +245,7 @@ pub fn opened(flow: &FlowKey, service: Option<ServiceKey>) -> bool {
 
 /// A socket of that connection is closed. The flags of `closing` are filled in here.
 #[inline(always)]
-pub fn closed(flow: &FlowKey, closing: Closing) {
+pub fn closed(flow: &FlowKey, closing: Closing, path: Path) {
     // SAFETY: the map's values are plain data, written whole.
     let Some(passed) = (unsafe { PASSED.get(flow) }) else {
         return;
@@ -260,6 +261,7 @@ pub fn closed(flow: &FlowKey, closing: Closing) {
         sent: passed::delivered(&Closing { flags, ..closing }),
         flow,
         kind,
+        path,
     });
 }
 

@@ -6,8 +6,11 @@
 
 use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
 
-use aya::maps::{Map, MapData, SockHash};
-use lab::{Child, Lab, LoadServer, Mesh, Node, Pod, PodSpec, Result, Trio, eventually};
+use ambit_common::{map::FlowKey, passed::Passed};
+use aya::maps::{HashMap as BpfMap, Map, MapData, SockHash};
+use lab::{
+    Child, Lab, LoadServer, Mesh, Node, Pod, PodSpec, Result, Trio, eventually, load_program,
+};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -125,6 +128,44 @@ fn thousands_of_short_connections_leave_nothing_behind() -> Result<()> {
         );
         eventually("no member left", DEADLINE, || members(node) == 0);
     }
+    Ok(())
+}
+
+#[test]
+fn a_hundred_thousand_connections_leave_nothing_behind() -> Result<()> {
+    let lab = Lab::builder("many").build()?;
+    let pods = Trio::start(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    let _serving = LoadServer::start(&pods.near, 8080)?;
+    let node = lab.node("a");
+    let at = pods.near.at(8080).to_string();
+    while node.packets("passed_new")? < 100_000.0 {
+        let load = ["connect", "--clients", "16", "--time-ms", "5000"];
+        let load = load.into_iter().chain(["--connect", &at]);
+        let load = pods.client.command(load_program()?).args(load);
+        load.deadline(DEADLINE).run()?.success()?;
+    }
+    let pin = node.bpf_directory().join("ambit/maps/PASSED");
+    let passed = Map::HashMap(MapData::from_pin(pin).unwrap());
+    let passed = BpfMap::<_, FlowKey, Passed>::try_from(passed).unwrap();
+    eventually("no member to be left", DEADLINE, || members(node) == 0);
+    eventually("no connection to be left", DEADLINE, || {
+        passed.keys().count() == 0
+    });
+    let lost = node.packets("event_lost")?;
+    let told = node.metric(
+        "istio_tcp_connections_closed_total",
+        &[("reporter", "source")],
+    )?;
+    let opened = node.metric(
+        "istio_tcp_connections_opened_total",
+        &[("reporter", "source")],
+    )?;
+    assert_eq!(told, opened);
+    assert!(
+        told + lost >= 100_000.0,
+        "{told} told of, {lost} events lost"
+    );
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Lab, Mesh, Node, PodSpec, Result, eventually};
+use lab::{Lab, Mesh, NODE_INTERFACE, Node, PodSpec, Result, Trio, eventually};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -240,6 +240,8 @@ fn a_line_of_the_access_log_has_its_keys_as_text_and_as_json() -> Result<()> {
         "direction",
         "bytes_sent",
         "bytes_recv",
+        "rtt",
+        "retransmits",
         "duration",
     ];
     for format in ["text", "json"] {
@@ -279,6 +281,48 @@ fn a_line_of_the_access_log_has_its_keys_as_text_and_as_json() -> Result<()> {
                 assert_eq!(found.collect::<Vec<_>>(), keys, "{line}");
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_tcp_measures_is_told_of_each_connection_that_has_a_way_to_go() -> Result<()> {
+    let lab = Lab::builder("path").build()?;
+    let pods = Trio::start(&lab)?;
+    let [mut near, mut far] = pods.servers().map(|pod| pod.echo(8080).unwrap());
+    let mut mesh = Mesh::default().start(&lab)?;
+    let node = lab.node("a");
+    let measured = || {
+        let metric = "ambit_tcp_round_trip_seconds_count";
+        node.metric(metric, &[("direction", "outbound")]).unwrap()
+    };
+    // Carried to a pod of this node it has none; from pod to pod it has, as between nodes.
+    pods.client.talk(&mut near, pods.near.at(8080))?;
+    mesh.await_access("a", &["dst.workload=\"near\""])?;
+    assert_eq!(measured(), 0.0);
+    pods.client.talk(&mut near, pods.near.at(8080))?;
+    pods.client.talk(&mut far, pods.far.at(8080))?;
+    for server in ["near", "far"] {
+        let workload = format!("dst.workload=\"{server}\"");
+        mesh.await_access("a", &[&workload, "rtt=", "retransmits=0"])?;
+    }
+    eventually("both to be counted", DEADLINE, || measured() == 2.0);
+
+    // A way on which not everything has room is told by both agents, each of what it sends.
+    for node in lab.nodes() {
+        let narrow = ["qdisc", "replace", "dev", NODE_INTERFACE, "root", "tbf"];
+        let narrow = narrow
+            .into_iter()
+            .chain(["rate", "4mbit", "burst", "10kb", "latency", "20ms"]);
+        node.run("tc", narrow)?.success()?;
+    }
+    pods.client.talk(&mut far, pods.far.at(8080))?;
+    for (node, direction) in [("a", "outbound"), ("b", "inbound")] {
+        let metric = "ambit_tcp_retransmitted_segments_total";
+        let labels = [("direction", direction)];
+        eventually("segments that were sent again", DEADLINE, || {
+            lab.node(node).metric(metric, &labels).unwrap() > 0.0
+        });
     }
     Ok(())
 }

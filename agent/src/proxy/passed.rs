@@ -87,8 +87,8 @@ fn happened(proxy: &Arc<Proxy>, open: &mut Open, event: &Event) {
     };
     match event.kind {
         EVENT_OPENED => begin(proxy, open, pass),
-        EVENT_CLIENT_CLOSED => end(proxy, open, &pass, CLIENT, event.sent),
-        EVENT_SERVER_CLOSED => end(proxy, open, &pass, SERVER, event.sent),
+        EVENT_CLIENT_CLOSED => end(proxy, open, &pass, CLIENT, event),
+        EVENT_SERVER_CLOSED => end(proxy, open, &pass, SERVER, event),
         _ => {}
     }
 }
@@ -114,7 +114,7 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
 /// One end is closed: so it was told by a program that knows sockets by their addresses alone. A pod can
 /// have a namespace of its own below, with sockets of any addresses in it; so the pod's own namespace is
 /// asked, and what isn't so is passed over.
-fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, sent: u64) {
+fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, event: &Event) {
     // One that isn't known to be open is found by looking.
     let Some(entry) = of(open, pass) else {
         return;
@@ -124,9 +124,10 @@ fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, sent: u64) {
         return;
     }
     entry.open_ends &= !end;
+    entry.transfer.measured(event.path);
     match end {
-        CLIENT => entry.transfer.raise_received(sent),
-        _ => entry.transfer.raise_sent(sent),
+        CLIENT => entry.transfer.raise_received(event.sent),
+        _ => entry.transfer.raise_sent(event.sent),
     }
     if entry.open_ends == 0 {
         close(open, pass);

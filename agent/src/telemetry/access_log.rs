@@ -1,4 +1,5 @@
-//! The access log: one structured line for each connection, with ztunnel's keys.
+//! The access log: one structured line for each connection, with ztunnel's keys, and
+//! with TCP's measures where they are known.
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub(super) fn write(line: &Line<'_>) {
         ($level:expr, $message:literal, $error:expr) => {{
             let known = line.description;
             let (source, destination) = (known.source.as_deref(), known.destination.as_deref());
+            let path = line.transfer.path();
             let service = known.service.as_ref().map(|service| &service.name);
             // `parent: None`: the spans of the task that carried the connection say nothing more.
             tracing::event!(
@@ -46,6 +48,8 @@ pub(super) fn write(line: &Line<'_>) {
                 direction = known.reporter.direction().as_str(),
                 bytes_sent = line.transfer.sent(),
                 bytes_recv = line.transfer.received(),
+                rtt = path.map(|path| format!("{}us", path.round_trip)),
+                retransmits = path.map(|path| path.retransmitted),
                 duration = format!("{}ms", line.duration.as_millis()),
                 error = $error,
                 $message

@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+use ambit_common::passed::Path;
 use prometheus::{
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector, proto::MetricFamily,
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector, proto::MetricFamily,
 };
 
 use super::{
@@ -80,6 +82,12 @@ const BUILD: Family = Family {
     labels: &["version"],
 };
 
+/// In seconds, from pods of one node to the other end of the world; each four times the one before.
+const ROUND_TRIPS: [f64; 10] = [
+    0.000_01, 0.000_04, 0.000_16, 0.000_64, 0.002_56, 0.010_24, 0.040_96, 0.163_84, 0.655_36,
+    2.621_44,
+];
+
 /// Settings of [`Metrics`].
 #[derive(Debug, Clone)]
 pub struct MetricsOptions {
@@ -118,6 +126,8 @@ pub struct Metrics {
     pub(super) traffic: Arc<Traffic>,
     denials: Arc<Denials>,
     connections_open: IntGaugeVec,
+    round_trips: HistogramVec,
+    retransmitted: IntCounterVec,
     tunnels_open: IntGauge,
     /// One page is written at a time, so that many scrapers cost no more memory than one.
     scrape: Mutex<()>,
@@ -143,6 +153,22 @@ impl Metrics {
                 "ambit_connections_open",
                 "Application connections that are open through the agent.",
             )?,
+            round_trips: HistogramVec::new(
+                HistogramOpts::new(
+                    "ambit_tcp_round_trip_seconds",
+                    "Smoothed round trip time of connections at their end, where TCP's own measure \
+                     is known: between nodes, and from pod to pod without the agent.",
+                )
+                .buckets(ROUND_TRIPS.to_vec()),
+                &["direction"],
+            )?,
+            retransmitted: IntCounterVec::new(
+                Opts::new(
+                    "ambit_tcp_retransmitted_segments_total",
+                    "Segments that the same connections sent again.",
+                ),
+                &["direction"],
+            )?,
             tunnels_open: IntGauge::new(
                 "ambit_inbound_tunnels_open",
                 "HBONE connections that other agents opened to this one.",
@@ -150,6 +176,8 @@ impl Metrics {
             scrape: Mutex::default(),
         };
         metrics.register(metrics.connections_open.clone())?;
+        metrics.register(metrics.round_trips.clone())?;
+        metrics.register(metrics.retransmitted.clone())?;
         metrics.register(metrics.tunnels_open.clone())?;
         metrics.observe(Traffic::FAMILIES, move || traffic.collect(Instant::now()))?;
         let denials = metrics.denials.clone();
@@ -282,6 +310,18 @@ impl Metrics {
             self.connections_open
                 .with_label_values(&[direction.as_str()]),
         )
+    }
+
+    /// A connection has ended, of which TCP has measured the path.
+    pub(super) fn measured(&self, direction: Direction, path: Path) {
+        let direction = [direction.as_str()];
+        let seconds = f64::from(path.round_trip) / 1e6;
+        self.round_trips
+            .with_label_values(&direction)
+            .observe(seconds);
+        self.retransmitted
+            .with_label_values(&direction)
+            .inc_by(path.retransmitted.into());
     }
 
     pub(super) fn denied(&self, denied: &Denied) {

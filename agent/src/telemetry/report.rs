@@ -139,6 +139,10 @@ impl ConnectionReport {
         if let Outcome::Denied(denied) = outcome {
             self.metrics.denied(denied);
         }
+        if let Some(path) = self.transfer.path() {
+            let direction = self.description.reporter.direction();
+            self.metrics.measured(direction, path);
+        }
         let traffic = &self.metrics.traffic;
         traffic.close(&self.opened, outcome.flags());
         access_log::write(&access_log::Line {

@@ -1,6 +1,8 @@
-//! The byte counts of one connection.
+//! What is counted and measured of one connection.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use ambit_common::passed::Path;
 
 /// Bytes of one connection, counted by the copy loop and read by metrics while it runs.
 ///
@@ -12,6 +14,10 @@ pub struct Transfer {
     sent: AtomicU64,
     /// Bytes from client to server.
     received: AtomicU64,
+    /// As in [`Path`].
+    round_trip: AtomicU32,
+    /// As in [`Path`].
+    retransmitted: AtomicU32,
 }
 
 impl Transfer {
@@ -33,6 +39,24 @@ impl Transfer {
     /// At least so many have gone from client to server, as somebody else has counted.
     pub fn raise_received(&self, bytes: u64) {
         self.received.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// An end has measured this of the way to the other. If both have, the longer round trip counts.
+    pub fn measured(&self, path: Path) {
+        self.round_trip
+            .fetch_max(path.round_trip, Ordering::Relaxed);
+        self.retransmitted
+            .fetch_add(path.retransmitted, Ordering::Relaxed);
+    }
+
+    /// What TCP has measured, if that is known.
+    #[must_use]
+    pub fn path(&self) -> Option<Path> {
+        let path = Path {
+            round_trip: self.round_trip.load(Ordering::Relaxed),
+            retransmitted: self.retransmitted.load(Ordering::Relaxed),
+        };
+        (path.round_trip > 0).then_some(path)
     }
 
     /// Bytes from server to client so far.

@@ -5,6 +5,7 @@
 //! one read and one write is all that happens to them besides encryption.
 
 mod down;
+mod path;
 mod up;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 use tokio::{io::Interest, net::TcpStream, select};
 use tokio_util::sync::CancellationToken;
 
-use self::{down::Down, up::Up};
+use self::{down::Down, path::Measure, up::Up};
 use super::{CopyError, ResetOnDrop, TcpSide, failure};
 use crate::{channel::Channel, direct::DirectStream, telemetry::Transfer};
 
@@ -33,12 +34,14 @@ pub(super) async fn copy_direct(
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
+    let measure = Measure::begin(&stream.channel.io);
     let result = select! {
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
         () = stream.ended() => Err(CopyError::Cancelled),
         result = both_ways(&tcp, side, &mut stream.channel, transfer) => result,
     };
+    measure.end(&stream.channel.io, transfer);
     if result.is_ok() {
         tcp.finished();
         stream.finish();
