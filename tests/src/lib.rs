@@ -25,6 +25,7 @@
 //! A lab is taken down when it is dropped, which a panic does too, and when the process that made
 //! it ends in any other way, `kill -9` included: see [`Lab`].
 
+mod api_server;
 mod capture;
 mod cgroup;
 mod error;
@@ -47,6 +48,7 @@ mod trio;
 mod wait;
 mod watchdog;
 
+pub use api_server::{ApiServer, Rbac, RequestSeen};
 pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use error::{Error, Result};
 pub use lab::{Builder, Lab};

@@ -1,0 +1,147 @@
+//! Follows the lab's directory of manifests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::{
+    resources::{self, RESOURCES},
+    state::State,
+    storage::Key,
+    write::merge,
+};
+
+/// The objects of the directory's files, as they were read last.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, File>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    changed: Option<(SystemTime, u64)>,
+    objects: BTreeMap<Key, Value>,
+}
+
+impl Directory {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Looks for what changed. The result is to be applied at once; None if nothing did.
+    ///
+    /// A file that can't be read as YAML keeps the objects that it had.
+    pub(super) fn look(&mut self) -> Option<Difference> {
+        let before = self.objects();
+        let mut changed = false;
+        let mut seen = BTreeSet::new();
+        for entry in fs::read_dir(&self.path).ok()?.flatten() {
+            let path = entry.path();
+            let is_yaml = path
+                .extension()
+                .is_some_and(|end| end == "yaml" || end == "yml");
+            let Some(metadata) = entry.metadata().ok().filter(|_| is_yaml) else {
+                continue;
+            };
+            seen.insert(path.clone());
+            let signature = metadata.modified().ok().map(|time| (time, metadata.len()));
+            let file = self.files.entry(path.clone()).or_default();
+            if file.changed == signature {
+                continue;
+            }
+            file.changed = signature;
+            if let Some(objects) = fs::read_to_string(&path).ok().and_then(|text| read(&text)) {
+                file.objects = objects;
+                changed = true;
+            }
+        }
+        let known = self.files.len();
+        self.files.retain(|path, _| seen.contains(path));
+        (changed || known != self.files.len()).then(|| Difference {
+            before,
+            after: self.objects(),
+        })
+    }
+
+    fn objects(&self) -> BTreeMap<Key, Value> {
+        let all = self.files.values().flat_map(|file| file.objects.clone());
+        all.collect()
+    }
+}
+
+/// The objects of the directory before and after a change.
+#[derive(Debug)]
+pub(super) struct Difference {
+    before: BTreeMap<Key, Value>,
+    after: BTreeMap<Key, Value>,
+}
+
+impl Difference {
+    /// What others wrote to an object stays, unless the manifest says otherwise.
+    pub(super) fn apply(&self, state: &mut State) {
+        for (key, wanted) in &self.after {
+            let last = self.before.get(key);
+            if last == Some(wanted) {
+                continue;
+            }
+            let existing = state.storage.object(key);
+            let mut object = existing.map_or(Value::Null, |object| (**object).clone());
+            // Another life of the name: nothing of the former stays.
+            let uid = &wanted["metadata"]["uid"];
+            if !uid.is_null() && !object.is_null() && object["metadata"]["uid"] != *uid {
+                state.storage.remove(key);
+                object = Value::Null;
+            }
+            if let Some(last) = last {
+                merge::remove_unwanted(&mut object, last, wanted);
+            }
+            merge::set(&mut object, wanted);
+            state.storage.put(key, object);
+        }
+        for key in self.before.keys() {
+            if !self.after.contains_key(key) {
+                state.storage.remove(key);
+            }
+        }
+    }
+}
+
+/// The objects of a file's text; None if one of its documents isn't YAML.
+fn read(text: &str) -> Option<BTreeMap<Key, Value>> {
+    let mut objects = BTreeMap::new();
+    for document in serde_norway::Deserializer::from_str(text) {
+        let object = Value::deserialize(document).ok()?;
+        if let Some(key) = key(&object) {
+            objects.insert(key, object);
+        }
+    }
+    Some(objects)
+}
+
+/// The key of an object of a kind that the server knows.
+pub(super) fn key(object: &Value) -> Option<Key> {
+    let resource = resources::of(object)?;
+    let metadata = &object["metadata"];
+    let namespace = match (
+        RESOURCES[resource].namespaced,
+        metadata["namespace"].as_str(),
+    ) {
+        (false, _) => "",
+        (true, given) => given.unwrap_or("default"),
+    };
+    Some(Key {
+        resource,
+        namespace: namespace.into(),
+        name: metadata["name"].as_str()?.into(),
+    })
+}
