@@ -2,8 +2,10 @@
 
 mod accounts;
 mod body;
+mod cluster;
 mod directory;
 mod discovery;
+mod faults;
 mod list;
 mod managed_fields;
 mod rbac;
@@ -22,7 +24,7 @@ mod write;
 use std::{
     fs,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -41,10 +43,10 @@ use self::{
     accounts::{Bound, OWN_AUDIENCE},
     directory::Directory,
     resources::RESOURCES,
-    state::{Faults, Shared, State},
+    state::{Shared, State},
     storage::Key,
 };
-use crate::{Error, Lab, Node, Place, Result};
+use crate::{Error, Lab, Place, Result};
 
 pub use rbac::Rbac;
 
@@ -52,8 +54,6 @@ pub use rbac::Rbac;
 const PORT: u16 = 6443;
 /// How often the directory is looked at, if that takes no time to speak of.
 const LOOK: Duration = Duration::from_millis(20);
-/// Namespaces that every cluster has.
-const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// A Kubernetes API server on the first node of a lab, port 6443, in the test's own process.
 ///
@@ -104,7 +104,7 @@ impl ApiServer {
         let ca = directory.join("ca.crt");
         fs::write(&ca, authority).map_err(Error::path("write", &ca))?;
         let mut state = State::default();
-        populate(&mut state, lab.nodes());
+        cluster::populate(&mut state, lab.nodes());
         let mut followed = Directory::new(lab.manifests().directory());
         if let Some(difference) = followed.look() {
             difference.apply(&mut state);
@@ -261,104 +261,6 @@ impl ApiServer {
         self.shared.state().rbac = Some(rules);
     }
 
-    /// Takes a kind away, as if its CRD weren't installed: open watches end, requests are
-    /// answered 404. Its objects are kept.
-    pub fn hide(&self, kind: &str) {
-        self.fault(|faults| faults.hidden.insert(kind.into()));
-    }
-
-    /// Brings a kind back.
-    pub fn show(&self, kind: &str) {
-        self.fault(|faults| faults.hidden.remove(kind));
-    }
-
-    /// Refuses connections, and cuts those that are open.
-    pub fn stop_answering(&self) {
-        let serving = self
-            .serving
-            .lock()
-            .unwrap_or_else(|error| error.into_inner())
-            .take();
-        if let Some(serving) = serving {
-            serving.abort();
-            let end = Instant::now() + Duration::from_secs(10);
-            while !serving.is_finished() && Instant::now() < end {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-
-    /// Answers again after [`ApiServer::stop_answering`].
-    ///
-    /// # Errors
-    /// If it can't listen.
-    pub fn resume(&self) -> Result<()> {
-        let mut serving = self
-            .serving
-            .lock()
-            .unwrap_or_else(|error| error.into_inner());
-        let Some(runtime) = self.runtime.as_ref().filter(|_| serving.is_none()) else {
-            return Ok(());
-        };
-        let doing = || Error::io(format!("listen at {} for the API server", self.address));
-        let listener = self
-            .place
-            .in_namespace(|| TcpListener::bind(self.address))?;
-        let listener = listener.map_err(doing())?;
-        listener.set_nonblocking(true).map_err(doing())?;
-        let (tls, shared) = (Arc::clone(&self.tls), Arc::clone(&self.shared));
-        *serving = Some(runtime.spawn(serve::serve(listener, tls, shared)));
-        Ok(())
-    }
-
-    /// Forgets all older versions: open watches get an ERROR event with 410 and end, as do those
-    /// that go on from an older version; a list that goes on from there is answered 410.
-    pub fn expire_watches(&self) {
-        self.shared.change(|state| state.storage.forget());
-    }
-
-    /// The same, but the watches that go on from an older version are answered 410 as HTTP status
-    /// until [`ApiServer::heal`]: not what Kubernetes does today, but what clients must expect.
-    pub fn expire_watches_by_status(&self) {
-        self.fault(|faults| faults.gone_by_status = true);
-        self.expire_watches();
-    }
-
-    /// Ends the connections of all open watches in the middle of a line.
-    pub fn cut_watches(&self) {
-        self.fault(|faults| faults.cuts += 1);
-    }
-
-    /// Sends each client address one broken line in the place of the next event of a kind.
-    pub fn break_json(&self, kind: &str) {
-        self.fault(|faults| faults.broken.insert(kind.into(), Default::default()));
-    }
-
-    /// Has each piece of an answer (4 KiB, or a line of a watch) wait.
-    pub fn slow(&self, wait: Duration) {
-        self.fault(|faults| faults.delay = wait);
-    }
-
-    /// Undoes all faults. What `authorize` said stays.
-    ///
-    /// # Errors
-    /// If it was stopped and can't listen again.
-    pub fn heal(&self) -> Result<()> {
-        self.fault(|faults| {
-            *faults = Faults {
-                cuts: faults.cuts,
-                ..Faults::default()
-            };
-        });
-        self.resume()
-    }
-
-    fn fault<T>(&self, change: impl FnOnce(&mut Faults) -> T) {
-        self.shared.change(|state| {
-            change(&mut state.faults);
-        });
-    }
-
     fn write_token(&self, user: &str) -> Result<()> {
         let mut state = self.shared.state();
         let token = state
@@ -392,41 +294,6 @@ fn follow(mut directory: Directory, shared: &Shared, ended: &AtomicBool) {
         }
         // Thousands of files take a while: most of the processor is for the test.
         thread::sleep(LOOK.max(begun.elapsed() * 4));
-    }
-}
-
-/// The objects that a new cluster has.
-fn populate(state: &mut State, nodes: &[Node]) {
-    let namespaces = NAMESPACES.map(|name| {
-        json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } },
-            "status": { "phase": "Active" },
-        })
-    });
-    let nodes = nodes.iter().map(|node| {
-        let addresses = node.addresses().iter();
-        let mut addresses: Vec<Value> = addresses
-            .map(|address| json!({ "type": "InternalIP", "address": address }))
-            .collect();
-        addresses.push(json!({ "type": "Hostname", "address": node.name() }));
-        json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {
-                "name": node.name(),
-                "labels": { "kubernetes.io/hostname": node.name(), "kubernetes.io/os": "linux" },
-            },
-            "spec": {},
-            "status": {
-                "addresses": addresses,
-                "conditions": [{ "type": "Ready", "status": "True" }],
-            },
-        })
-    });
-    for object in namespaces.into_iter().chain(nodes) {
-        if let Some(key) = directory::key(&object) {
-            state.storage.put(&key, object);
-        }
     }
 }
 

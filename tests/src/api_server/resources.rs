@@ -26,8 +26,11 @@ pub(super) struct Resource {
     pub(super) status: bool,
     /// Reads an object as Kubernetes' own type and writes it again, without fields that the type
     /// doesn't have. None for kinds that a CRD defines.
-    pub(super) typed: Option<fn(&Value) -> Result<Value, serde_json::Error>>,
+    pub(super) typed: Option<Typed>,
 }
+
+/// Reads and writes an object as a type.
+type Typed = fn(&Value) -> Result<Value, serde_json::Error>;
 
 const CORE: &str = "";
 const GATEWAY: &str = "gateway.networking.k8s.io";

@@ -46,6 +46,9 @@ pub(super) struct Faults {
     pub(super) delay: Duration,
 }
 
+/// Tells that the state changed.
+pub(super) type Changes = watch::Receiver<()>;
+
 /// The state, and a signal that it changed.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -72,7 +75,7 @@ impl Shared {
         result
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
+    pub(super) fn changes(&self) -> Changes {
         self.changed.subscribe()
     }
 }

@@ -13,7 +13,7 @@ use super::{
     request::Call,
     resources::Resource,
     selector::Selector,
-    state::{Shared, State},
+    state::{Changes, Shared, State},
     storage::Change,
 };
 
@@ -58,14 +58,29 @@ pub(super) fn start(
 ) -> Result<Outgoing, Refusal> {
     let seconds = call.query.number("timeoutSeconds")?;
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(LONGEST).min(LONGEST));
+    // Before the first look, so that no change is between the two.
+    let changes = shared.changes();
     let (watch, first) = Watch::open(&shared.state(), call, client)?;
     let (pieces, body) = Outgoing::pieces();
-    tokio::spawn(follow(Arc::clone(shared), watch, first, pieces, end));
+    tokio::spawn(follow(
+        Arc::clone(shared),
+        changes,
+        watch,
+        first,
+        pieces,
+        end,
+    ));
     Ok(body)
 }
 
-async fn follow(shared: Arc<Shared>, mut watch: Watch, first: Batch, pieces: Pieces, end: Instant) {
-    let mut changes = shared.changes();
+async fn follow(
+    shared: Arc<Shared>,
+    mut changes: Changes,
+    mut watch: Watch,
+    first: Batch,
+    pieces: Pieces,
+    end: Instant,
+) {
     let mut bookmarks = time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = first;

@@ -57,6 +57,7 @@ pub(super) fn create(state: &mut State, call: &Call, mut object: Value) -> Writt
             metadata.remove(field);
         }
     }
+    place(&mut object, call);
     let object = validate::object(of, &key.name, &object)?;
     Ok((201, (*state.storage.put(&key, object)).clone()))
 }
@@ -237,6 +238,7 @@ fn replace(
         let has = has["uid"].as_str().unwrap_or_default();
         return Err(Refusal::other_uid(of, &key.name, &uid, has));
     }
+    place(&mut object, call);
     object = validate::object(of, &key.name, &object)?;
     if call.status {
         let status = object["status"].take();
@@ -260,6 +262,13 @@ fn replace(
         state.storage.remove(key);
     }
     Ok((200, (*object).clone()))
+}
+
+/// An object that doesn't say its namespace is in that of the path.
+fn place(object: &mut Value, call: &Call) {
+    if call.resource().namespaced {
+        object["metadata"]["namespace"] = json!(call.namespace);
+    }
 }
 
 fn key(call: &Call, name: &Value) -> Key {
