@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -26,7 +27,8 @@ pub(super) struct Directory {
 
 #[derive(Debug, Default)]
 struct File {
-    changed: Option<(SystemTime, u64)>,
+    /// When, which inode, and how long: a file is replaced whole, and by another inode.
+    changed: Option<(SystemTime, u64, u64)>,
     objects: BTreeMap<Key, Value>,
 }
 
@@ -54,7 +56,8 @@ impl Directory {
                 continue;
             };
             seen.insert(path.clone());
-            let signature = metadata.modified().ok().map(|time| (time, metadata.len()));
+            let modified = metadata.modified().ok();
+            let signature = modified.map(|time| (time, metadata.ino(), metadata.len()));
             let file = self.files.entry(path.clone()).or_default();
             if file.changed == signature {
                 continue;
@@ -144,4 +147,69 @@ pub(super) fn key(object: &Value) -> Option<Key> {
         namespace: namespace.into(),
         name: metadata["name"].as_str()?.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Manifests, api_server::resources::by_path};
+
+    fn manifest(name: &str, uid: &str, label: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  \
+             uid: {uid}\n  labels: {{ {label} }}\n---\n"
+        )
+    }
+
+    #[test]
+    fn files_are_followed_and_what_others_wrote_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let manifests = Manifests::create(parent.path()).unwrap();
+        let mut directory = Directory::new(manifests.directory());
+        let mut state = State::default();
+        let mut follow = |state: &mut State| {
+            let difference = directory.look();
+            difference.is_some_and(|difference| {
+                difference.apply(state);
+                true
+            })
+        };
+        let key = |name: &str| Key {
+            resource: by_path("", "v1", "pods").unwrap(),
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        let labels = |state: &State, name: &str| {
+            let pod = state.storage.object(&key(name))?;
+            Some(pod["metadata"]["labels"].to_string())
+        };
+        assert!(!follow(&mut state));
+        let both = manifest("a", "1", "x: one") + &manifest("b", "2", "x: one");
+        manifests.write("pods.yaml", &both).unwrap();
+        assert!(follow(&mut state) && !follow(&mut state));
+        assert_eq!(labels(&state, "b").as_deref(), Some(r#"{"x":"one"}"#));
+
+        let mut pod = (**state.storage.object(&key("a")).unwrap()).clone();
+        pod["metadata"]["labels"]["of-another"] = "1".into();
+        state.storage.put(&key("a"), pod);
+        manifests
+            .write("pods.yaml", &manifest("a", "1", "y: second"))
+            .unwrap();
+        assert!(follow(&mut state));
+        let kept = r#"{"of-another":"1","y":"second"}"#;
+        assert_eq!(labels(&state, "a").as_deref(), Some(kept));
+        assert_eq!(labels(&state, "b"), None);
+
+        manifests.write("pods.yaml", "{ broken").unwrap();
+        assert!(!follow(&mut state));
+        assert_eq!(labels(&state, "a").as_deref(), Some(kept));
+        manifests
+            .write("pods.yaml", &manifest("a", "another", "z: new"))
+            .unwrap();
+        assert!(follow(&mut state));
+        assert_eq!(labels(&state, "a").as_deref(), Some(r#"{"z":"new"}"#));
+        manifests.remove("pods.yaml").unwrap();
+        assert!(follow(&mut state));
+        assert_eq!(labels(&state, "a"), None);
+    }
 }

@@ -60,7 +60,7 @@ pub(super) fn start(
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(LONGEST).min(LONGEST));
     // Before the first look, so that no change is between the two.
     let changes = shared.changes();
-    let (watch, first) = Watch::open(&shared.state(), call, client)?;
+    let (watch, first) = Watch::open(&mut shared.state(), call, client)?;
     let (pieces, body) = Outgoing::pieces();
     tokio::spawn(follow(
         Arc::clone(shared),
@@ -112,7 +112,7 @@ async fn follow(
 }
 
 impl Watch {
-    fn open(state: &State, call: &Call, client: IpAddr) -> Result<(Self, Batch), Refusal> {
+    fn open(state: &mut State, call: &Call, client: IpAddr) -> Result<(Self, Batch), Refusal> {
         let mut selector = Selector::parse(&call.query, call.resource())?;
         if !call.name.is_empty() {
             selector = selector.and_name(&call.name);
@@ -151,11 +151,8 @@ impl Watch {
         if list {
             lines.push(watch.bookmark(true));
         }
-        let batch = Batch {
-            lines,
-            delay: state.faults.delay,
-            then: Then::GoOn,
-        };
+        let mut batch = watch.next(state);
+        batch.lines.splice(..0, lines);
         Ok((watch, batch))
     }
 

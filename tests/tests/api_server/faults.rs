@@ -11,7 +11,7 @@ use kube::{
 use lab::{ApiServer, Lab, Result};
 use serde_json::json;
 
-use crate::client::{Inside, NODE, Told};
+use crate::client::{Inside, NODE, Told, refused};
 
 fn map(server: &ApiServer, name: &str) -> Result<()> {
     server.apply(json!({
@@ -25,7 +25,9 @@ fn watched(lab: &Lab) -> Result<(ApiServer, Inside, Told)> {
     let server = ApiServer::start(lab)?;
     let inside = Inside::new(lab, &server, NODE)?;
     map(&server, "first")?;
-    let maps = inside.follow(Api::<ConfigMap>::all, watcher::Config::default());
+    // Without bookmarks nothing but the change itself can bring it.
+    let config = watcher::Config::default().disable_bookmarks();
+    let maps = inside.follow(Api::<ConfigMap>::all, config);
     maps.expect(&["init", "has first", "done"]);
     // What comes as an event proves that the watch is open.
     map(&server, "second")?;
@@ -113,30 +115,58 @@ fn a_server_that_is_away_refuses_and_serves_on_when_it_is_back() -> Result<()> {
 }
 
 #[test]
+fn a_forgotten_version_may_be_told_by_the_status() -> Result<()> {
+    let lab = Lab::builder("gone").build()?;
+    let (server, inside, _maps) = watched(&lab)?;
+    server.expire_watches_by_status();
+    let watch = inside.run(async |client| {
+        let maps = Api::<ConfigMap>::all(client);
+        maps.watch(&Default::default(), "1001").await.map(|_| ())
+    });
+    assert_eq!(refused(watch), (410, "Expired".into()));
+    Ok(())
+}
+
+#[test]
 fn a_kind_that_is_not_installed_is_watched_once_it_is() -> Result<()> {
     let lab = Lab::builder("hidden").build()?;
     let server = ApiServer::start(&lab)?;
     let inside = Inside::new(&lab, &server, NODE)?;
+    let policy = |name: &str| {
+        server.apply(json!({
+            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": { "name": name, "namespace": "shop" }, "spec": {},
+        }))
+    };
+    let policies = |client| {
+        let kind = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "authorizationpolicies");
+        Api::<DynamicObject>::all_with(client, &resource)
+    };
+    let list = async move |client| policies(client).list(&Default::default()).await;
     server.hide("AuthorizationPolicy");
-    server.apply(json!({
-        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": { "name": "deny", "namespace": "shop" }, "spec": {},
-    }))?;
-    let kind = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "authorizationpolicies");
-    let policies = |client| Api::<DynamicObject>::all_with(client, &resource);
-    let api = policies(inside.run(async |client| client));
-    let list = inside.run(async move |_| api.list(&Default::default()).await);
-    let Err(kube::Error::Api(status)) = list else {
-        panic!("it isn't installed: {list:?}");
+    policy("first")?;
+    let Err(kube::Error::Api(status)) = inside.run(list) else {
+        panic!("it isn't installed");
     };
     assert_eq!(
         (status.code, status.message.trim()),
         (404, "404 page not found")
     );
+
     server.show("AuthorizationPolicy");
-    let api = policies(inside.run(async |client| client));
-    let list = inside.run(async move |_| api.list(&Default::default()).await);
-    assert_eq!(list.unwrap().items.len(), 1);
+    let told = inside.follow(policies, watcher::Config::default());
+    told.expect(&["init", "has first", "done"]);
+    policy("second")?;
+    told.expect(&["apply second"]);
+    server.hide("AuthorizationPolicy");
+    let error = told.next();
+    assert!(
+        error.starts_with("error") && error.contains("404"),
+        "{error}"
+    );
+    policy("third")?;
+    server.show("AuthorizationPolicy");
+    told.after_errors("apply third");
     Ok(())
 }
