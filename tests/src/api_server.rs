@@ -61,7 +61,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// clients create beside them. Nodes of the lab that no manifest describes have a Node object.
 /// What it refuses, it refuses as Kubernetes does. It checks Kubernetes' own kinds against their
 /// types, but not those of CRDs against their schemas; it runs no controllers but the garbage
-/// collection of owned objects. Dropped, it stops.
+/// collection of owned objects, and gives Services no addresses. Bodies are JSON, or YAML to
+/// apply: it doesn't speak protobuf or JSON patches. Dropped, it stops.
 #[derive(Debug)]
 pub struct ApiServer {
     place: Place,

@@ -84,11 +84,13 @@ fn resources(state: &State, group: &str, version: &str) -> Result<Value, Refusal
             "namespaced": resource.namespaced,
             "kind": resource.kind,
             "verbs": verbs,
+            "shortNames": short_names(resource),
         });
         resources.push(entry.clone());
         if resource.status {
             entry["name"] = json!(format!("{}/status", resource.plural));
             entry["singularName"] = json!("");
+            entry["shortNames"] = json!([]);
             entry["verbs"] = json!(["get", "patch", "update"]);
             resources.push(entry);
         }
@@ -100,4 +102,22 @@ fn resources(state: &State, group: &str, version: &str) -> Result<Value, Refusal
         "kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": group_version, "resources": resources,
     }))
+}
+
+/// What people call a kind at the command line.
+fn short_names(of: &Resource) -> &'static [&'static str] {
+    match of.kind {
+        "Namespace" => &["ns"],
+        "Node" => &["no"],
+        "Pod" => &["po"],
+        "Service" => &["svc"],
+        "ConfigMap" => &["cm"],
+        "ServiceAccount" => &["sa"],
+        "Event" => &["ev"],
+        "Deployment" => &["deploy"],
+        "PodDisruptionBudget" => &["pdb"],
+        "Gateway" => &["gtw"],
+        "GatewayClass" => &["gc"],
+        _ => &[],
+    }
 }

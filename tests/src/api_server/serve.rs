@@ -24,6 +24,7 @@ use super::{
     rbac::Attempt,
     refusal::Refusal,
     request::{Call, Target},
+    resources::Resource,
     review,
     selector::Selector,
     state::{Shared, State},
@@ -160,7 +161,7 @@ impl Asked<'_> {
             if call.verb != "create" {
                 return Err(Refusal::method_not_allowed());
             }
-            let review = write::read(of, self.body)?;
+            let review = self.object(of)?;
             return Ok(Answer::Object(201, review::review(&shared.state(), review)));
         }
         let written = match call.verb {
@@ -172,13 +173,26 @@ impl Asked<'_> {
         written.map(|(status, object)| Answer::Object(status, object))
     }
 
+    /// The body's type without its parameters.
+    fn media(&self) -> &str {
+        self.media.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The body, which is JSON. Kubernetes would take protobuf too; clients fall back.
+    fn object(&self, of: &Resource) -> Result<Value, Refusal> {
+        match self.media() {
+            "application/json" | "" => write::read(of, self.body),
+            other => Err(Refusal::media_type(other, "application/json")),
+        }
+    }
+
     fn write(&self, state: &mut State, call: &Call) -> write::Written {
         let of = call.resource();
         match call.verb {
-            "create" => write::create(state, call, write::read(of, self.body)?),
-            "update" => write::update(state, call, write::read(of, self.body)?),
+            "create" => write::create(state, call, self.object(of)?),
+            "update" => write::update(state, call, self.object(of)?),
             "patch" => {
-                let media = self.media.split(';').next().unwrap_or_default();
+                let media = self.media();
                 let creates = !write::exists(state, call) && media == write::APPLY;
                 if creates {
                     authorize(state, self.user, call, "create")?;
@@ -186,7 +200,7 @@ impl Asked<'_> {
                 write::patch(state, call, media, self.body)
             }
             "delete" if self.body.is_empty() => write::delete(state, call, &Value::Null),
-            "delete" => write::delete(state, call, &write::read(of, self.body)?),
+            "delete" => write::delete(state, call, &self.object(of)?),
             _ => write::delete_all(state, call),
         }
     }
