@@ -85,8 +85,13 @@ async fn follow(
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = first;
     loop {
+        if batch.delay.is_zero() && !batch.lines.is_empty() {
+            batch.lines = vec![batch.lines.concat()];
+        }
         for line in batch.lines {
-            time::sleep(batch.delay).await;
+            if !batch.delay.is_zero() {
+                time::sleep(batch.delay).await;
+            }
             if pieces.send(Ok(line.into())).await.is_err() {
                 return;
             }

@@ -1,8 +1,11 @@
 //! Lists and watches when all is well.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams, runtime::watcher};
-use lab::{ApiServer, Lab, PodSpec, Result};
+use lab::{ApiServer, Lab, PodSpec, Result, eventually};
+use serde_json::json;
 
 use crate::client::{Inside, NODE};
 
@@ -102,10 +105,37 @@ fn selectors_choose_what_is_listed_and_watched() -> Result<()> {
     of_app.expect(&["init", "has here", "has there", "done"]);
     // One that stops to match is gone, for this watch.
     let mut object = server.object("Pod", "shop", "there").unwrap();
-    object["metadata"]["labels"] = serde_json::json!({});
+    object["metadata"]["labels"] = json!({});
     server.apply(object)?;
     of_app.expect(&["delete there"]);
     let nodes = inside.follow(Api::<Node>::all, watcher::Config::default());
     nodes.expect(&["init", "has a", "has b", "done"]);
+    Ok(())
+}
+
+#[test]
+fn a_quiet_watch_that_times_out_goes_on_from_its_last_bookmark() -> Result<()> {
+    let lab = Lab::builder("bookmarks").build()?;
+    let server = ApiServer::start(&lab)?;
+    let inside = Inside::new(&lab, &server, NODE)?;
+    let pods = inside.follow(Api::<Pod>::all, watcher::Config::default().timeout(2));
+    pods.expect(&["init", "done"]);
+    // The version rises by what isn't watched.
+    server.apply(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "other", "namespace": "shop" },
+    }))?;
+    let map = server.object("ConfigMap", "shop", "other").unwrap();
+    let version = map["metadata"]["resourceVersion"].as_str().unwrap();
+    let from = format!("resourceVersion={version}");
+    eventually("the next watch", Duration::from_secs(20), || {
+        let requests = server.requests();
+        requests
+            .iter()
+            .any(|it| it.path.contains("watch=true") && it.path.contains(&from))
+    });
+    let lists = server.requests();
+    let lists = lists.iter().filter(|it| it.path.contains("limit="));
+    assert_eq!(lists.count(), 1);
     Ok(())
 }
