@@ -3,13 +3,18 @@
 mod readiness;
 mod routes;
 mod server;
+mod status;
 mod views;
 
 pub use self::{
     readiness::{Condition, Readiness},
     routes::{AdminError, AdminSource, serve_admin, serve_metrics, serve_readiness},
     server::Limits,
-    views::{CertificateView, EndpointView, ProblemView, ServiceView, WorkloadView},
+    status::{
+        CaptureView, CertificatesView, SourceView, SpliceView, StatusView, TunnelsView,
+        WaitingPodView,
+    },
+    views::{CertificateView, EndpointView, PolicyView, ProblemView, ServiceView, WorkloadView},
 };
 
 #[cfg(test)]

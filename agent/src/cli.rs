@@ -1,8 +1,18 @@
 //! Roles and commands, and their settings. Each subcommand has a file.
 
+mod agent;
+mod certificates;
+mod connections;
 mod control;
 mod node;
+mod operator;
+mod policies;
+mod problems;
+mod services;
+mod status;
+mod table;
 mod uninstall;
+mod workloads;
 
 use std::time::Duration;
 
@@ -27,6 +37,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Role(Role),
+    #[command(flatten)]
+    Operator(operator::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
     /// The agent of a node: captures its pods' traffic, and carries it.
     Node(Box<node::Arguments>),
     /// The certificate authority.
@@ -41,17 +59,22 @@ impl Cli {
     /// # Errors
     /// In the operator's words.
     pub fn run(self) -> Result<()> {
+        let role = match self.command {
+            Command::Role(role) => role,
+            // Answers and errors are all that they write, so there is nothing to log.
+            Command::Operator(command) => return operator::run(command),
+        };
         let logging = logging::install(self.log_format, &self.log_level)
             .context("setting up the log; --log-level takes levels like `info,ambit=debug`")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        runtime.block_on(self.command.run(logging))
+        runtime.block_on(role.run(logging))
     }
 }
 
-impl Command {
+impl Role {
     async fn run(self, logging: Logging) -> Result<()> {
         match self {
             Self::Node(arguments) => node::run(*arguments, logging).await,

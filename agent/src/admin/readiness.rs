@@ -33,6 +33,12 @@ impl Readiness {
         missing.map(|(name, _)| *name).collect()
     }
 
+    /// Every condition, and whether it holds.
+    #[must_use]
+    pub fn conditions(&self) -> BTreeMap<&'static str, bool> {
+        self.lock().clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, bool>> {
         self.conditions
             .lock()

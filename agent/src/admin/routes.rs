@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Limits, Readiness,
     server::serve,
-    views::{CertificateView, ProblemView, ServiceView, WorkloadView},
+    status::StatusView,
+    views::{CertificateView, PolicyView, ProblemView, ServiceView, WorkloadView},
 };
 use crate::{
     discovery::store::Snapshot,
@@ -25,6 +26,8 @@ type Answer = Response<Full<Bytes>>;
 
 /// What the admin endpoint shows. Implemented where everything is wired together.
 pub trait AdminSource: Send + Sync + 'static {
+    /// How the agent is.
+    fn status(&self) -> StatusView;
     /// What is known now.
     fn snapshot(&self) -> Arc<Snapshot>;
     /// The open connections.
@@ -119,6 +122,7 @@ pub async fn serve_admin(
 fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogControl) -> Answer {
     let path = request.uri().path();
     match (request.method(), path) {
+        (&Method::GET, "/status") => json(&source.status()),
         (&Method::GET, "/connections") => json(&source.connections()),
         (&Method::GET, "/workloads") => {
             let snapshot = source.snapshot();
@@ -132,6 +136,19 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
             let views = snapshot.services().map(|service| ServiceView::of(service));
             json(&sorted(views, |view| &view.name))
         }
+        (&Method::GET, "/policies") => {
+            let snapshot = source.snapshot();
+            let policies = snapshot.policies();
+            let views = policies
+                .authorizations()
+                .map(|policy| PolicyView::of_authorization(policy, policies))
+                .chain(
+                    policies
+                        .peer_authentications()
+                        .map(|policy| PolicyView::of_peer_authentication(policy, policies)),
+                );
+            json(&sorted(views, |view| &view.name))
+        }
         (&Method::GET, "/certificates") => json(&source.certificates()),
         (&Method::GET, "/problems") => json(&source.problems()),
         (&Method::GET, "/logging") => match log.filter() {
@@ -140,11 +157,14 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
         },
         (&Method::PUT, "/logging") => set_level(request.uri().query(), log),
         (_, "/logging") => only("GET, PUT"),
-        (_, "/connections" | "/workloads" | "/services" | "/certificates" | "/problems") => {
-            only("GET")
-        }
+        (
+            _,
+            "/status" | "/connections" | "/workloads" | "/services" | "/policies" | "/certificates"
+            | "/problems",
+        ) => only("GET"),
         _ => not_found(
-            "/connections, /workloads, /services, /certificates, /problems, /logging?level=",
+            "/status, /connections, /workloads, /services, /policies, /certificates, /problems, \
+             /logging?level=",
         ),
     }
 }

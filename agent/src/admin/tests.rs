@@ -1,5 +1,6 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -166,6 +167,33 @@ async fn a_request_under_way_is_answered_after_the_cancellation() {
 struct Fixed;
 
 impl AdminSource for Fixed {
+    fn status(&self) -> StatusView {
+        StatusView {
+            version: "1.2.3".into(),
+            node: "node-a".into(),
+            uptime_seconds: 7,
+            conditions: [("CA".into(), true), ("capture".into(), false)].into(),
+            source: SourceView {
+                kind: "directory".into(),
+                location: "/manifests".into(),
+                in_sync: true,
+                reason: None,
+            },
+            capture: CaptureView::of(&Snapshot::default(), "node-a", |_| true, 0),
+            splice: SpliceView {
+                active: false,
+                reason: Some("self-test".into()),
+            },
+            connections: 1,
+            tunnels: TunnelsView {
+                outbound: 2,
+                inbound: 0,
+            },
+            certificates: CertificatesView::of(&self.certificates(), Timestamp::UNIX_EPOCH),
+            problems: 3,
+        }
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::default()
     }
@@ -198,7 +226,13 @@ async fn the_operator_sees_lists_and_changes_the_log_level() {
         serve_admin(listener, Arc::new(Fixed), log, Limits::default(), stop)
     })
     .await;
-    for path in ["/connections", "/workloads", "/services", "/problems"] {
+    for path in [
+        "/connections",
+        "/workloads",
+        "/services",
+        "/policies",
+        "/problems",
+    ] {
         assert_eq!(
             server.request("GET", path).await,
             (200, "[]".into()),
@@ -211,6 +245,42 @@ async fn the_operator_sees_lists_and_changes_the_log_level() {
     assert_eq!(
         (status, &certificates[0]["error"]),
         (200, &json!("no answer"))
+    );
+
+    let (status, body) = server.request("GET", "/status").await;
+    assert_eq!(
+        (status, serde_json::from_str::<Value>(&body).unwrap()),
+        (
+            200,
+            json!({
+                "version": "1.2.3",
+                "node": "node-a",
+                "uptime_seconds": 7,
+                "conditions": {"CA": true, "capture": false},
+                "source": {
+                    "kind": "directory",
+                    "location": "/manifests",
+                    "in_sync": true,
+                    "reason": null,
+                },
+                "capture": {
+                    "enrolled_pods": 0,
+                    "captured_pods": 0,
+                    "waiting": [],
+                    "entries_left_out": 0,
+                },
+                "splice": {"active": false, "reason": "self-test"},
+                "connections": 1,
+                "tunnels": {"outbound": 2, "inbound": 0},
+                "certificates": {
+                    "valid": 0,
+                    "missing": 1,
+                    "failing": 1,
+                    "soonest_expiry": null,
+                },
+                "problems": 3,
+            })
+        )
     );
 
     let cases = [

@@ -1,10 +1,20 @@
 //! What the admin endpoint says in JSON, and the operator's commands read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::discovery::model::{Enrolment, Service, Tunnel, Workload};
+use crate::{
+    discovery::model::{Enrolment, Service, Tunnel, Workload},
+    policy::{
+        PolicySet,
+        model::{AuthorizationPolicy, PeerAuthentication, Target, TargetReference},
+    },
+};
 
 /// A pod that the mesh knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +115,81 @@ pub struct CertificateView {
     pub not_after: Option<String>,
     /// Why the last request brought none, if it didn't.
     pub error: Option<String>,
+}
+
+impl CertificateView {
+    /// End of validity, if there is a certificate.
+    #[must_use]
+    pub fn end(&self) -> Option<Timestamp> {
+        self.not_after.as_ref()?.parse().ok()
+    }
+}
+
+/// A policy in force, or in dry run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Namespace and name.
+    pub name: String,
+    /// `AuthorizationPolicy` or `PeerAuthentication`.
+    pub kind: String,
+    /// How far it reaches.
+    pub scope: String,
+    /// The labels that a workload must have. Empty: all workloads of the scope.
+    pub selector: BTreeMap<String, String>,
+    /// Kind and name of each of its `targetRefs`.
+    pub targets: Vec<String>,
+    /// What an AuthorizationPolicy does with connections that a rule matches.
+    pub action: Option<String>,
+    /// How many rules an AuthorizationPolicy has.
+    pub rules: Option<usize>,
+    /// Whether it is only reported on, never enforced.
+    pub dry_run: bool,
+    /// A PeerAuthentication's mode.
+    pub mode: Option<String>,
+    /// A PeerAuthentication's modes for single ports.
+    pub ports: BTreeMap<u16, String>,
+}
+
+impl PolicyView {
+    pub(super) fn of_authorization(policy: &AuthorizationPolicy, all: &PolicySet) -> Self {
+        let (selector, targets) = match &policy.target {
+            Target::Workloads(selector) => (selector.0.clone(), Vec::new()),
+            Target::References(references) => {
+                let named = |it: &TargetReference| format!("{}/{}", it.kind, it.name);
+                (BTreeMap::new(), references.iter().map(named).collect())
+            }
+        };
+        Self {
+            name: policy.name.to_string(),
+            kind: "AuthorizationPolicy".to_owned(),
+            scope: all.authorization_scope(policy).to_string(),
+            selector,
+            targets,
+            action: Some(policy.action.to_string()),
+            rules: Some(policy.rules.len()),
+            dry_run: policy.dry_run,
+            mode: None,
+            ports: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn of_peer_authentication(policy: &PeerAuthentication, all: &PolicySet) -> Self {
+        let ports = policy.ports.iter();
+        Self {
+            name: policy.name.to_string(),
+            kind: "PeerAuthentication".to_owned(),
+            scope: all.peer_authentication_scope(policy).to_string(),
+            selector: policy.selector.0.clone(),
+            targets: Vec::new(),
+            action: None,
+            rules: None,
+            dry_run: false,
+            mode: Some(policy.mode.to_string()),
+            ports: ports
+                .map(|(port, mode)| (*port, mode.to_string()))
+                .collect(),
+        }
+    }
 }
 
 /// An object that can't be used as it is.

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ambit_common::{capture::Listener, splice::Offsets};
@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::{memory, told_to_stop};
 use crate::{
     admin::{
-        AdminSource, CertificateView, Limits, ProblemView, Readiness, serve_admin, serve_metrics,
+        AdminSource, CaptureView, CertificateView, CertificatesView, Limits, ProblemView,
+        Readiness, SourceView, SpliceView, StatusView, TunnelsView, serve_admin, serve_metrics,
         serve_readiness,
     },
-    capture::{self, BoundPods, Capture, splice::Splice},
+    capture::{self, BoundPods, Capture, publish::LeftOut, splice::Splice},
     discovery::{
-        directory::{Directory, Problems},
+        directory::{Directory, ProblemKind, Problems},
         model::ObjectName,
         store::{Snapshot, Store},
     },
@@ -77,6 +78,7 @@ pub struct Settings {
 /// What kept it from starting, or ended it.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     memory::keep_little();
+    let started = Instant::now();
     let stop = CancellationToken::new();
     let readiness = Readiness::default();
     let captured = readiness.condition("capture");
@@ -109,12 +111,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let admin = bind(settings.admin_address, "--admin-address").await?;
     let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
     let ready = bind(settings.ready_address, "--ready-address").await?;
-    let source = Arc::new(Operator {
-        store: store.clone(),
-        connections: connections.clone(),
-        certificates: certificates.clone(),
-        problems,
-    });
     let counted = certificates.clone();
     metrics.observe_certificates(move || counted.states())?;
 
@@ -126,10 +122,10 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let (mut capture, loaded) =
         Capture::start(capture_settings, store.clone(), bound.clone()).await?;
     metrics.observe_capture(move || loaded.counters.read())?;
-    let active = start_splice(prepared, loaded.splice, settings.splice).await?;
-    metrics.observe_splice(active, move || loaded.splice_counters.read())?;
+    let splice = start_splice(prepared, loaded.splice, settings.splice).await?;
+    metrics.observe_splice(splice.active, move || loaded.splice_counters.read())?;
     let proxy = Proxy::new(Parts {
-        bound,
+        bound: bound.clone(),
         node: settings.node.clone(),
         cluster: settings.cluster.clone(),
         cluster_domain: settings.cluster_domain.clone(),
@@ -144,7 +140,24 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     metrics.observe_tunnels(move || counted.tunnels())?;
 
     let left_out = capture.left_out();
-    metrics.observe_left_out(move || left_out.count())?;
+    let counted = left_out.clone();
+    metrics.observe_left_out(move || counted.count())?;
+
+    let source = Arc::new(Operator {
+        started,
+        node: settings.node.clone(),
+        directory: settings.directory,
+        readiness: readiness.clone(),
+        store,
+        bound,
+        left_out,
+        splice,
+        proxy: proxy.clone(),
+        metrics: metrics.clone(),
+        connections: connections.clone(),
+        certificates,
+        problems,
+    });
 
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.run(stop.clone()));
@@ -202,7 +215,7 @@ async fn start_splice(
     prepared: Result<Offsets, splice::Error>,
     programs: Option<Result<Splice, capture::splice::Error>>,
     settings: splice::Settings,
-) -> Result<bool> {
+) -> Result<SpliceView> {
     let start = move || {
         prepared?;
         match programs {
@@ -216,7 +229,10 @@ async fn start_splice(
         Err(splice::Error::Unwanted) => {}
         Err(error) => tracing::warn!("splice off, all bytes go through TCP: {error}"),
     }
-    Ok(started.is_ok())
+    Ok(SpliceView {
+        active: started.is_ok(),
+        reason: started.err().map(|error| error.to_string()),
+    })
 }
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
@@ -227,13 +243,65 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 
 /// What the admin endpoint shows.
 struct Operator {
+    started: Instant,
+    node: Arc<str>,
+    directory: PathBuf,
+    readiness: Readiness,
     store: Arc<Store>,
+    bound: BoundPods,
+    left_out: LeftOut,
+    splice: SpliceView,
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     certificates: Certificates,
     problems: Problems,
 }
 
+impl Operator {
+    fn source(&self) -> SourceView {
+        let problems = self.problems.list();
+        let reason = problems.iter().find_map(|problem| match &problem.kind {
+            ProblemKind::NotFollowed { .. } => Some(problem.kind.to_string()),
+            _ => None,
+        });
+        SourceView {
+            kind: "directory".to_owned(),
+            location: self.directory.display().to_string(),
+            in_sync: reason.is_none(),
+            reason,
+        }
+    }
+}
+
 impl AdminSource for Operator {
+    fn status(&self) -> StatusView {
+        let conditions = self.readiness.conditions().into_iter();
+        StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.to_string(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            conditions: conditions
+                .map(|(name, holds)| (name.to_owned(), holds))
+                .collect(),
+            source: self.source(),
+            capture: CaptureView::of(
+                &self.store.snapshot(),
+                &self.node,
+                |uid| self.bound.contains(uid),
+                self.left_out.count(),
+            ),
+            splice: self.splice.clone(),
+            connections: self.connections.len(),
+            tunnels: TunnelsView {
+                outbound: self.proxy.tunnels(),
+                inbound: self.metrics.inbound_tunnels(),
+            },
+            certificates: CertificatesView::of(&self.certificates(), Timestamp::now()),
+            problems: self.problems().len(),
+        }
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         self.store.snapshot()
     }

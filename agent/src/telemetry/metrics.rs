@@ -270,6 +270,12 @@ impl Metrics {
         OpenCount::new(self.tunnels_open.clone())
     }
 
+    /// Tunnels that other agents have open to this one.
+    #[must_use]
+    pub fn inbound_tunnels(&self) -> usize {
+        usize::try_from(self.tunnels_open.get()).unwrap_or(0)
+    }
+
     /// Reads how many objects are unusable by `read` at each scrape.
     ///
     /// # Errors

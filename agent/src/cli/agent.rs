@@ -1,0 +1,146 @@
+//! Asks the agent of this node, over HTTP on its admin port.
+
+use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::TcpStream, time};
+use tokio_util::task::AbortOnDropHandle;
+
+/// For the whole of a request: the agent gives up on an answer after as long.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes. 100,000 workloads are 40 MB.
+const LONGEST_ANSWER: usize = 256 << 20;
+/// Characters that an error shows of an answer that isn't what was asked for.
+const EXCERPT: usize = 200;
+
+/// Where an agent answers, and what an answer may take.
+#[derive(Debug, Clone)]
+pub(super) struct Agent {
+    address: SocketAddr,
+    deadline: Duration,
+    longest_answer: usize,
+}
+
+/// Why there is no answer: who was asked, what happened, and the cure.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the agent at {address} can't be asked for its {what}: {failure} \
+     In a cluster: kubectl -n ambit-system exec ds/ambit-node -- ambit {what}"
+)]
+pub(super) struct Error {
+    address: SocketAddr,
+    what: &'static str,
+    failure: Failure,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Nobody listens, or the way there is barred.
+    #[error("{0}. Is it running on this node, with this --admin-address?")]
+    Unreachable(io::Error),
+    /// Somebody listens and says nothing, or not all.
+    #[error(
+        "timed out, no answer within {} s. It is starting, overloaded or stuck; its log says more.",
+        .0.as_secs_f32()
+    )]
+    TimedOut(Duration),
+    /// The address can't be a Host header's.
+    #[error("{0}. Write --admin-address as 127.0.0.1:15000.")]
+    Request(http::Error),
+    /// Something else listens there, or the agent ended meanwhile.
+    #[error("what listens there doesn't answer in HTTP ({0}). Is this its --admin-address?")]
+    NotHttp(hyper::Error),
+    /// It has no such endpoint.
+    #[error("it doesn't know /{0}. {other}", other = OTHER_VERSION)]
+    Unknown(&'static str),
+    /// It has, and couldn't.
+    #[error("it answers {status}, {body:?}. Its log says more.")]
+    Refused { status: StatusCode, body: String },
+    /// More than any agent has to say.
+    #[error("its answer is longer than {0} bytes. Is this its --admin-address?")]
+    TooLong(usize),
+    /// The end of the answer is missing.
+    #[error("its answer breaks off ({0}). Did it end?")]
+    BrokenOff(Box<dyn StdError + Send + Sync>),
+    /// JSON of another kind, or none.
+    #[error("its answer isn't understood ({0}). {other}", other = OTHER_VERSION)]
+    NotUnderstood(serde_json::Error),
+}
+
+const OTHER_VERSION: &str = concat!(
+    "It isn't of this command's version (",
+    env!("CARGO_PKG_VERSION"),
+    "), or is no agent: use the program that the agent runs."
+);
+
+impl Agent {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            deadline: DEADLINE,
+            longest_answer: LONGEST_ANSWER,
+        }
+    }
+
+    /// What it answers to `GET /<what>`: each command has an endpoint of its name.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(super) async fn ask<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, Error> {
+        let answered = time::timeout(self.deadline, self.fetch(what)).await;
+        let body = answered.unwrap_or(Err(Failure::TimedOut(self.deadline)));
+        let parsed =
+            body.and_then(|body| serde_json::from_slice(&body).map_err(Failure::NotUnderstood));
+        parsed.map_err(|failure| Error {
+            address: self.address,
+            what,
+            failure,
+        })
+    }
+
+    async fn fetch(&self, what: &'static str) -> Result<Bytes, Failure> {
+        let stream = TcpStream::connect(self.address).await;
+        let stream = TokioIo::new(stream.map_err(Failure::Unreachable)?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(Failure::NotHttp)?;
+        // What it ends with, the request or the answer's body tells as well.
+        let _drives = AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = Request::get(format!("/{what}"))
+            .header(header::HOST, self.address.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(Failure::Request)?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(Failure::NotHttp)?;
+
+        let status = answer.status();
+        if status == StatusCode::NOT_FOUND {
+            return Err(Failure::Unknown(what));
+        }
+        let body = Limited::new(answer.into_body(), self.longest_answer);
+        let body = body
+            .collect()
+            .await
+            .map_err(|cause| match cause.is::<LengthLimitError>() {
+                true => Failure::TooLong(self.longest_answer),
+                false => Failure::BrokenOff(cause),
+            })?;
+        let body = body.to_bytes();
+        if status != StatusCode::OK {
+            let text = String::from_utf8_lossy(&body);
+            return Err(Failure::Refused {
+                status,
+                body: text.trim().chars().take(EXCERPT).collect(),
+            });
+        }
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests;
