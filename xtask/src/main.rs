@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod image;
 mod setup;
 mod step;
 mod test;
@@ -24,11 +25,13 @@ const EBPF_CRATE: &str = "agent-ebpf";
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Task {
     /// Find or install what the build, the checks and the tests need.
-    Setup,
+    Setup(setup::Options),
     /// Show the main job live, on two nodes made of network namespaces; needs root.
     Demo(demo::Options),
     /// Measure what the mesh costs, against sidecars and against nothing; needs root.
     Bench(bench::Options),
+    /// Build the container image with whichever of docker, podman and buildah is there.
+    Image(image::Options),
     /// Check formatting, lints, dependencies and documentation.
     Check,
     /// Run all tests; the end-to-end tests need root.
@@ -54,9 +57,10 @@ fn run(task: Task) -> Result<()> {
         .context("xtask lies in no workspace")?;
     env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
     match task {
-        Task::Setup => setup::run(),
+        Task::Setup(options) => setup::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Image(options) => image::run(&options),
         Task::Check => check::run(),
         Task::Test(options) => test::run(&options),
     }

@@ -12,11 +12,25 @@ mod facts;
 mod needs;
 mod plan;
 
+use needs::{NEEDS, Need};
+
 pub(crate) use facts::is_root;
 
-/// The subcommand: [`ensure`], and a line that says with what the build will work.
-pub(crate) fn run() -> Result<()> {
-    ensure()?;
+/// What to set up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only what building the agent takes, and nothing of the checks and tests.
+    #[arg(long)]
+    build: bool,
+}
+
+/// The subcommand: installs what is missing, and says with what the build will work.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.build {
+        install(&[])?;
+    } else {
+        ensure()?;
+    }
     println!(
         "set up: eBPF compiler and linker: {}",
         Toolchain::find()?.describe()
@@ -29,9 +43,14 @@ pub(crate) fn run() -> Result<()> {
 /// # Errors
 /// Something is missing and can't be installed: the message says what to install by hand.
 pub(crate) fn ensure() -> Result<()> {
+    install(NEEDS)
+}
+
+/// Installs what is missing of `needs`, and of the eBPF toolchain.
+fn install(needs: &'static [Need]) -> Result<()> {
     let mut tried = Vec::new();
     loop {
-        let facts = facts::gather(tried);
+        let facts = facts::gather(needs, tried);
         let steps = plan::steps(&facts);
         if steps.is_empty() {
             let by_hand = plan::by_hand(&facts);

@@ -54,6 +54,10 @@ pub(super) fn run(step: &Step) -> Result<()> {
             let install = format!("install --locked {name}@{version}");
             step::run(&format!("cargo {install}"), step::cargo(&install))
         }
+        Step::Python { name, version } => step::run(
+            &format!("pipx install {name}=={version}"),
+            pipx_install(name, version)?,
+        ),
         Step::BpfLinker { llvm } => step::run(
             &format!("cargo install bpf-linker@{BPF_LINKER_VERSION}, linked to LLVM {llvm}"),
             install_bpf_linker(*llvm),
@@ -75,6 +79,17 @@ fn apt_install(packages: &[String]) -> Result<Command> {
         .arg(format!("services={}", services.join(" ")))
         .args(["sh", "-c", APT_INSTALL, "sh"])
         .args(packages);
+    Ok(command)
+}
+
+fn pipx_install(name: &str, version: &str) -> Result<Command> {
+    let directory = needs::python_directory(name, version)?;
+    let mut command = Command::new("pipx");
+    // Forced, because what is there isn't whole, or it wouldn't be missing.
+    command
+        .args(["install", "--force", &format!("{name}=={version}")])
+        .env("PIPX_BIN_DIR", directory.join("bin"))
+        .env("PIPX_HOME", directory);
     Ok(command)
 }
 

@@ -10,13 +10,13 @@ use std::{
 use ebpf_toolchain::{Error, Toolchain};
 
 use super::{
-    needs::{self, NEEDS, Need, Source},
+    needs::{self, Need, Source},
     plan::{Ebpf, Facts, Step},
 };
 
-/// What is there and what isn't. `tried` are the steps that this run has taken.
-pub(super) fn gather(tried: Vec<Step>) -> Facts {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need)).collect();
+/// What is there of `needs`, and what isn't. `tried` are the steps that this run has taken.
+pub(super) fn gather(needs: &'static [Need], tried: Vec<Step>) -> Facts {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_there(need)).collect();
     let ebpf = ebpf();
     let complete = missing.is_empty() && ebpf == Ebpf::Ready;
     Facts {
@@ -73,6 +73,10 @@ fn is_there(need: &Need) -> bool {
         env::var_os("CARGO"),
     ) {
         return Path::new(&cargo).with_file_name(need.command).is_file();
+    }
+    if let Source::Python { version } = need.source {
+        return needs::python_directory(need.command, version)
+            .is_ok_and(|directory| directory.join("bin").join(need.command).exists());
     }
     on_path(need.command)
 }

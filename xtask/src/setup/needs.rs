@@ -1,5 +1,7 @@
 //! The tables of what is needed, and where each comes from.
 
+use std::{env, io, path::PathBuf};
+
 /// A command that must be there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Need {
@@ -23,6 +25,8 @@ pub(super) enum Source {
     Crate { version: &'static str },
     /// A component of the rustup toolchain that builds the workspace.
     Component { name: &'static str },
+    /// A Python package of the same name, which pipx puts beside the build.
+    Python { version: &'static str },
 }
 
 /// Everything but the eBPF compiler and linker.
@@ -65,6 +69,13 @@ pub(super) const NEEDS: &[Need] = &[
         "a real server with a benchmark of its own",
     ),
     daemon("haproxy", "haproxy", "haproxy", "a sidecar to compare with"),
+    debian("kubectl", "kubernetes-client", "building the manifests"),
+    debian("pipx", "pipx", "installing kubernetes-validate"),
+    Need {
+        command: "kubernetes-validate",
+        source: Source::Python { version: "1.37.0" },
+        why: "checking the manifests",
+    },
     Need {
         command: "cargo-nextest",
         source: Source::Crate { version: "0.9.143" },
@@ -101,6 +112,17 @@ pub(super) fn llvm_packages(llvm: u32) -> Vec<String> {
         "libzstd-dev".to_owned(),
         "zlib1g-dev".to_owned(),
     ]
+}
+
+/// Where pipx puts a package: beside the directories of Cargo's profiles, where tests find it from
+/// their own path, and on nobody's path of commands.
+///
+/// # Errors
+/// The operating system doesn't say where the running program is.
+pub(super) fn python_directory(name: &str, version: &str) -> io::Result<PathBuf> {
+    let own = env::current_exe()?;
+    let target = own.ancestors().nth(2).unwrap_or(&own);
+    Ok(target.join("python").join(format!("{name}-{version}")))
 }
 
 /// Where Debian's packages put an LLVM.

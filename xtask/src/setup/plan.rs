@@ -47,6 +47,11 @@ pub(super) enum Step {
         name: &'static str,
         version: &'static str,
     },
+    /// A command published as a Python package.
+    Python {
+        name: &'static str,
+        version: &'static str,
+    },
     /// bpf-linker, linked to the LLVM of this major version.
     BpfLinker { llvm: u32 },
 }
@@ -66,6 +71,10 @@ pub(super) fn steps(facts: &Facts) -> Vec<Step> {
                 version,
             }),
             Source::Component { name } => steps.push(Step::RustupComponent(name)),
+            Source::Python { version } => steps.push(Step::Python {
+                name: need.command,
+                version,
+            }),
         }
     }
     // Of the ways to an eBPF toolchain, the first that hasn't been tried.
@@ -95,6 +104,9 @@ pub(super) fn by_hand(facts: &Facts) -> Vec<String> {
                 format!("cargo install --locked {}@{version}", need.command)
             }
             Source::Component { name } => format!("rustup component add {name}"),
+            Source::Python { version } => {
+                format!("pipx, with which `cargo xtask setup` installs version {version}")
+            }
         };
         lines.push(format!("{} ({}): {how}", need.command, need.why));
     }
@@ -158,7 +170,7 @@ fn is_possible(step: &Step, facts: &Facts) -> bool {
     let means = match step {
         Step::AptUpdate | Step::Apt(_) => facts.apt,
         Step::RustupNightly | Step::RustupComponent(_) => facts.rustup,
-        Step::Crate { .. } | Step::BpfLinker { .. } => true,
+        Step::Crate { .. } | Step::Python { .. } | Step::BpfLinker { .. } => true,
     };
     means && !facts.tried.contains(step)
 }
@@ -168,7 +180,7 @@ fn packages(missing: &[&Need]) -> Vec<String> {
         .iter()
         .filter_map(|need| match need.source {
             Source::Debian { package, .. } => Some(package.to_owned()),
-            Source::Crate { .. } | Source::Component { .. } => None,
+            Source::Crate { .. } | Source::Component { .. } | Source::Python { .. } => None,
         })
         .collect()
 }
