@@ -18,8 +18,11 @@ pub(super) const TABLE: u32 = 1538;
 /// Before the tables of CNIs that look at marks of their own, after the kernel's local table.
 const RULE_PRIORITY: u32 = 150;
 const LOOPBACK: u32 = 1;
-/// Off by default.
-const ACCEPT_LOCAL: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
+/// Off by default. In a container `/proc/sys` is read-only, and the node's is mounted beside it.
+const ACCEPT_LOCAL: [&str; 2] = [
+    "/host/proc/sys/net/ipv4/conf/lo/accept_local",
+    "/proc/sys/net/ipv4/conf/lo/accept_local",
+];
 
 /// Installs rules and routes, in place of those that an earlier agent left.
 ///
@@ -56,7 +59,7 @@ pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink
 /// The kernel's refusal.
 pub(super) async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     // Where it can't be written it wasn't written before.
-    let _ = std::fs::write(ACCEPT_LOCAL, "0");
+    let _ = accept_local("0");
     for version in [IpVersion::V4, IpVersion::V6] {
         let rules: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
         for rule in rules.into_iter().filter(is_ours) {
@@ -78,12 +81,17 @@ pub(super) async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
 /// Without it clients that come through a masquerade don't reach enrolled pods over IPv4; nothing
 /// else needs it.
 pub(super) fn accept_node_addresses_on_loopback() {
-    if let Err(error) = std::fs::write(ACCEPT_LOCAL, "1") {
+    if let Err(error) = accept_local("1") {
         tracing::warn!(
-            "{ACCEPT_LOCAL}: {error}; clients that come through a NodePort's masquerade won't \
-             reach enrolled pods over IPv4 until it is 1"
+            "net.ipv4.conf.lo.accept_local: {error}; clients that come through a NodePort's \
+             masquerade won't reach enrolled pods over IPv4 until it is 1"
         );
     }
+}
+
+fn accept_local(value: &str) -> std::io::Result<()> {
+    let [beside, own] = ACCEPT_LOCAL;
+    std::fs::write(beside, value).or_else(|_| std::fs::write(own, value))
 }
 
 async fn add_rule<T>(mut request: rtnetlink::RuleAddRequest<T>) -> Result<(), rtnetlink::Error> {

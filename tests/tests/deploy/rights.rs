@@ -44,45 +44,50 @@ fn no_container_is_privileged_or_of_an_image_that_may_change() {
 
 /// What subjects may do, a line for each verb: `subject: verb group/resource[/name] [in namespace]`.
 fn grants(objects: &[Value]) -> BTreeSet<String> {
-    let mut grants = BTreeSet::new();
-    for binding in objects.iter().filter(|object| !object["roleRef"].is_null()) {
+    let bindings = objects.iter().filter(|object| !object["roleRef"].is_null());
+    let of_binding = |binding: &Value| {
         let namespace = &binding["metadata"]["namespace"];
         let role = objects.iter().find(|object| {
             object["kind"] == binding["roleRef"]["kind"]
                 && object["metadata"]["name"] == binding["roleRef"]["name"]
                 && object["metadata"]["namespace"] == *namespace
         });
+        let rules = list(&role.expect("a binding has its role")["rules"]);
+        let allowed: Vec<String> = rules.flat_map(allowed).collect();
         let place = namespace
             .as_str()
-            .map(|name| format!(" in {name}"))
-            .unwrap_or_default();
-        for rule in list(&role.expect("a binding has its role")["rules"]) {
-            let names: Vec<String> = match list(&rule["resourceNames"]).count() {
-                0 => vec![String::new()],
-                _ => list(&rule["resourceNames"])
-                    .map(|name| format!("/{}", text(name)))
-                    .collect(),
-            };
-            for subject in list(&binding["subjects"]) {
-                for group in list(&rule["apiGroups"]) {
-                    for resource in list(&rule["resources"]) {
-                        for verb in list(&rule["verbs"]) {
-                            for name in &names {
-                                grants.insert(format!(
-                                    "{}: {} {}/{}{name}{place}",
-                                    text(&subject["name"]),
-                                    text(verb),
-                                    text(group),
-                                    text(resource),
-                                ));
-                            }
-                        }
-                    }
-                }
+            .map_or_else(String::new, |name| format!(" in {name}"));
+        let subjects = list(&binding["subjects"]).map(|subject| text(&subject["name"]));
+        let lines = subjects.flat_map(|subject| {
+            let line = |allowed| format!("{subject}: {allowed}{place}");
+            allowed.iter().map(line).collect::<Vec<_>>()
+        });
+        lines.collect::<Vec<_>>()
+    };
+    bindings.flat_map(of_binding).collect()
+}
+
+/// `verb group/resource[/name]` for everything that a rule allows.
+fn allowed(rule: &Value) -> Vec<String> {
+    let each = |field: &str| list(&rule[field]).map(text).collect::<Vec<_>>();
+    let mut names: Vec<String> = each("resourceNames");
+    names.iter_mut().for_each(|name| name.insert(0, '/'));
+    if names.is_empty() {
+        names.push(String::new());
+    }
+    let mut lines = Vec::new();
+    for group in each("apiGroups") {
+        for resource in each("resources") {
+            for verb in each("verbs") {
+                lines.extend(
+                    names
+                        .iter()
+                        .map(|name| format!("{verb} {group}/{resource}{name}")),
+                );
             }
         }
     }
-    grants
+    lines
 }
 
 #[test]
@@ -122,4 +127,27 @@ fn rights_are_those_that_each_role_uses() {
         }
     }
     assert_eq!(grants(&everything()), expected);
+}
+
+#[test]
+fn pods_see_of_their_node_what_they_need() {
+    let objects = everything();
+    let seen: BTreeSet<String> = pods(&objects)
+        .into_iter()
+        .flat_map(|(owner, pod)| {
+            let paths = list(&pod["volumes"]).map(|volume| text(&volume["hostPath"]["path"]));
+            let paths = paths.filter(|path| !path.is_empty());
+            paths
+                .map(|path| format!("{owner}: {path}"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let expected = [
+        "DaemonSet/ambit-node: /proc/sys/net/ipv4/conf/lo",
+        "DaemonSet/ambit-node: /sys/fs/bpf",
+        "DaemonSet/ambit-node: /sys/fs/cgroup",
+        "DaemonSet/ambit-uninstall: /proc/sys/net/ipv4/conf/lo",
+        "DaemonSet/ambit-uninstall: /sys/fs/bpf",
+    ];
+    assert_eq!(seen, expected.map(str::to_owned).into());
 }

@@ -14,7 +14,9 @@ use serde_json::Value;
 use super::{built, containers, examples, find, list, objects, root, text};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Ends the friend's connections to the near server.
+/// Where the manifests mount the node's settings of loopback.
+pub(super) const SYSCTL: &str = "/host/proc/sys/net/ipv4/conf/lo";
+/// Refuses everybody, and ends what is open.
 const DENY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -32,7 +34,8 @@ fn capabilities(directory: &str, name: &str) -> Vec<String> {
 }
 
 /// A program that runs `ambit` with these capabilities and no way to others, and, if it's no
-/// authority, with its root and `/proc/sys` read-only, as a container's are.
+/// authority, with a root of its own that is read-only, as `/proc/sys` is, and the node's setting
+/// beside it.
 fn contained(lab: &Lab, capabilities: &[String]) -> PathBuf {
     let program = lab.directory().join(capabilities.join("-"));
     let bounds: String = capabilities
@@ -43,11 +46,18 @@ fn contained(lab: &Lab, capabilities: &[String]) -> PathBuf {
         "#!/bin/sh
          set -e
          if [ \"$1\" = control ]; then exec {ambit} \"$@\"; fi
-         exec unshare --mount --propagation slave sh -c '
-             mount --bind /proc/sys /proc/sys
-             mount -o remount,bind,ro /proc/sys
-             mount -o remount,bind,ro /
-             exec setpriv --bounding-set=-all{bounds} --inh-caps=-all --no-new-privs {ambit} \"$@\"
+         exec unshare --mount --propagation private sh -ec '
+             mount -t tmpfs tmpfs /mnt
+             cd /mnt
+             mkdir upper work root
+             mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+             for directory in proc sys dev run tmp; do mount --rbind /$directory root/$directory; done
+             mkdir -p root{SYSCTL}
+             mount --bind /proc/sys/net/ipv4/conf/lo root{SYSCTL}
+             mount --bind /proc/sys root/proc/sys
+             mount -o remount,bind,ro root/proc/sys
+             mount -o remount,bind,ro root
+             exec chroot root setpriv --bounding-set=-all{bounds} --inh-caps=-all --no-new-privs {ambit} \"$@\"
          ' sh \"$@\"\n",
         ambit = ambit_program().unwrap().display()
     );
@@ -84,8 +94,10 @@ fn an_agent_does_its_work_in_its_container() -> Result<()> {
         std::io::ErrorKind::ConnectionReset
     );
     let log = mesh.agent("a").stderr();
-    let refused = ["Operation not permitted", "Permission denied"];
+    let refused = ["not permitted", "denied", "Read-only file system"];
     assert!(!refused.iter().any(|words| log.contains(words)), "{log}");
+
+    assert_eq!(accept_local(node), "1");
 
     // Another container takes it all away.
     for node in ["a", "b"] {
@@ -100,7 +112,17 @@ fn an_agent_does_its_work_in_its_container() -> Result<()> {
     let arguments = ["uninstall".as_ref(), "--bpffs".as_ref(), bpffs.as_os_str()];
     node.run(program, arguments)?.success()?;
     assert!(!bpffs.join("ambit").exists());
+    assert_eq!(accept_local(node), "0");
     Ok(())
+}
+
+fn accept_local(node: &Node) -> String {
+    let arguments = ["-n", "net.ipv4.conf.lo.accept_local"];
+    node.run("sysctl", arguments)
+        .unwrap()
+        .text()
+        .trim()
+        .to_owned()
 }
 
 #[test]

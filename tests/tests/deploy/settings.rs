@@ -76,6 +76,7 @@ fn agents_find_authority_token_and_roots_where_they_look_by_default() {
         .collect();
     assert_eq!(variables["AMBIT_BPFFS"], mounted("bpffs"));
     assert_eq!(variables["AMBIT_CGROUP"], mounted("cgroup"));
+    assert_eq!(mounted("sysctl"), crate::running::SYSCTL);
 }
 
 #[test]
