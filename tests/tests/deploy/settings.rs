@@ -79,6 +79,29 @@ fn agents_find_authority_token_and_roots_where_they_look_by_default() {
     assert_eq!(mounted("sysctl"), crate::running::SYSCTL);
 }
 
+/// Those of distroless/cc, in which the image puts it.
+#[test]
+fn the_program_links_to_no_library_that_its_image_lacks() {
+    let libraries = Command::new("ldd")
+        .arg(ambit_program().unwrap())
+        .output()
+        .unwrap();
+    assert!(libraries.status.success());
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    let there = [
+        "linux-vdso.so.",
+        "/ld-linux-",
+        "libc.so.6 ",
+        "libm.so.6 ",
+        "libgcc_s.so.1 ",
+    ];
+    let (known, others): (Vec<&str>, Vec<&str>) = libraries
+        .lines()
+        .partition(|line| there.iter().any(|name| line.contains(name)));
+    assert_eq!(others, Vec::<&str>::new());
+    assert_ne!(known, Vec::<&str>::new());
+}
+
 #[test]
 fn what_selects_pods_finds_them_and_their_ports() {
     let objects: Vec<Value> = everything();
