@@ -52,6 +52,18 @@ fn each_round_installs_what_is_missing_and_can_be_had() {
             ],
         ),
         (
+            "a Python package comes after pipx, which installs it",
+            facts(&["kubernetes-validate", "pipx"], Ebpf::Ready),
+            vec![
+                update(),
+                apt(&["pipx"]),
+                Step::Python {
+                    name: "kubernetes-validate",
+                    version: "1.37.0",
+                },
+            ],
+        ),
+        (
             "a fresh Debian gets Debian's compiler, and no linker before its LLVM is known",
             facts(&["wrk"], Ebpf::NoCompiler),
             vec![update(), apt(&["wrk"]), debian_compiler()],
@@ -173,6 +185,11 @@ fn what_is_missing_is_listed_with_its_cure() {
             facts(&["wrk", "cargo-nextest"], Ebpf::Ready),
             "wrk (HTTP load): apt-get install wrk\n\
              cargo-nextest (running the tests): cargo install --locked cargo-nextest@0.9.143",
+        ),
+        (
+            facts(&["kubernetes-validate"], Ebpf::Ready),
+            "kubernetes-validate (checking the manifests): pipx, with which `cargo xtask setup` \
+             installs version 1.37.0",
         ),
         (
             facts(&[], Ebpf::NoCompiler),
