@@ -2,30 +2,33 @@
 //!
 //! `rotation` decides, `store` writes, `root` signs. Signing takes no lock.
 
+mod given;
 mod root;
 pub mod rotation;
 mod settings;
 mod store;
 
 use std::{
+    iter,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    given::Material,
+    rotation::{Root, Stage},
+    settings::Settings,
+};
 use self::{
     root::{CLOCK_SKEW, Signer},
     rotation::{Schedule, Step},
     store::RootStore,
-};
-pub use self::{
-    rotation::{Root, Stage},
-    settings::Settings,
 };
 use super::{
     Identity,
@@ -82,6 +85,14 @@ pub enum Error {
         /// Ours.
         trust_domain: String,
     },
+    /// What somebody else keeps can't be used.
+    #[error("the authority's key as it was given, {field}: {reason}")]
+    Given {
+        /// As a Secret names it.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The cryptography failed.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -90,11 +101,17 @@ pub enum Error {
 /// Signs for the identities of one trust domain.
 pub struct CertificateAuthority {
     settings: Settings,
+    /// `None`: somebody else keeps the key, and rotates.
+    kept: Option<Kept>,
+    current: ArcSwap<Current>,
+    rotation_due: Notify,
+}
+
+/// Roots of its own.
+struct Kept {
     schedule: Schedule,
     /// The state on disk and what it says. Locked for each change of roots, never to sign.
     store: Mutex<RootStore>,
-    current: ArcSwap<Current>,
-    rotation_due: Notify,
 }
 
 /// What signing needs, swapped as a whole when roots change.
@@ -102,6 +119,8 @@ struct Current {
     root: String,
     not_after: SystemTime,
     signer: Signer,
+    /// PEM of the signer and what is between it and a root; none if it is one.
+    issuers: Vec<String>,
     /// PEM of every trusted root, the active one first.
     bundle: Vec<String>,
 }
@@ -121,10 +140,35 @@ impl CertificateAuthority {
         Ok(Self {
             current: ArcSwap::from_pointee(Current::load(&store)?),
             settings,
-            schedule,
-            store: Mutex::new(store),
+            kept: Some(Kept {
+                schedule,
+                store: Mutex::new(store),
+            }),
             rotation_due: Notify::new(),
         })
+    }
+
+    /// Signs with a key that somebody else keeps.
+    ///
+    /// # Errors
+    /// [`Error::Given`]; settings that contradict each other.
+    pub fn with_given(material: &Material, settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        Ok(Self {
+            current: ArcSwap::from_pointee(material.load()?),
+            settings,
+            kept: None,
+            rotation_due: Notify::new(),
+        })
+    }
+
+    /// Signs with another one from now on.
+    ///
+    /// # Errors
+    /// [`Error::Given`]: then with the old one, as before.
+    pub fn replace_given(&self, material: &Material) -> Result<(), Error> {
+        self.current.store(Arc::new(material.load()?));
+        Ok(())
     }
 
     /// Signs a workload's certificate: chain in PEM, leaf first, then every trusted root, the
@@ -168,7 +212,7 @@ impl CertificateAuthority {
             not_after,
         )?;
         let mut chain = vec![leaf.pem()];
-        chain.extend(current.bundle.iter().cloned());
+        chain.extend(current.issuers.iter().chain(&current.bundle).cloned());
         Ok(chain)
     }
 
@@ -183,8 +227,12 @@ impl CertificateAuthority {
         let (certificate, key) = current
             .signer
             .sign_server(names, now - CLOCK_SKEW, not_after)?;
+        let issuers = current.issuers.iter();
+        let issuers = issuers.filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
         Ok(ServerCertificate {
-            certificate: certificate.der().clone(),
+            chain: iter::once(certificate.der().clone())
+                .chain(issuers)
+                .collect(),
             key,
             not_after,
         })
@@ -196,10 +244,12 @@ impl CertificateAuthority {
         self.current.load().bundle.concat()
     }
 
-    /// The roots and where each stands, for operators.
+    /// Its own roots and where each stands, for operators.
     #[must_use]
     pub fn roots(&self) -> Vec<Root> {
-        self.lock().roots().cloned().collect()
+        let kept = self.kept.iter();
+        kept.flat_map(|kept| kept.lock().roots().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Begins a rotation as if the root were about to expire. Does nothing if one is under way.
@@ -251,10 +301,13 @@ impl CertificateAuthority {
         now: SystemTime,
         mut requested: bool,
     ) -> Result<Option<SystemTime>, Error> {
-        let mut store = self.lock();
+        let Some(kept) = &self.kept else {
+            return Ok(None);
+        };
+        let mut store = kept.lock();
         let mut draft = store.clone_records();
         loop {
-            match rotate(&mut store, &self.settings, &self.schedule, now, requested) {
+            match rotate(&mut store, &self.settings, &kept.schedule, now, requested) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -271,10 +324,12 @@ impl CertificateAuthority {
         }
         Ok(rotation::next_due(
             &store.roots().cloned().collect::<Vec<_>>(),
-            &self.schedule,
+            &kept.schedule,
         ))
     }
+}
 
+impl Kept {
     fn lock(&self) -> MutexGuard<'_, RootStore> {
         // Records are restored before an error leaves; a panic in between loses only a draft.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
@@ -283,7 +338,8 @@ impl CertificateAuthority {
 
 /// What the authority's TLS server shows.
 pub(super) struct ServerCertificate {
-    pub(super) certificate: CertificateDer<'static>,
+    /// The leaf first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKey,
     pub(super) not_after: SystemTime,
 }
@@ -295,6 +351,7 @@ impl Current {
             root: active.root.id.clone(),
             not_after: active.root.not_after,
             signer,
+            issuers: Vec::new(),
             bundle: store.bundle(),
         })
     }

@@ -119,6 +119,7 @@ fn refusal(error: &authority::Error) -> Status {
         | Error::Settings(_)
         | Error::File(_)
         | Error::Damaged { .. }
+        | Error::Given { .. }
         | Error::InUse { .. }
         | Error::Certificate(_) => {
             tracing::error!(%error, "cannot sign");

@@ -236,7 +236,7 @@ impl OwnCertificate {
             .key
             .signing_key()
             .map_err(|error| authority::Error::Settings(error.to_string()))?;
-        let certified = CertifiedKey::new(vec![made.certificate], key);
+        let certified = CertifiedKey::new(made.chain, key);
         self.0.store(Some(Arc::new(certified)));
         let life = made.not_after.duration_since(now).unwrap_or_default();
         Ok((life / 2).max(Duration::from_millis(500)))
