@@ -9,6 +9,7 @@ mod operator;
 mod policies;
 mod problems;
 mod services;
+mod source;
 mod status;
 mod table;
 mod uninstall;
@@ -48,7 +49,7 @@ enum Role {
     /// The agent of a node: captures its pods' traffic, and carries it.
     Node(Box<node::Arguments>),
     /// The certificate authority.
-    Control(control::Arguments),
+    Control(Box<control::Arguments>),
     /// Removes every program, map, rule, route and table of Ambit from this node.
     Uninstall(uninstall::Arguments),
 }
@@ -78,7 +79,7 @@ impl Role {
     async fn run(self, logging: Logging) -> Result<()> {
         match self {
             Self::Node(arguments) => node::run(*arguments, logging).await,
-            Self::Control(arguments) => control::run(arguments).await,
+            Self::Control(arguments) => control::run(*arguments).await,
             Self::Uninstall(arguments) => uninstall::run(arguments).await,
         }
     }

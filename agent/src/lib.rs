@@ -1,13 +1,15 @@
 //! Ambit: a per-node ambient service mesh.
 //!
 //! Start with `ARCHITECTURE.md`. Each module owns one outside world: `capture` alone knows aya
-//! and rtnetlink, `discovery` alone knows Kubernetes objects, `identity` alone holds keys.
+//! and rtnetlink, `discovery` and
+//! `control` alone know Kubernetes objects, `identity` alone holds keys.
 
 pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod channel;
 pub mod cli;
+pub mod control;
 pub mod direct;
 pub mod discovery;
 pub mod hbone;

@@ -28,6 +28,7 @@
 mod api_server;
 mod capture;
 mod cgroup;
+pub mod deploy;
 mod error;
 mod ip;
 mod kube_proxy;

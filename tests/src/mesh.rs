@@ -1,19 +1,23 @@
 //! Ambit in a lab: one control, and an agent on each node.
 
+mod cluster;
 mod settle;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::{Child, Error, Lab, Node, Place, Result, peer, wait};
+use self::cluster::Cluster;
+use crate::{ApiServer, Child, Error, Lab, Node, Place, Result, peer, wait};
 
 /// How long a role may take to be ready.
 const READY: Duration = Duration::from_secs(20);
@@ -36,6 +40,7 @@ pub struct Mesh {
     certificate_ttl: String,
     control_arguments: Vec<String>,
     agent_arguments: Vec<String>,
+    cluster: Option<Cluster>,
 }
 
 impl Default for Mesh {
@@ -45,6 +50,7 @@ impl Default for Mesh {
             certificate_ttl: "10m".into(),
             control_arguments: Vec::new(),
             agent_arguments: Vec::new(),
+            cluster: None,
         }
     }
 }
@@ -80,6 +86,16 @@ impl Mesh {
         self
     }
 
+    /// Has all roles work on an API server instead of the lab's files, with accounts `ambit-node` and
+    /// `ambit-control` of namespace `ambit-system`.
+    ///
+    /// # Errors
+    /// If what they need can't be written.
+    pub fn in_cluster(mut self, lab: &Lab, api: &Arc<ApiServer>) -> Result<Self> {
+        self.cluster = Some(Cluster::new(lab, api)?);
+        Ok(self)
+    }
+
     /// Has the agents carry every connection, also those between pods of one node.
     #[must_use]
     pub fn carrying_all(self) -> Self {
@@ -95,7 +111,13 @@ impl Mesh {
         let tokens = lab.directory().join("node-tokens");
         let mut lines = String::new();
         for node in lab.nodes() {
-            let token = format!("token-of-{}", node.name());
+            let projected = self
+                .cluster
+                .as_ref()
+                .and_then(|cluster| cluster.token(node));
+            let token = projected
+                .cloned()
+                .unwrap_or_else(|| format!("token-of-{}", node.name()));
             lines += &format!("{token},{}\n", node.name());
             write_secret(
                 &lab.directory().join(format!("token-{}", node.name())),
@@ -167,20 +189,23 @@ impl RunningMesh<'_> {
         let mut command = first
             .command(self.program()?)
             .arg("control")
-            .args([
-                "--directory".as_ref(),
-                self.lab.manifests().directory().as_os_str(),
-            ])
-            .args(["--state-directory".as_ref(), self.state.as_os_str()])
-            .args(["--node-tokens".as_ref(), self.tokens.as_os_str()])
+            .args(self.source(|cluster| &cluster.control))
             .args(["--listen", &self.ca_address.to_string()])
             .args(["--server-names", &self.ca_address.ip().to_string()])
             .args(["--certificate-ttl", &self.settings.certificate_ttl]);
+        if self.settings.cluster.is_none() {
+            command = command
+                .args(["--state-directory".as_ref(), self.state.as_os_str()])
+                .args(["--node-tokens".as_ref(), self.tokens.as_os_str()]);
+        }
         command = command.args(&self.settings.control_arguments);
         let mut control = command.spawn()?;
         control.await_stderr(READY, |line| line.contains("certificate authority ready"))?;
         self.control = Some(control);
-        Ok(())
+        match &self.settings.cluster {
+            Some(cluster) => cluster.mount_bundle(&self.state.join("trust-bundle.pem")),
+            None => Ok(()),
+        }
     }
 
     /// Stops control by `kill -9`.
@@ -200,10 +225,7 @@ impl RunningMesh<'_> {
         let mut command = node
             .command(self.program()?)
             .args(["node", "--node-name", node.name()])
-            .args([
-                "--directory".as_ref(),
-                self.lab.manifests().directory().as_os_str(),
-            ])
+            .args(self.source(|cluster| &cluster.agent))
             .args(["--ca-address", &self.ca_address.to_string()])
             .args(["--ca-root".as_ref(), bundle.as_os_str()])
             .args(["--ca-token".as_ref(), token.as_os_str()])
@@ -270,6 +292,22 @@ impl RunningMesh<'_> {
             .success()?;
         }
         Ok(())
+    }
+
+    /// Where a role takes objects from.
+    fn source(&self, kubeconfig: impl Fn(&Cluster) -> &PathBuf) -> Vec<OsString> {
+        match &self.settings.cluster {
+            Some(cluster) => vec![
+                "--source".into(),
+                "kubernetes".into(),
+                "--kubeconfig".into(),
+                kubeconfig(cluster).into(),
+            ],
+            None => vec![
+                "--directory".into(),
+                self.lab.manifests().directory().into(),
+            ],
+        }
     }
 
     fn program(&self) -> Result<PathBuf> {

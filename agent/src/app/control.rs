@@ -1,4 +1,4 @@
-//! `ambit control`: the certificate authority over a directory of manifests.
+//! `ambit control`: the certificate authority.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -8,28 +8,54 @@ use tokio_util::sync::CancellationToken;
 
 use super::told_to_stop;
 use crate::{
-    discovery::{directory::Directory, store::Store},
+    control::{ClusterKey, TokenReviewer},
+    discovery::{
+        directory::Directory,
+        facts::Kind,
+        kubernetes::{self, Cluster},
+        source::Source,
+        store::Store,
+    },
     identity::{
         authority::{self, CertificateAuthority},
-        ca_service::{self, TokenFile},
+        ca_service::{self, CallerAuthenticator, TokenFile},
     },
 };
 
 /// What the role is told.
 #[derive(Debug)]
 pub struct Settings {
-    /// Manifests.
-    pub directory: PathBuf,
-    /// Root, key and trust bundle.
-    pub state_directory: PathBuf,
-    /// Tokens of nodes.
-    pub node_tokens: PathBuf,
+    /// What is known, and where the key is.
+    pub home: Home,
     /// Where agents call.
     pub listen: SocketAddr,
     /// How the server shows itself.
     pub service: ca_service::Settings,
     /// How it signs.
     pub authority: authority::Settings,
+}
+
+/// What the role works on.
+#[derive(Debug)]
+pub enum Home {
+    /// Files.
+    Directory {
+        /// Manifests.
+        manifests: PathBuf,
+        /// Root, key and trust bundle.
+        state: PathBuf,
+        /// Tokens of nodes.
+        node_tokens: PathBuf,
+    },
+    /// A cluster.
+    Cluster {
+        /// Where the API server is, if not here.
+        kubeconfig: Option<PathBuf>,
+        /// Of the Secret, the ConfigMap and the agents.
+        namespace: String,
+        /// The agents' service account.
+        agents: String,
+    },
 }
 
 /// Runs until told to stop.
@@ -39,23 +65,23 @@ pub struct Settings {
 pub async fn run(settings: Settings) -> Result<()> {
     let stop = CancellationToken::new();
     let store = Arc::new(Store::default());
-    let trust_domain = settings.authority.trust_domain.clone();
-    let directory = Directory::open(settings.directory, trust_domain, store.clone()).await?;
-    let authority = Arc::new(CertificateAuthority::open(
-        &settings.state_directory,
-        settings.authority,
-        SystemTime::now(),
-    )?);
-    let tokens = Arc::new(TokenFile::open(&settings.node_tokens)?);
+    let opened = tokio::select! {
+        opened = open(settings.home, settings.authority, &store) => opened?,
+        told = told_to_stop() => return Ok(told?),
+    };
+    let authority = Arc::new(opened.authority);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listening on {} for agents", settings.listen))?;
 
-    let following = tokio::spawn(directory.run(stop.clone()));
+    let following = tokio::spawn(opened.source.run(stop.clone()));
+    if let Some(key) = opened.key {
+        tokio::spawn(key.follow(authority.clone(), stop.clone()));
+    }
     let serving = tokio::spawn(ca_service::serve(
         settings.service,
         authority,
-        tokens,
+        opened.authenticator,
         store,
         listener,
         stop.clone(),
@@ -66,4 +92,48 @@ pub async fn run(settings: Settings) -> Result<()> {
     following.await?;
     serving.await??;
     Ok(())
+}
+
+struct Opened {
+    source: Source,
+    authority: CertificateAuthority,
+    authenticator: Arc<dyn CallerAuthenticator>,
+    /// To be followed, if it is kept in a cluster.
+    key: Option<ClusterKey>,
+}
+
+async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) -> Result<Opened> {
+    let trust_domain = authority.trust_domain.clone();
+    match home {
+        Home::Directory {
+            manifests,
+            state,
+            node_tokens,
+        } => Ok(Opened {
+            source: Source::Directory(Box::new(
+                Directory::open(manifests, trust_domain, store.clone()).await?,
+            )),
+            authority: CertificateAuthority::open(&state, authority, SystemTime::now())?,
+            authenticator: Arc::new(TokenFile::open(&node_tokens)?),
+            key: None,
+        }),
+        Home::Cluster {
+            kubeconfig,
+            namespace,
+            agents,
+        } => {
+            let client = kubernetes::client(kubeconfig.as_deref()).await?;
+            // Who runs on which node is all that is asked.
+            let kinds = &[Kind::Pod, Kind::Node];
+            let cluster = Cluster::open(client.clone(), kinds, trust_domain, store.clone()).await?;
+            let mut key = ClusterKey::new(&client, &namespace);
+            let reviewer = TokenReviewer::new(&client, store.clone(), &namespace, &agents);
+            Ok(Opened {
+                source: Source::Kubernetes(Box::new(cluster)),
+                authority: key.authority(authority).await?,
+                authenticator: Arc::new(reviewer),
+                key: Some(key),
+            })
+        }
+    }
 }

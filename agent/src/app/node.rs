@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,8 +21,9 @@ use crate::{
     },
     capture::{self, BoundPods, Capture, publish::LeftOut, splice::Splice},
     discovery::{
-        directory::{Directory, ProblemKind, Problems},
         model::ObjectName,
+        problems::{ProblemKind, Problems},
+        source::{self, Source},
         store::{Snapshot, Store},
     },
     identity::{
@@ -45,8 +45,8 @@ use crate::{
 pub struct Settings {
     /// This node's name.
     pub node: Arc<str>,
-    /// Manifests.
-    pub directory: PathBuf,
+    /// Where Kubernetes objects come from.
+    pub source: source::Settings,
     /// The cluster's name in telemetry.
     pub cluster: Arc<str>,
     /// The end of services' DNS names.
@@ -91,13 +91,16 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
     let store = Arc::new(Store::default());
-    let directory = Directory::open(
-        &settings.directory,
+    let opening = Source::open(
+        settings.source.clone(),
         settings.trust_domain.clone(),
         store.clone(),
-    )
-    .await?;
-    let problems = directory.problems();
+    );
+    let truth = tokio::select! {
+        opened = opening => opened?,
+        told = told_to_stop() => return told.context("waiting for signals"),
+    };
+    let problems = truth.problems();
     let counted = problems.clone();
     metrics.observe_problems(move || counted.list().len())?;
 
@@ -146,7 +149,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let source = Arc::new(Operator {
         started,
         node: settings.node.clone(),
-        directory: settings.directory,
+        source: settings.source,
         readiness: readiness.clone(),
         store,
         bound,
@@ -160,7 +163,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     });
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(directory.run(stop.clone()));
+    tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
     for (role, is_ipv6, listener) in listener::captured(capture::has_ipv6())? {
         // From here on what is captured comes to us.
@@ -245,7 +248,7 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 struct Operator {
     started: Instant,
     node: Arc<str>,
-    directory: PathBuf,
+    source: source::Settings,
     readiness: Readiness,
     store: Arc<Store>,
     bound: BoundPods,
@@ -266,8 +269,8 @@ impl Operator {
             _ => None,
         });
         SourceView {
-            kind: "directory".to_owned(),
-            location: self.directory.display().to_string(),
+            kind: self.source.kind().to_owned(),
+            location: self.source.location(),
             in_sync: reason.is_none(),
             reason,
         }
@@ -325,7 +328,7 @@ impl AdminSource for Operator {
             .contested_addresses()
             .map(|(address, pods)| contested_view(address, pods));
         let of_objects = problems.iter().map(|problem| ProblemView {
-            source: problem.file.display().to_string(),
+            source: problem.origin.to_string(),
             object: problem.kind.object(),
             field: problem.kind.field().map(str::to_owned),
             message: problem.kind.to_string(),

@@ -5,25 +5,31 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Result;
 use clap::Args;
 
-use super::duration;
+use super::{duration, source};
 use crate::{
-    app,
+    app::{self, control::Home},
     identity::{authority, ca_service},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Directory of Kubernetes manifests, which say what runs on which node; watched for change.
-    #[arg(long, env = "AMBIT_DIRECTORY", default_value = "/etc/ambit/manifests")]
-    directory: PathBuf,
-    /// Where the root and its key are kept, and the trust bundle for agents is written.
+    #[command(flatten)]
+    source: source::Arguments,
+    /// With --source kubernetes: namespace of Secret ambit-ca, which has the authority's key, of ConfigMap
+    /// ambit-trust-bundle, and of the agents.
+    #[arg(long, env = "AMBIT_NAMESPACE", default_value = "ambit-system")]
+    namespace: String,
+    /// With --source kubernetes: the agents' service account.
+    #[arg(long, env = "AMBIT_AGENT_ACCOUNT", default_value = "ambit-node")]
+    agent_account: String,
+    /// With --source directory: where the root and its key are kept, and the trust bundle for agents is written.
     #[arg(
         long,
         env = "AMBIT_STATE_DIRECTORY",
         default_value = "/var/lib/ambit/control"
     )]
     state_directory: PathBuf,
-    /// Tokens of the nodes: lines of `token,node`, or `sha256:<digest>,node`.
+    /// With --source directory: tokens of the nodes: lines of `token,node`, or `sha256:<digest>,node`.
     #[arg(
         long,
         env = "AMBIT_NODE_TOKENS",
@@ -59,10 +65,20 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<()> {
+    let home = match arguments.source.into() {
+        source::Settings::Directory(manifests) => Home::Directory {
+            manifests,
+            state: arguments.state_directory,
+            node_tokens: arguments.node_tokens,
+        },
+        source::Settings::Kubernetes { kubeconfig } => Home::Cluster {
+            kubeconfig,
+            namespace: arguments.namespace,
+            agents: arguments.agent_account,
+        },
+    };
     let settings = app::control::Settings {
-        directory: arguments.directory,
-        state_directory: arguments.state_directory,
-        node_tokens: arguments.node_tokens,
+        home,
         listen: arguments.listen,
         service: ca_service::Settings {
             server_names: arguments.server_names,

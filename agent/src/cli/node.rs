@@ -6,7 +6,7 @@ use ambit_common::splice::DEFAULT_LIMIT as DEFAULT_SPLICE_LIMIT;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::duration;
+use super::{duration, source};
 use crate::{
     app,
     capture::{self, attach::Mechanism},
@@ -40,9 +40,8 @@ pub(super) struct Arguments {
     /// This node's name, as pods bear it in spec.nodeName.
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
-    /// Directory of Kubernetes manifests to serve; watched for change.
-    #[arg(long, env = "AMBIT_DIRECTORY", default_value = "/etc/ambit/manifests")]
-    directory: PathBuf,
+    #[command(flatten)]
+    source: source::Arguments,
     /// The cluster's name in telemetry.
     #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
     cluster: String,
@@ -167,7 +166,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
             validity: arguments.certificate_ttl,
         },
         node,
-        directory: arguments.directory,
+        source: arguments.source.into(),
         cluster: arguments.cluster.into(),
         cluster_domain: arguments.cluster_domain.into(),
         trust_domain: arguments.trust_domain.into(),

@@ -7,9 +7,8 @@
 mod loader;
 mod watch;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use tokio::task::{self, JoinError};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use self::{
     loader::{Loader, Scope},
     watch::Watch,
 };
-use super::{facts::ObjectKey, manifest, store::Store};
+use super::{problems::Problems, store::Store};
 
 /// How long events are gathered before the files are read, so that a burst is one update.
 const GATHER: Duration = Duration::from_millis(20);
@@ -51,97 +50,6 @@ pub enum Error {
     /// The agent is shutting down.
     #[error("the agent is shutting down")]
     ShuttingDown,
-}
-
-/// Something wrong in the directory that has not been put right. Shown as `<file>: <what>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, or the directory itself.
-    pub file: PathBuf,
-    /// What is wrong.
-    pub kind: ProblemKind,
-}
-
-/// What is wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProblemKind {
-    /// The file can't be read; its last good state serves.
-    #[error("can't be read: {reason}")]
-    Unreadable {
-        /// Why not.
-        reason: String,
-    },
-    /// The directory can't be followed; all that was in it serves.
-    #[error("{reason}; its last state serves")]
-    NotFollowed {
-        /// Why not.
-        reason: String,
-    },
-    /// The file, or an object in it, is wrong; the last good state of that serves.
-    #[error(transparent)]
-    Manifest(#[from] manifest::Error),
-    /// The object is also in another place, which serves.
-    #[error("{object} is already defined in {first}, which keeps serving; remove one of the two")]
-    Duplicate {
-        /// The object.
-        object: ObjectKey,
-        /// The file that serves; it may be the same file.
-        first: String,
-    },
-}
-
-impl ProblemKind {
-    /// Kind, namespace and name of the object, where it is about one.
-    #[must_use]
-    pub fn object(&self) -> Option<String> {
-        match self {
-            Self::Unreadable { .. } | Self::NotFollowed { .. } => None,
-            Self::Manifest(error) => error.object(),
-            Self::Duplicate { object, .. } => Some(object.to_string()),
-        }
-    }
-
-    /// Path of the field, where it is about one.
-    #[must_use]
-    pub fn field(&self) -> Option<&str> {
-        match self {
-            Self::Manifest(error) => error.field(),
-            Self::Unreadable { .. } | Self::NotFollowed { .. } | Self::Duplicate { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.kind)
-    }
-}
-
-/// The current problems, for status: cheap to clone, always up to date.
-#[derive(Debug, Clone, Default)]
-pub struct Problems(Arc<ArcSwap<Vec<Problem>>>);
-
-impl Problems {
-    /// What is wrong now, by file.
-    #[must_use]
-    pub fn list(&self) -> Arc<Vec<Problem>> {
-        self.0.load_full()
-    }
-
-    /// Replaces the list, and logs what is new in it and what is no longer.
-    fn replace(&self, now: Vec<Problem>) {
-        let before = self.0.load();
-        if **before == now {
-            return;
-        }
-        for problem in now.iter().filter(|problem| !before.contains(problem)) {
-            tracing::error!(file = %problem.file.display(), "{}", problem.kind);
-        }
-        for problem in before.iter().filter(|problem| !now.contains(problem)) {
-            tracing::info!(file = %problem.file.display(), "no longer: {}", problem.kind);
-        }
-        self.0.store(Arc::new(now));
-    }
 }
 
 /// A directory that has been loaded, and is followed once it [runs](Directory::run).

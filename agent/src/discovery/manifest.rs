@@ -15,6 +15,7 @@ use super::{
     facts::{Kind, Object, ObjectKey},
     model::ObjectName,
     reduce::{FieldError, Reducer},
+    schema::Schema,
 };
 use crate::policy;
 
@@ -144,6 +145,18 @@ pub fn parse(text: &str, format: Format, reducer: &mut Reducer) -> Result<Manife
         }
     }
     Ok(reader.manifest)
+}
+
+/// Reads one object.
+#[must_use]
+pub fn read(object: Map<String, Value>, reducer: &mut Reducer) -> Manifest {
+    let mut reader = Reader {
+        reducer,
+        manifest: Manifest::default(),
+        position: 0,
+    };
+    reader.object(object);
+    reader.manifest
 }
 
 struct Reader<'a> {
@@ -278,59 +291,6 @@ fn with_kind(mut item: Value, kind: &str, version: Option<&Value>) -> Value {
 
 fn text<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     fields.get(key).and_then(Value::as_str)
-}
-
-/// A kind that is understood. Others of the same name in other groups are somebody else's.
-struct Schema {
-    group: &'static str,
-    name: &'static str,
-    kind: Kind,
-    namespaced: bool,
-    versions: &'static [&'static str],
-}
-
-const SCHEMAS: [Schema; 7] = [
-    Schema::core("Namespace", Kind::Namespace, false),
-    Schema::core("Node", Kind::Node, false),
-    Schema::core("Pod", Kind::Pod, true),
-    Schema::core("Service", Kind::Service, true),
-    Schema {
-        group: "discovery.k8s.io",
-        name: "EndpointSlice",
-        kind: Kind::EndpointSlice,
-        namespaced: true,
-        versions: &["discovery.k8s.io/v1"],
-    },
-    Schema::security("AuthorizationPolicy", Kind::AuthorizationPolicy),
-    Schema::security("PeerAuthentication", Kind::PeerAuthentication),
-];
-
-impl Schema {
-    const fn core(name: &'static str, kind: Kind, namespaced: bool) -> Self {
-        Self {
-            group: "",
-            name,
-            kind,
-            namespaced,
-            versions: &["v1"],
-        }
-    }
-
-    const fn security(name: &'static str, kind: Kind) -> Self {
-        Self {
-            group: "security.istio.io",
-            name,
-            kind,
-            namespaced: true,
-            versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
-        }
-    }
-
-    fn find(group: &str, name: &str) -> Option<&'static Self> {
-        SCHEMAS
-            .iter()
-            .find(|schema| schema.group == group && schema.name == name)
-    }
 }
 
 fn check(

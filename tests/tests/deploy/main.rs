@@ -10,13 +10,9 @@ mod running;
 mod settings;
 mod valid;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
 
-use serde::Deserialize;
+use lab::deploy::{kustomize, repository};
 use serde_json::Value;
 
 /// What is applied with `kubectl apply -k`.
@@ -34,21 +30,19 @@ fn everything() -> Vec<Value> {
     BUILT.into_iter().flat_map(built).chain(examples).collect()
 }
 
-/// The objects that `kubectl apply -k` would send.
+/// The objects of a directory.
 fn built(directory: &str) -> Vec<Value> {
-    let kubectl = Command::new("kubectl")
-        .args(["kustomize", directory])
-        .current_dir(root())
-        .output()
-        .unwrap_or_else(|error| panic!("kubectl: {error}; `cargo xtask setup` installs it"));
-    let words = String::from_utf8_lossy(&kubectl.stderr);
-    assert!(kubectl.status.success(), "{directory}: {words}");
-    objects(str::from_utf8(&kubectl.stdout).unwrap())
+    kustomize(directory).unwrap()
+}
+
+/// The objects of a text.
+fn objects(yaml: &str) -> Vec<Value> {
+    lab::deploy::objects(yaml).unwrap()
 }
 
 /// The files that a newcomer applies, in order: name and text.
 fn examples() -> Vec<(String, String)> {
-    let directory = root().join("deploy/examples");
+    let directory = repository().join("deploy/examples");
     let mut files: Vec<_> = fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -60,17 +54,6 @@ fn examples() -> Vec<(String, String)> {
         .collect();
     files.sort();
     files
-}
-
-fn objects(yaml: &str) -> Vec<Value> {
-    serde_norway::Deserializer::from_str(yaml)
-        .map(|document| Value::deserialize(document).unwrap())
-        .collect()
-}
-
-fn root() -> PathBuf {
-    let package = env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo");
-    Path::new(&package).parent().unwrap().to_owned()
 }
 
 /// `Kind/name`.

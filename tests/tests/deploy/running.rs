@@ -11,7 +11,7 @@ use std::{
 use lab::{Lab, Mesh, Node, Pod, PodSpec, Result, Trio, Way, ambit_program, eventually};
 use serde_json::Value;
 
-use super::{built, containers, examples, find, list, objects, root, text};
+use super::{built, containers, examples, find, list, objects, repository, text};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Where the manifests mount the node's settings of loopback.
@@ -236,7 +236,7 @@ fn the_examples_do_what_they_say_and_the_dashboard_shows_it() -> Result<()> {
 
     let pages: Vec<String> = lab.nodes().iter().map(page).collect();
     let lines: Vec<&str> = pages.iter().flat_map(|page| page.lines()).collect();
-    let dashboard = root().join("deploy/monitoring/ambit.json");
+    let dashboard = repository().join("deploy/monitoring/ambit.json");
     let queries = queries(&dashboard);
     assert!(queries.len() > 15, "{queries:?}");
     for query in queries {

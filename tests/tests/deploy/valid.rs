@@ -10,7 +10,7 @@ use std::{
 use lab::Result;
 use serde_json::{Map, Value, json};
 
-use super::{built, called, everything, find, list, objects, root, text};
+use super::{built, called, everything, find, list, objects, repository, text};
 
 /// The oldest Kubernetes that the README promises, and the newest whose schemas are there.
 const VERSIONS: [&str; 2] = ["1.25", "1.37"];
@@ -84,7 +84,8 @@ spec:
 fn our_crds_take_what_the_agent_takes() -> Result<()> {
     let crds = built("deploy/crds");
     let full = FULL.replace("8080:", "'8080':");
-    let demo = fs::read_to_string(root().join("deploy/examples/demo/only-batch.yaml")).unwrap();
+    let demo =
+        fs::read_to_string(repository().join("deploy/examples/demo/only-batch.yaml")).unwrap();
     let policies = everything()
         .into_iter()
         .chain(objects(&full))

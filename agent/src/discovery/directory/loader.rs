@@ -9,10 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Error, Problem, ProblemKind, Problems, watch::manifest_name};
+use super::{Error, watch::manifest_name};
 use crate::discovery::{
     facts::ObjectKey,
     manifest::{self, Format, Manifest},
+    problems::{Origin, Problem, ProblemKind, Problems},
     reduce::Reducer,
     store::{Change, Store},
 };
@@ -120,7 +121,7 @@ impl Loader {
             reason: error.to_string(),
         };
         self.publish_problems(Some(Problem {
-            file: self.path.clone(),
+            origin: Origin::File(self.path.clone()),
             kind,
         }));
     }
@@ -255,7 +256,7 @@ impl Loader {
             let problems = file.problems.clone().into_iter();
             problems
                 .map(move |kind| Problem {
-                    file: path.clone(),
+                    origin: Origin::File(path.clone()),
                     kind,
                 })
                 .collect::<Vec<_>>()

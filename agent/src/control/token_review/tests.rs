@@ -1,0 +1,80 @@
+use super::*;
+use crate::discovery::{
+    manifest::{self, Format},
+    reduce::Reducer,
+    store::Change,
+};
+
+const AGENTS: &str = "system:serviceaccount:ambit-system:ambit-node";
+const POD: &str = "authentication.kubernetes.io/pod-uid";
+const NODE: &str = "authentication.kubernetes.io/node-name";
+
+/// A store that knows an agent's pod, of uid `u1`, on node a.
+fn store() -> Store {
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {namespace: ambit-system, name: agent, uid: u1}, \
+               spec: {nodeName: a, hostNetwork: true}, status: {podIP: 192.0.2.1}}";
+    let mut reducer = Reducer::new("cluster.local");
+    let parsed = manifest::parse(pod, Format::Yaml, &mut reducer).unwrap();
+    let store = Store::default();
+    let objects = parsed.objects.into_iter();
+    store.apply(objects.map(|parsed| Change::Upsert(parsed.object)));
+    store
+}
+
+fn review(audience: &str, user: &str, extra: &[(&str, &str)]) -> TokenReviewStatus {
+    let one = |(key, value): &(&str, &str)| ((*key).to_owned(), vec![(*value).to_owned()]);
+    TokenReviewStatus {
+        authenticated: Some(true),
+        audiences: Some(vec![audience.to_owned()]),
+        user: Some(UserInfo {
+            username: Some(user.to_owned()),
+            extra: Some(extra.iter().map(one).collect()),
+            ..UserInfo::default()
+        }),
+        error: None,
+    }
+}
+
+#[test]
+fn a_caller_is_the_node_of_the_pod_that_the_token_is_bound_to() {
+    let agent = |extra: &[_]| review(AUDIENCE, AGENTS, extra);
+    let unknown = TokenReviewStatus {
+        authenticated: Some(false),
+        error: Some("token expired".into()),
+        ..agent(&[(POD, "u1")])
+    };
+    let unchecked = TokenReviewStatus {
+        audiences: None,
+        ..agent(&[(POD, "u1")])
+    };
+    let other = "system:serviceaccount:shop:cart";
+    let snapshot = store().snapshot();
+    for (status, expected) in [
+        (agent(&[(POD, "u1")]), Ok("a")),
+        (agent(&[(POD, "u1"), (NODE, "a")]), Ok("a")),
+        (agent(&[(POD, "u1"), (NODE, "b")]), Err("its pod runs on a")),
+        (agent(&[(POD, "u2"), (NODE, "a")]), Err("isn't known yet")),
+        (agent(&[(NODE, "a")]), Err("isn't bound to a pod")),
+        (agent(&[]), Err("isn't bound to a pod")),
+        (unknown, Err("token expired")),
+        (unchecked, Err("isn't for audience ambit-ca")),
+        (
+            review("https://kubernetes.default.svc", AGENTS, &[(POD, "u1")]),
+            Err("isn't for audience ambit-ca"),
+        ),
+        (
+            review(AUDIENCE, other, &[(POD, "u1")]),
+            Err("isn't the service account of agents"),
+        ),
+        (TokenReviewStatus::default(), Err("doesn't know the token")),
+    ] {
+        let told = format!("{status:?}");
+        match (caller(status, AGENTS, &snapshot), expected) {
+            (Ok(caller), Ok(node)) => assert_eq!(caller.node, node, "{told}"),
+            (Err(error), Err(reason)) => {
+                assert!(error.to_string().contains(reason), "{told}: {error}");
+            }
+            (found, _) => panic!("{told}: {found:?}"),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The kinds that are understood, as the Kubernetes API names them.
+
+use super::facts::Kind;
+
+/// A kind that is understood. Others of the same name in other groups are somebody else's.
+#[derive(Debug)]
+pub(super) struct Schema {
+    pub(super) group: &'static str,
+    pub(super) name: &'static str,
+    pub(super) plural: &'static str,
+    pub(super) kind: Kind,
+    pub(super) namespaced: bool,
+    /// As in `apiVersion`, the preferred one first.
+    pub(super) versions: &'static [&'static str],
+    /// A cluster may do without: it is defined by a CRD.
+    pub(super) optional: bool,
+}
+
+/// All of them.
+pub(super) static SCHEMAS: [Schema; 7] = [
+    Schema::core("Namespace", "namespaces", Kind::Namespace, false),
+    Schema::core("Node", "nodes", Kind::Node, false),
+    Schema::core("Pod", "pods", Kind::Pod, true),
+    Schema::core("Service", "services", Kind::Service, true),
+    Schema {
+        group: "discovery.k8s.io",
+        name: "EndpointSlice",
+        plural: "endpointslices",
+        kind: Kind::EndpointSlice,
+        namespaced: true,
+        versions: &["discovery.k8s.io/v1"],
+        optional: false,
+    },
+    Schema::security(
+        "AuthorizationPolicy",
+        "authorizationpolicies",
+        Kind::AuthorizationPolicy,
+    ),
+    Schema::security(
+        "PeerAuthentication",
+        "peerauthentications",
+        Kind::PeerAuthentication,
+    ),
+];
+
+impl Schema {
+    const fn core(name: &'static str, plural: &'static str, kind: Kind, namespaced: bool) -> Self {
+        Self {
+            group: "",
+            name,
+            plural,
+            kind,
+            namespaced,
+            versions: &["v1"],
+            optional: false,
+        }
+    }
+
+    const fn security(name: &'static str, plural: &'static str, kind: Kind) -> Self {
+        Self {
+            group: "security.istio.io",
+            name,
+            plural,
+            kind,
+            namespaced: true,
+            versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
+            optional: true,
+        }
+    }
+
+    /// The kind of that name in that group.
+    pub(super) fn find(group: &str, name: &str) -> Option<&'static Self> {
+        SCHEMAS
+            .iter()
+            .find(|schema| schema.group == group && schema.name == name)
+    }
+}
