@@ -124,8 +124,9 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
         } => {
             let client = kubernetes::client(kubeconfig.as_deref()).await?;
             // Who runs on which node is all that is asked.
-            let kinds = &[Kind::Pod, Kind::Node];
-            let cluster = Cluster::open(client.clone(), kinds, trust_domain, store.clone()).await?;
+            let is_wanted = |kind| matches!(kind, Kind::Pod | Kind::Node);
+            let cluster =
+                Cluster::open(client.clone(), is_wanted, trust_domain, store.clone()).await?;
             let mut key = ClusterKey::new(&client, &namespace);
             let reviewer = TokenReviewer::new(&client, store.clone(), &namespace, &agents);
             Ok(Opened {

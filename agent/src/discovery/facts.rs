@@ -20,19 +20,6 @@ pub enum Kind {
     PeerAuthentication,
 }
 
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::AuthorizationPolicy,
-        Self::PeerAuthentication,
-    ];
-}
-
 /// Names one object. The namespace is empty for kinds that have none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {

@@ -89,20 +89,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Loads everything of these kinds into the store. Waits until the server has told of every kind, however long
+    /// Loads everything of the kinds that are wanted into the store. Waits until the server has told of every kind, however long
     /// that takes: [`Problems`] are logged meanwhile.
     ///
     /// # Errors
     /// Every watch has ended, which none does.
     pub async fn open(
         client: Client,
-        kinds: &[Kind],
+        is_wanted: impl Fn(Kind) -> bool,
         trust_domain: impl Into<Arc<str>>,
         store: Arc<Store>,
     ) -> Result<Self, Error> {
         let (sender, messages) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
-        let followed = || SCHEMAS.iter().filter(|schema| kinds.contains(&schema.kind));
+        let followed = || SCHEMAS.iter().filter(|schema| is_wanted(schema.kind));
         for schema in followed() {
             watches.spawn(watch(client.clone(), schema, sender.clone()));
         }

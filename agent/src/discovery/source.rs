@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     directory::{self, Directory},
-    facts::Kind,
     kubernetes::{self, Cluster},
     problems::Problems,
     store::Store,
@@ -84,8 +83,7 @@ impl Source {
             }
             Settings::Kubernetes { kubeconfig } => {
                 let client = kubernetes::client(kubeconfig.as_deref()).await?;
-                let kinds = &Kind::ALL;
-                let cluster = Cluster::open(client, kinds, trust_domain, store).await?;
+                let cluster = Cluster::open(client, |_| true, trust_domain, store).await?;
                 Self::Kubernetes(Box::new(cluster))
             }
         })
