@@ -1,7 +1,6 @@
 //! `ambit certificates`.
 
 use anyhow::Result;
-use clap::Args;
 use jiff::Timestamp;
 
 use super::{
@@ -10,14 +9,7 @@ use super::{
 };
 use crate::admin::CertificateView;
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    ask: Ask,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let ask = arguments.ask;
+pub(super) async fn run(ask: Ask) -> Result<()> {
     let mut certificates: Vec<CertificateView> = ask.agent().ask("certificates").await?;
     certificates.sort_by(|a, b| a.identity.cmp(&b.identity));
     let now = Timestamp::now();
@@ -37,13 +29,12 @@ fn table(certificates: &[CertificateView], now: Timestamp) -> Table<5> {
             Some(end) if end <= now => "expired",
             Some(_) => "valid",
         };
-        let of = |field: &Option<String>| field.clone().unwrap_or(NOTHING.to_owned());
         [
             table::identity(&certificate.identity),
             state.to_owned(),
             end.map_or(NOTHING.to_owned(), |end| table::distance(end, now)),
-            of(&certificate.serial),
-            of(&certificate.error),
+            table::known(&certificate.serial),
+            table::known(&certificate.error),
         ]
     };
     Table::new(headers, certificates.iter().map(row))

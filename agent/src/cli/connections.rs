@@ -3,24 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use clap::Args;
 
 use super::{
-    operator::{Ask, OfNamespace},
+    operator::{AskOf, OfNamespace},
     table::{self, NOTHING, Table},
 };
 use crate::{proxy::connections::ConnectionView, telemetry::Direction};
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    ask: Ask,
-    #[command(flatten)]
-    of: OfNamespace,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { ask, of } = arguments;
+pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     let mut connections: Vec<ConnectionView> = ask.agent().ask("connections").await?;
     connections.retain(|connection| is_of(connection, &of));
     sort(&mut connections);
@@ -68,15 +58,14 @@ fn table(connections: &[ConnectionView]) -> Table<9> {
         };
         let source = &connection.source;
         let identity = connection.source_identity.as_deref().map(table::identity);
-        let of = |field: &Option<String>| field.clone().unwrap_or(NOTHING.to_owned());
         let address = |address: SocketAddr| address.to_string();
         [
             direction.to_owned(),
             source.clone().or(identity).unwrap_or(NOTHING.to_owned()),
             address(connection.source_address),
-            of(&connection.destination),
+            table::known(&connection.destination),
             address(connection.destination_address),
-            of(&connection.service),
+            table::known(&connection.service),
             bytes(connection.bytes_sent),
             bytes(connection.bytes_received),
             table::span(connection.age.as_secs()),

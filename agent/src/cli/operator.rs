@@ -26,17 +26,17 @@ pub(super) enum Command {
     /// The pods that the mesh knows, on all nodes, and whether they take part.
     Workloads(workloads::Arguments),
     /// The services that the mesh knows, and their ready endpoints.
-    Services(services::Arguments),
+    Services(AskOf),
     /// The policies that the agent enforces or, in dry run, reports on.
-    Policies(policies::Arguments),
+    Policies(AskOf),
     /// The certificates of this node's pods.
-    Certificates(certificates::Arguments),
+    Certificates(Ask),
     /// The connections that are open through this node's agent, or past it under its eyes.
     ///
     /// Those of a namespace have either end's pod or the service in it.
-    Connections(connections::Arguments),
+    Connections(AskOf),
     /// The objects that can't be used as they are, and what serves instead.
-    Problems(problems::Arguments),
+    Problems(Ask),
 }
 
 /// Asks, and writes the answer.
@@ -113,6 +113,15 @@ impl Ask {
         }
         self.show(&items, |items| table(items).to_string())
     }
+}
+
+/// What those take that show what is in namespaces.
+#[derive(Debug, Args)]
+pub(super) struct AskOf {
+    #[command(flatten)]
+    pub(super) ask: Ask,
+    #[command(flatten)]
+    pub(super) of: OfNamespace,
 }
 
 /// A namespace to show alone.

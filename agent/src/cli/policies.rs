@@ -1,30 +1,18 @@
 //! `ambit policies`.
 
 use anyhow::Result;
-use clap::Args;
 
 use super::{
-    operator::{Ask, OfNamespace},
+    operator::AskOf,
     table::{self, NOTHING, Table},
 };
 use crate::admin::PolicyView;
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    ask: Ask,
-    #[command(flatten)]
-    of: OfNamespace,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { ask, of } = arguments;
+pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     let mut policies: Vec<PolicyView> = ask.agent().ask("policies").await?;
     policies.retain(|policy| of.selects(&policy.name));
-    policies.sort_by(|a, b| {
-        let by_name = table::split_name(&a.name).cmp(&table::split_name(&b.name));
-        by_name.then_with(|| a.kind.cmp(&b.kind))
-    });
+    policies
+        .sort_by(|a, b| table::compare_names(&a.name, &b.name).then_with(|| a.kind.cmp(&b.kind)));
     ask.show_list(&policies, table, || {
         format!("the agent knows no policies{}", of.words())
     })

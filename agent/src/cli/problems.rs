@@ -1,22 +1,14 @@
 //! `ambit problems`.
 
 use anyhow::Result;
-use clap::Args;
 
 use super::{
     operator::Ask,
-    table::{NOTHING, Table},
+    table::{self, Table},
 };
 use crate::admin::ProblemView;
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    ask: Ask,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let ask = arguments.ask;
+pub(super) async fn run(ask: Ask) -> Result<()> {
     let mut problems: Vec<ProblemView> = ask.agent().ask("problems").await?;
     problems.sort_by(|a, b| (&a.object, &a.field).cmp(&(&b.object, &b.field)));
     ask.show_list(&problems, table, || {
@@ -27,10 +19,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
 fn table(problems: &[ProblemView]) -> Table<4> {
     let headers = ["OBJECT", "FIELD", "SOURCE", "PROBLEM"];
     let row = |problem: &ProblemView| {
-        let of = |field: &Option<String>| field.clone().unwrap_or(NOTHING.to_owned());
         [
-            of(&problem.object),
-            of(&problem.field),
+            table::known(&problem.object),
+            table::known(&problem.field),
             problem.source.clone(),
             problem.message.clone(),
         ]

@@ -1,10 +1,9 @@
 //! `ambit services`.
 
 use anyhow::Result;
-use clap::Args;
 
 use super::{
-    operator::{Ask, OfNamespace},
+    operator::AskOf,
     table::{self, Table},
 };
 use crate::admin::ServiceView;
@@ -12,19 +11,10 @@ use crate::admin::ServiceView;
 /// Endpoints that a line names; the others are counted.
 const NAMED: usize = 3;
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    ask: Ask,
-    #[command(flatten)]
-    of: OfNamespace,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { ask, of } = arguments;
+pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     let mut services: Vec<ServiceView> = ask.agent().ask("services").await?;
     services.retain(|service| of.selects(&service.name));
-    services.sort_by(|a, b| table::split_name(&a.name).cmp(&table::split_name(&b.name)));
+    services.sort_by(|a, b| table::compare_names(&a.name, &b.name));
     ask.show_list(&services, table, || {
         format!("the agent knows no services{}", of.words())
     })

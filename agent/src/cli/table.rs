@@ -1,6 +1,9 @@
 //! Tables for people: headers in capitals, columns aligned, three spaces between.
 
-use std::fmt::{self, Write as _};
+use std::{
+    cmp::Ordering,
+    fmt::{self, Write as _},
+};
 
 use jiff::Timestamp;
 
@@ -60,6 +63,16 @@ pub(super) fn printable(text: String) -> String {
 /// Namespace and name of `namespace/name`.
 pub(super) fn split_name(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or((NOTHING, name))
+}
+
+/// In the order of namespaces, then of names.
+pub(super) fn compare_names(a: &str, b: &str) -> Ordering {
+    split_name(a).cmp(&split_name(b))
+}
+
+/// The text; [`NOTHING`] if it isn't known.
+pub(super) fn known(text: &Option<String>) -> String {
+    text.clone().unwrap_or(NOTHING.to_owned())
 }
 
 /// An identity without the scheme that all have.

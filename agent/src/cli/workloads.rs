@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    operator::{Ask, OfNamespace},
+    operator::AskOf,
     table::{self, Table},
 };
 use crate::admin::WorkloadView;
@@ -12,16 +12,15 @@ use crate::admin::WorkloadView;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    ask: Ask,
-    #[command(flatten)]
-    of: OfNamespace,
+    ask: AskOf,
     /// Only those of this node. Default: all.
     #[arg(long)]
     node: Option<String>,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { ask, of, node } = arguments;
+    let Arguments { ask, node } = arguments;
+    let AskOf { ask, of } = ask;
     let mut workloads: Vec<WorkloadView> = ask.agent().ask("workloads").await?;
     let is_on = |workload: &WorkloadView| node.as_ref().is_none_or(|node| *node == workload.node);
     workloads.retain(|workload| of.selects(&workload.name) && is_on(workload));
@@ -33,7 +32,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn sort(workloads: &mut [WorkloadView]) {
-    workloads.sort_by(|a, b| table::split_name(&a.name).cmp(&table::split_name(&b.name)));
+    workloads.sort_by(|a, b| table::compare_names(&a.name, &b.name));
 }
 
 fn table(workloads: &[WorkloadView]) -> Table<7> {

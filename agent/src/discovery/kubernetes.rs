@@ -89,8 +89,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Loads everything of the kinds that are wanted into the store. Waits until the server has told of every kind, however long
-    /// that takes: [`Problems`] are logged meanwhile.
+    /// Loads everything of the kinds that are wanted into the store. Waits until the server has
+    /// told of each, however long that takes: [`Problems`] are logged meanwhile.
     ///
     /// # Errors
     /// Every watch has ended, which none does.

@@ -122,11 +122,7 @@ impl Error {
 /// [`Error::Syntax`] if it can't be read at all; whatever concerns single objects is in
 /// [`Manifest::errors`].
 pub fn parse(text: &str, format: Format, reducer: &mut Reducer) -> Result<Manifest, Error> {
-    let mut reader = Reader {
-        reducer,
-        manifest: Manifest::default(),
-        position: 0,
-    };
+    let mut reader = Reader::new(reducer);
     match format {
         Format::Json if text.trim().is_empty() => {}
         Format::Json => {
@@ -150,11 +146,7 @@ pub fn parse(text: &str, format: Format, reducer: &mut Reducer) -> Result<Manife
 /// Reads one object.
 #[must_use]
 pub fn read(object: Map<String, Value>, reducer: &mut Reducer) -> Manifest {
-    let mut reader = Reader {
-        reducer,
-        manifest: Manifest::default(),
-        position: 0,
-    };
+    let mut reader = Reader::new(reducer);
     reader.object(object);
     reader.manifest
 }
@@ -165,7 +157,15 @@ struct Reader<'a> {
     position: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(reducer: &'a mut Reducer) -> Self {
+        Self {
+            reducer,
+            manifest: Manifest::default(),
+            position: 0,
+        }
+    }
+
     /// One object, or a list of them (`kubectl get -o yaml` writes those); empty documents are
     /// what stands between two `---`.
     fn document(&mut self, value: Value) {
