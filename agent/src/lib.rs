@@ -18,4 +18,5 @@ pub mod policy;
 pub mod proxy;
 mod sharded;
 pub mod splice;
+pub mod takeover;
 pub mod telemetry;

@@ -84,6 +84,8 @@ pub struct Proxy {
     /// What the kernel was told it may let pass must be asked for again.
     renewed: Notify,
     tunnel_settings: hbone::Settings,
+    /// Cancelled when another agent leads the node: the kernel is told nothing any more.
+    retired: CancellationToken,
     /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
     drain: CancellationToken,
     /// Every connection and tunnel that is being served.
@@ -134,6 +136,7 @@ impl Proxy {
             renewed: Notify::new(),
             tunnel_settings: hbone::Settings::default(),
             drain: CancellationToken::new(),
+            retired: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
     }
@@ -153,7 +156,7 @@ impl Proxy {
         follow::follow(&self).await;
     }
 
-    /// Follows connections that pass from pod to pod, until the proxy drains.
+    /// Follows connections that pass from pod to pod, until the proxy is retired.
     pub async fn follow_passed(self: Arc<Self>, events: Events) {
         if let Err(error) = passed::follow(self, events).await {
             tracing::error!(
@@ -162,10 +165,31 @@ impl Proxy {
         }
     }
 
+    /// Leaves the kernel to another agent; connections are taken and carried as before.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Has [`Self::serve`] end, and tunnels say that they do.
+    pub fn stop_accepting(&self) {
+        self.retire();
+        self.drain.cancel();
+    }
+
+    /// Gets the certificates of this node's pods, as far as that takes no longer than `limit`.
+    pub async fn warm_up(&self, limit: Duration) {
+        if time::timeout(limit, follow::certificates(self))
+            .await
+            .is_err()
+        {
+            tracing::warn!("some certificates aren't there yet: connections of theirs may wait");
+        }
+    }
+
     /// Takes no more connections, tells other agents so, and waits for those that are open, for at
     /// most `limit`; then they are cut off.
     pub async fn drain(&self, limit: Duration) {
-        self.drain.cancel();
+        self.stop_accepting();
         self.tasks.close();
         let all = async {
             self.tunnels.drain().await;

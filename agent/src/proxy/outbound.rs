@@ -166,7 +166,8 @@ impl Exchange {
         };
         let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
-        if policy::is_same_for_all_addresses(self.snapshot.policies(), destination) {
+        let is_same = policy::is_same_for_all_addresses(self.snapshot.policies(), destination);
+        if is_same && !self.proxy.retired.is_cancelled() {
             let port = self.request.address.port();
             let (source, uid) = (&self.source.identity, &destination.uid);
             self.proxy.passes.allow(source, uid, port, self.generation);
