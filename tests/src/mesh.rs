@@ -20,7 +20,7 @@ use self::cluster::Cluster;
 use crate::{ApiServer, Child, Error, Lab, Node, Place, Result, peer, wait};
 
 /// How long a role may take to be ready.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 /// Where an agent shows its state, in its node's namespace.
 const ADMIN: &str = "http://127.0.0.1:15000";
 
