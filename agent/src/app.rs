@@ -4,9 +4,18 @@ pub mod control;
 mod memory;
 pub mod node;
 
-use std::io;
+use std::{io, net::SocketAddr};
 
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Listens, or says which option names the address.
+async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; {option} chooses another"))
+}
 
 /// Waits for SIGTERM or SIGINT.
 async fn told_to_stop() -> io::Result<()> {

@@ -1,13 +1,21 @@
-//! What the certificate authority has in a cluster instead of files: its key in a Secret, its trust bundle in a
-//! ConfigMap, agents known by the tokens of their service account.
+//! What control does in a cluster.
+//!
+//! The certificate authority has there, instead of files, its key in a Secret, its trust bundle in a ConfigMap, and
+//! knows agents by the tokens of their service account: every replica serves. What must be done once is done by the
+//! one that [leads](Leadership).
 
+mod conditions;
+mod events;
 mod key;
 mod lease;
 mod objects;
+mod problems;
 mod token_review;
 
 pub use self::{
+    events::Events,
     key::{ClusterKey, Error},
     lease::{Leadership, identity, while_leading},
+    problems::ProblemPublisher,
     token_review::TokenReviewer,
 };

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 mod collector;
+pub mod control;
 mod denials;
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -188,13 +188,25 @@ impl RunningMesh<'_> {
     /// # Errors
     /// If it isn't ready in time.
     pub fn start_control(&mut self) -> Result<()> {
-        let first = &self.lab.nodes()[0];
-        let mut command = first
+        self.control = Some(self.start_replica(&self.lab.nodes()[0])?);
+        match &self.settings.cluster {
+            Some(cluster) => cluster.mount_bundle(&self.state.join("trust-bundle.pem")),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a control on a node, beside whichever runs on others. Agents call that of the first node.
+    ///
+    /// # Errors
+    /// If it isn't ready in time.
+    pub fn start_replica(&self, node: &Node) -> Result<Child> {
+        let address = SocketAddr::new(node.address(), self.ca_address.port());
+        let mut command = node
             .command(self.program()?)
             .arg("control")
             .args(self.source(|cluster| &cluster.control))
-            .args(["--listen", &self.ca_address.to_string()])
-            .args(["--server-names", &self.ca_address.ip().to_string()])
+            .args(["--listen", &address.to_string()])
+            .args(["--server-names", &address.ip().to_string()])
             .args(["--certificate-ttl", &self.settings.certificate_ttl]);
         if self.settings.cluster.is_none() {
             command = command
@@ -204,11 +216,7 @@ impl RunningMesh<'_> {
         command = command.args(&self.settings.control_arguments);
         let mut control = command.spawn()?;
         control.await_stderr(READY, |line| line.contains("certificate authority ready"))?;
-        self.control = Some(control);
-        match &self.settings.cluster {
-            Some(cluster) => cluster.mount_bundle(&self.state.join("trust-bundle.pem")),
-            None => Ok(()),
-        }
+        Ok(control)
     }
 
     /// Stops control by `kill -9`.

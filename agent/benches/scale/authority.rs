@@ -15,6 +15,7 @@ use ambit::identity::{
     ca_service::{self, CallerAuthenticator as _, NodeAuthorizer as _, TokenFile},
     request::{CertificateRequest, NewRequest},
 };
+use ambit::telemetry::control::Tally;
 use criterion::{BenchmarkId, Criterion};
 use futures::StreamExt as _;
 use tokio::{net::TcpListener, runtime::Runtime};
@@ -102,8 +103,13 @@ impl Cluster {
             server_names: vec!["127.0.0.1".to_owned()],
         };
         let store = Arc::new(fleet::store(workloads));
-        let (authority, tokens) = (self.authority.clone(), self.tokens.clone());
-        let serving = ca_service::serve(settings, authority, tokens, store, listener, stop.clone());
+        let parts = ca_service::Parts {
+            authority: self.authority.clone(),
+            authenticator: self.tokens.clone(),
+            authorizer: store,
+            counts: Tally::default(),
+        };
+        let serving = ca_service::serve(settings, parts, listener, stop.clone());
         let serving = server.spawn(serving);
         let token_file = secret(self.directory.path().join("token"), &token(0));
         let client = CaClient::new(ca_client::Settings {

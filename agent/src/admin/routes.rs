@@ -19,7 +19,7 @@ use super::{
 use crate::{
     discovery::store::Snapshot,
     proxy::connections::ConnectionView,
-    telemetry::{Metrics, logging::LogControl},
+    telemetry::{logging::LogControl, metrics::Page},
 };
 
 type Answer = Response<Full<Bytes>>;
@@ -52,7 +52,7 @@ pub enum AdminError {
 /// Serves `/metrics` until cancelled.
 pub async fn serve_metrics(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<dyn Page>,
     limits: Limits,
     cancellation: CancellationToken,
 ) {
@@ -184,7 +184,7 @@ fn set_level(query: Option<&str>, log: &LogControl) -> Answer {
     }
 }
 
-async fn metrics_page(metrics: Arc<Metrics>) -> Answer {
+async fn metrics_page(metrics: Arc<dyn Page>) -> Answer {
     let page = match task::spawn_blocking(move || metrics.encode()).await {
         Ok(Ok(page)) => page,
         Ok(Err(error)) => return fault(&error),

@@ -1,25 +1,29 @@
-//! `ambit control`: the certificate authority.
+//! `ambit control`: the certificate authority, and what a cluster is told of its objects.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
+use kube::Client;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::told_to_stop;
+use super::{bind, told_to_stop};
 use crate::{
-    control::{ClusterKey, TokenReviewer},
+    admin::{Limits, Readiness, serve_metrics, serve_readiness},
+    control::{
+        ClusterKey, Events, Leadership, ProblemPublisher, TokenReviewer, identity, while_leading,
+    },
     discovery::{
         directory::Directory,
-        facts::Kind,
         kubernetes::{self, Cluster},
         source::Source,
         store::Store,
     },
     identity::{
         authority::{self, CertificateAuthority},
-        ca_service::{self, CallerAuthenticator, TokenFile},
+        ca_service::{self, CallerAuthenticator, Parts, TokenFile},
     },
+    telemetry::control::ControlMetrics,
 };
 
 /// What the role is told.
@@ -33,6 +37,10 @@ pub struct Settings {
     pub service: ca_service::Settings,
     /// How it signs.
     pub authority: authority::Settings,
+    /// `/metrics`, if it is served.
+    pub metrics_address: Option<SocketAddr>,
+    /// `/healthz/ready`, if it is served.
+    pub ready_address: Option<SocketAddr>,
 }
 
 /// What the role works on.
@@ -64,6 +72,20 @@ pub enum Home {
 /// What kept it from starting.
 pub async fn run(settings: Settings) -> Result<()> {
     let stop = CancellationToken::new();
+    let metrics = ControlMetrics::new()?;
+    let readiness = Readiness::default();
+    let listening = readiness.condition("authority");
+    let mut tasks = JoinSet::new();
+    if let Some(address) = settings.metrics_address {
+        let listener = bind(address, "--metrics-address").await?;
+        let (metrics, limits) = (metrics.clone(), Limits::default());
+        tasks.spawn(serve_metrics(listener, metrics, limits, stop.clone()));
+    }
+    if let Some(address) = settings.ready_address {
+        let listener = bind(address, "--ready-address").await?;
+        let limits = Limits::default();
+        tasks.spawn(serve_readiness(listener, readiness, limits, stop.clone()));
+    }
     let store = Arc::new(Store::default());
     let opened = tokio::select! {
         opened = open(settings.home, settings.authority, &store) => opened?,
@@ -74,23 +96,51 @@ pub async fn run(settings: Settings) -> Result<()> {
         .await
         .with_context(|| format!("listening on {} for agents", settings.listen))?;
 
-    let following = tokio::spawn(opened.source.run(stop.clone()));
-    if let Some(key) = opened.key {
-        tokio::spawn(key.follow(authority.clone(), stop.clone()));
+    let problems = opened.source.problems();
+    let counted = problems.clone();
+    metrics.observe_problems(move || counted.list().len())?;
+    tasks.spawn(opened.source.run(stop.clone()));
+    if let Some(cluster) = opened.cluster {
+        tasks.spawn(cluster.key.follow(authority.clone(), stop.clone()));
+        let identity: Arc<str> = identity().into();
+        let leadership = Leadership::new(&cluster.client, &cluster.namespace, identity.clone());
+        let leading = leadership.leading();
+        let counted = leading.clone();
+        metrics.observe_leading(move || *counted.borrow())?;
+        let events = Events::new(cluster.client.clone(), identity, metrics.clone());
+        let publisher = Arc::new(ProblemPublisher::new(
+            cluster.client,
+            store.clone(),
+            problems,
+            events,
+            metrics.clone(),
+        ));
+        tasks.spawn(while_leading(leading, move || {
+            let publisher = publisher.clone();
+            async move { publisher.run().await }
+        }));
+        tasks.spawn(leadership.run(stop.clone()));
     }
+    let parts = Parts {
+        authority,
+        authenticator: opened.authenticator,
+        authorizer: store,
+        counts: metrics.certificates(),
+    };
     let serving = tokio::spawn(ca_service::serve(
         settings.service,
-        authority,
-        opened.authenticator,
-        store,
+        parts,
         listener,
         stop.clone(),
     ));
+    listening.set(true);
     tracing::info!(address = %settings.listen, "certificate authority ready");
     told_to_stop().await?;
     stop.cancel();
-    following.await?;
     serving.await??;
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
     Ok(())
 }
 
@@ -98,8 +148,15 @@ struct Opened {
     source: Source,
     authority: CertificateAuthority,
     authenticator: Arc<dyn CallerAuthenticator>,
-    /// To be followed, if it is kept in a cluster.
-    key: Option<ClusterKey>,
+    /// What is done in a cluster alone.
+    cluster: Option<InCluster>,
+}
+
+struct InCluster {
+    client: Client,
+    namespace: String,
+    /// To be followed.
+    key: ClusterKey,
 }
 
 async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) -> Result<Opened> {
@@ -115,7 +172,7 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
             )),
             authority: CertificateAuthority::open(&state, authority, SystemTime::now())?,
             authenticator: Arc::new(TokenFile::open(&node_tokens)?),
-            key: None,
+            cluster: None,
         }),
         Home::Cluster {
             kubeconfig,
@@ -123,17 +180,19 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
             agents,
         } => {
             let client = kubernetes::client(kubeconfig.as_deref()).await?;
-            // Who runs on which node is all that is asked.
-            let is_wanted = |kind| matches!(kind, Kind::Pod | Kind::Node);
             let cluster =
-                Cluster::open(client.clone(), is_wanted, trust_domain, store.clone()).await?;
+                Cluster::open(client.clone(), |_| true, trust_domain, store.clone()).await?;
             let mut key = ClusterKey::new(&client, &namespace);
             let reviewer = TokenReviewer::new(&client, store.clone(), &namespace, &agents);
             Ok(Opened {
                 source: Source::Kubernetes(Box::new(cluster)),
                 authority: key.authority(authority).await?,
                 authenticator: Arc::new(reviewer),
-                key: Some(key),
+                cluster: Some(InCluster {
+                    client,
+                    namespace,
+                    key,
+                }),
             })
         }
     }

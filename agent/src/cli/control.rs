@@ -39,6 +39,12 @@ pub(super) struct Arguments {
     /// Where agents call.
     #[arg(long, env = "AMBIT_LISTEN", default_value = "0.0.0.0:15012")]
     listen: SocketAddr,
+    /// Where /metrics is served. Unset: nowhere.
+    #[arg(long, env = "AMBIT_METRICS_ADDRESS")]
+    metrics_address: Option<SocketAddr>,
+    /// Where /healthz/ready is served: 200 once the authority answers. Unset: nowhere.
+    #[arg(long, env = "AMBIT_READY_ADDRESS")]
+    ready_address: Option<SocketAddr>,
     /// DNS names and addresses by which agents call; in the authority's own certificate.
     #[arg(
         long,
@@ -90,6 +96,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
             root_overlap: arguments.root_overlap,
             rotate_before: arguments.rotate_before,
         },
+        metrics_address: arguments.metrics_address,
+        ready_address: arguments.ready_address,
     };
     app::control::run(settings).await
 }

@@ -14,7 +14,8 @@ use std::{
 };
 
 use kube::{
-    Client, Config,
+    Api, Client, Config,
+    api::DynamicObject,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::{sync::mpsc, task::JoinSet, time};
@@ -22,9 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     apply::Applier,
-    watch::{Message, watch},
+    watch::{Message, resource, watch},
 };
-use super::{facts::Kind, problems::Problems, schema::SCHEMAS, store::Store};
+use super::{
+    facts::{Kind, ObjectKey},
+    problems::Problems,
+    schema::{SCHEMAS, Schema},
+    store::Store,
+};
 
 /// How long after an event others are awaited, so that a burst is one update.
 const GATHER: Duration = Duration::from_millis(5);
@@ -77,6 +83,25 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     };
     config.connect_timeout = Some(CONNECT);
     Ok(Client::try_from(config).map_err(Box::new)?)
+}
+
+/// Where objects like one are asked for: of its kind, in its namespace if it has one.
+#[must_use]
+pub fn objects_like(client: Client, object: &ObjectKey) -> Api<DynamicObject> {
+    let schema = Schema::of(object.kind);
+    let resource = resource(schema, schema.versions[0]);
+    if schema.namespaced {
+        Api::namespaced_with(client, &object.name.namespace, &resource)
+    } else {
+        Api::all_with(client, &resource)
+    }
+}
+
+/// Every object of a kind, as the API server has it.
+#[must_use]
+pub fn objects_of(client: Client, kind: Kind) -> Api<DynamicObject> {
+    let schema = Schema::of(kind);
+    Api::all_with(client, &resource(schema, schema.versions[0]))
 }
 
 /// A cluster whose objects are known, and are followed once it [runs](Cluster::run).

@@ -104,6 +104,25 @@ impl Error {
         }
     }
 
+    /// The same, where its kind is one that is understood.
+    #[must_use]
+    pub fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Syntax { .. } | Self::Unnamed { .. } => None,
+            Self::Field { object, .. } | Self::Version { object, .. } => Some(object.clone()),
+            Self::Policy(error) => {
+                let (kind, namespace, name) = error.name()?;
+                Some(ObjectKey {
+                    kind: Schema::named(kind)?.kind,
+                    name: ObjectName {
+                        namespace: namespace.into(),
+                        name: name.into(),
+                    },
+                })
+            }
+        }
+    }
+
     /// Path of the field; `None` where the error is about no single one.
     #[must_use]
     pub fn field(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::{facts::ObjectKey, manifest};
 
@@ -62,6 +62,16 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    /// The object, where it is about one of a kind that is understood.
+    #[must_use]
+    pub fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Unreadable { .. } | Self::NotFollowed { .. } => None,
+            Self::Manifest(error) => error.key(),
+            Self::Duplicate { object, .. } => Some(object.clone()),
+        }
+    }
+
     /// Kind, namespace and name of the object, where it is about one.
     #[must_use]
     pub fn object(&self) -> Option<String> {
@@ -90,19 +100,25 @@ impl fmt::Display for Problem {
 
 /// The current problems, for status: cheap to clone, always up to date.
 #[derive(Debug, Clone, Default)]
-pub struct Problems(Arc<ArcSwap<Vec<Problem>>>);
+pub struct Problems(Arc<watch::Sender<Arc<Vec<Problem>>>>);
 
 impl Problems {
     /// What is wrong now, by file or object.
     #[must_use]
     pub fn list(&self) -> Arc<Vec<Problem>> {
-        self.0.load_full()
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Tells of each change of the list.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Vec<Problem>>> {
+        self.0.subscribe()
     }
 
     /// Replaces the list, and logs what is new in it and what is no longer.
     pub(super) fn replace(&self, now: Vec<Problem>) {
-        let before = self.0.load();
-        if **before == now {
+        let before = self.list();
+        if *before == now {
             return;
         }
         for problem in now.iter().filter(|problem| !before.contains(problem)) {
@@ -114,6 +130,6 @@ impl Problems {
         for problem in before.iter().filter(|problem| !now.contains(problem)) {
             tracing::info!("no longer: {problem}");
         }
-        self.0.store(Arc::new(now));
+        self.0.send_replace(Arc::new(now));
     }
 }

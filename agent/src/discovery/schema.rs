@@ -68,6 +68,21 @@ impl Schema {
         }
     }
 
+    /// That of a kind.
+    ///
+    /// # Panics
+    /// If a kind is missing in the table.
+    pub(super) fn of(kind: Kind) -> &'static Self {
+        let mut all = SCHEMAS.iter();
+        all.find(|schema| schema.kind == kind)
+            .expect("every kind has a schema")
+    }
+
+    /// The kind of that name in whichever group.
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        SCHEMAS.iter().find(|schema| schema.name == name)
+    }
+
     /// The kind of that name in that group.
     pub(super) fn find(group: &str, name: &str) -> Option<&'static Self> {
         SCHEMAS

@@ -114,6 +114,16 @@ impl Store {
         self.current.load_full()
     }
 
+    /// Whether a namespace's own labels enrol its pods.
+    ///
+    /// # Panics
+    /// If an earlier application has.
+    #[must_use]
+    pub fn enrols(&self, namespace: &str) -> bool {
+        let inputs = self.inputs.lock().expect("an earlier application panicked");
+        inputs.pods.enrols(namespace)
+    }
+
     /// Every update from now on. A subscriber that lags starts afresh from [`Store::snapshot`];
     /// updates that it then still receives, with a generation not above that one's, are old news.
     #[must_use]

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, server::UnaryService};
 pub use self::{
     authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile, TokenFileError},
     authorisation::NodeAuthorizer,
-    server::{Settings, serve},
+    server::{Parts, Settings, serve},
 };
 use super::{
     Identity,
@@ -23,6 +23,7 @@ use super::{
     request::CertificateRequest,
     wire::{CertificateSigningRequest, CertificateSigningResponse},
 };
+use crate::telemetry::control::{Done, Tally};
 
 /// Answers one call. Shared by all connections.
 #[derive(Clone)]
@@ -30,6 +31,7 @@ struct CertificateService {
     authority: Arc<CertificateAuthority>,
     authenticator: Arc<dyn CallerAuthenticator>,
     authorizer: Arc<dyn NodeAuthorizer>,
+    counts: Tally,
 }
 
 impl CertificateService {
@@ -94,7 +96,11 @@ impl UnaryService<CertificateSigningRequest> for CertificateService {
 
     fn call(&mut self, request: Request<CertificateSigningRequest>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { service.create(request).await })
+        Box::pin(async move {
+            let created = service.create(request).await;
+            service.counts.count(Done::of(&created));
+            created
+        })
     }
 }
 

@@ -61,6 +61,18 @@ impl Error {
         }
     }
 
+    /// Kind, namespace and name, where they are what they should be.
+    #[must_use]
+    pub fn name(&self) -> Option<(&str, &str, &str)> {
+        match self {
+            Self::WrongType { .. } => None,
+            Self::Field { kind, name, .. } => {
+                let (namespace, name) = name.split_once('/')?;
+                Some((kind, namespace, name))
+            }
+        }
+    }
+
     /// Path of the field.
     #[must_use]
     pub fn field(&self) -> &str {

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{ConnectionDescription, Metrics, Reporter, metrics::MetricsOptions};
+use super::{
+    ConnectionDescription, Metrics, Reporter,
+    metrics::{MetricsOptions, Page},
+};
 use crate::{
     discovery::model::{
         Enrolment, ObjectName, Service, TelemetryNames, TrafficDistribution, Tunnel, Workload,

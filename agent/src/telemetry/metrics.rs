@@ -63,7 +63,7 @@ const RENEWAL_FAILURES: Family = Family {
     kind: Kind::Counter,
     labels: &["identity"],
 };
-const PROBLEMS: Family = Family {
+pub(super) const PROBLEMS: Family = Family {
     name: "ambit_manifest_problems",
     help: "Objects that can't be used as they are; their last good state serves on.",
     kind: Kind::Gauge,
@@ -75,9 +75,9 @@ const OUTBOUND_TUNNELS: Family = Family {
     kind: Kind::Gauge,
     labels: &[],
 };
-const BUILD: Family = Family {
+pub(super) const BUILD: Family = Family {
     name: "ambit_build_info",
-    help: "Always 1; the label says which agent this is.",
+    help: "Always 1; the label says which version this is.",
     kind: Kind::Gauge,
     labels: &["version"],
 };
@@ -118,6 +118,17 @@ impl Default for MetricsOptions {
 #[derive(Debug, thiserror::Error)]
 #[error("metrics: {0}; this is a fault of Ambit, not of its configuration: please report it")]
 pub struct MetricsError(#[from] prometheus::Error);
+
+/// What `/metrics` serves.
+pub trait Page: Send + Sync + 'static {
+    /// The page, in Prometheus's text format 0.0.4.
+    ///
+    /// May take milliseconds: not for an async worker thread.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if a metric can't be written.
+    fn encode(&self) -> Result<String, MetricsError>;
+}
 
 /// Every metric of an agent.
 #[derive(Debug)]
@@ -300,17 +311,6 @@ impl Metrics {
         })
     }
 
-    /// The page that `/metrics` serves, in Prometheus's text format 0.0.4.
-    ///
-    /// Takes milliseconds with many series: not for an async worker thread.
-    ///
-    /// # Errors
-    /// [`MetricsError`], if a metric can't be written.
-    pub fn encode(&self) -> Result<String, MetricsError> {
-        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
-    }
-
     pub(super) fn connection_opened(&self, direction: Direction) -> OpenCount {
         OpenCount::new(
             self.connections_open
@@ -344,6 +344,13 @@ impl Metrics {
 
     fn register(&self, collector: impl Collector + 'static) -> Result<(), MetricsError> {
         Ok(self.registry.register(Box::new(collector))?)
+    }
+}
+
+impl Page for Metrics {
+    fn encode(&self) -> Result<String, MetricsError> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
 

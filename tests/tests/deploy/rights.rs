@@ -93,27 +93,41 @@ fn allowed(rule: &Value) -> Vec<String> {
 #[test]
 fn rights_are_those_that_each_role_uses() {
     let mut expected = BTreeSet::new();
-    for verb in ["list", "watch"] {
-        for resource in [
-            "/namespaces",
-            "/nodes",
-            "/pods",
-            "/services",
-            "discovery.k8s.io/endpointslices",
-            "security.istio.io/authorizationpolicies",
-            "security.istio.io/peerauthentications",
-        ] {
+    for resource in [
+        "/namespaces",
+        "/nodes",
+        "/pods",
+        "/services",
+        "discovery.k8s.io/endpointslices",
+        "security.istio.io/authorizationpolicies",
+        "security.istio.io/peerauthentications",
+    ] {
+        for verb in ["list", "watch"] {
             expected.insert(format!("ambit-node: {verb} {resource}"));
-        }
-        for resource in ["/nodes", "/pods"] {
             expected.insert(format!("ambit-control: {verb} {resource}"));
         }
+        // An Event names the object's uid.
+        expected.insert(format!("ambit-control: get {resource}"));
     }
-    expected.insert("ambit-control: create authentication.k8s.io/tokenreviews".into());
+    for (verb, resource) in [
+        ("create", "authentication.k8s.io/tokenreviews"),
+        ("create", "events.k8s.io/events"),
+        ("get", "events.k8s.io/events"),
+        ("patch", "events.k8s.io/events"),
+        ("update", "security.istio.io/authorizationpolicies/status"),
+        ("update", "security.istio.io/peerauthentications/status"),
+    ] {
+        expected.insert(format!("ambit-control: {verb} {resource}"));
+    }
     // The key is changed by cert-manager or an operator alone.
     for (resource, name, verbs) in [
         ("/secrets", "ambit-ca", &["get"][..]),
         ("/configmaps", "ambit-trust-bundle", &["get", "update"]),
+        (
+            "coordination.k8s.io/leases",
+            "ambit-control",
+            &["get", "update"],
+        ),
     ] {
         // A request to create says no name that a rule could ask for.
         expected.insert(format!("ambit-control: create {resource} in ambit-system"));

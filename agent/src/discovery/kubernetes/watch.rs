@@ -197,7 +197,7 @@ fn needs_list(error: &watcher::Error) -> bool {
     }
 }
 
-fn resource(schema: &Schema, api_version: &str) -> ApiResource {
+pub(super) fn resource(schema: &Schema, api_version: &str) -> ApiResource {
     let version = api_version.rsplit('/').next().unwrap_or(api_version);
     ApiResource {
         group: schema.group.to_owned(),

@@ -54,6 +54,11 @@ impl PodIndex {
         self.pods.get(name).map(|pod| &pod.workload)
     }
 
+    pub(super) fn enrols(&self, namespace: &str) -> bool {
+        let facts = self.namespaces.get(namespace);
+        facts.is_some_and(|facts| facts.enrolment == Some(true))
+    }
+
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
         let names = self.by_namespace.get(namespace).into_iter().flatten();
         names.filter_map(|name| self.pods.get(name))

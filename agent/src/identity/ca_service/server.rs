@@ -26,10 +26,13 @@ use tonic::{Status, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
 
 use super::{CallerAuthenticator, CertificateService, NodeAuthorizer};
-use crate::identity::{
-    authority::{self, CertificateAuthority},
-    tls,
-    wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
+use crate::{
+    identity::{
+        authority::{self, CertificateAuthority},
+        tls,
+        wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
+    },
+    telemetry::control::Tally,
 };
 
 /// Further connections wait in the kernel's queue.
@@ -67,6 +70,18 @@ impl Default for Settings {
     }
 }
 
+/// What the server works with.
+pub struct Parts {
+    /// Signs.
+    pub authority: Arc<CertificateAuthority>,
+    /// Knows who calls.
+    pub authenticator: Arc<dyn CallerAuthenticator>,
+    /// Knows what runs where.
+    pub authorizer: Arc<dyn NodeAuthorizer>,
+    /// Counts certificates.
+    pub counts: Tally,
+}
+
 /// Serves until cancelled, then lets calls finish for some seconds. Rotates the authority's roots
 /// and renews the server's own certificate meanwhile.
 ///
@@ -74,19 +89,19 @@ impl Default for Settings {
 /// If the server's own first certificate can't be made.
 pub async fn serve(
     settings: Settings,
-    authority: Arc<CertificateAuthority>,
-    authenticator: Arc<dyn CallerAuthenticator>,
-    authorizer: Arc<dyn NodeAuthorizer>,
+    parts: Parts,
     listener: TcpListener,
     cancellation: CancellationToken,
 ) -> Result<(), authority::Error> {
+    let authority = parts.authority;
     let own = Arc::new(OwnCertificate::default());
     let renewal = own.renew(&authority, &settings.server_names)?;
     let acceptor = TlsAcceptor::from(Arc::new(server_config(Arc::clone(&own))?));
     let service = CertificateService {
         authority: Arc::clone(&authority),
-        authenticator,
-        authorizer,
+        authenticator: parts.authenticator,
+        authorizer: parts.authorizer,
+        counts: parts.counts,
     };
 
     // The guard ends what the server started even if its future is dropped.

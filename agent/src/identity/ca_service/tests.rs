@@ -60,9 +60,12 @@ impl Control {
             Settings {
                 server_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             },
-            Arc::clone(&mesh.authority),
-            token_file(&mesh),
-            placement(),
+            Parts {
+                authority: Arc::clone(&mesh.authority),
+                authenticator: token_file(&mesh),
+                authorizer: placement(),
+                counts: Tally::default(),
+            },
             listener,
             stop.clone(),
         ));
@@ -218,6 +221,7 @@ fn service(mesh: &TestAuthority) -> CertificateService {
         authority: Arc::clone(&mesh.authority),
         authenticator: token_file(mesh),
         authorizer: placement(),
+        counts: Tally::default(),
     }
 }
 

@@ -1,0 +1,128 @@
+//! What a cluster is told of its objects, and by which replica of control.
+
+use std::{sync::Arc, time::Duration};
+
+use lab::{ApiServer, Lab, Mesh, Rbac, Result, deploy::kustomize, eventually};
+use serde_json::{Value, json};
+
+/// Longer than a Lease is valid.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A server that grants what the manifests of an installation grant, and nothing else.
+fn installed(lab: &Lab) -> Result<Arc<ApiServer>> {
+    let api = ApiServer::start(lab)?;
+    api.authorize(Rbac::new(&kustomize("deploy")?)?);
+    Ok(Arc::new(api))
+}
+
+fn policy(port: &str) -> Value {
+    json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"rules": [{"to": [{"operation": {"ports": [port]}}]}]},
+    })
+}
+
+/// The Events on an object.
+fn told(api: &ApiServer, kind: &str, name: &str) -> Vec<Value> {
+    let events = api.objects("Event").into_iter();
+    let about =
+        |event: &Value| event["regarding"]["kind"] == kind && event["regarding"]["name"] == name;
+    events.filter(about).collect()
+}
+
+fn holder(api: &ApiServer) -> Option<String> {
+    let lease = api.object("Lease", "ambit-system", "ambit-control")?;
+    lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+}
+
+/// Our condition of the policy.
+fn accepted(api: &ApiServer) -> Option<Value> {
+    let policy = api.object("AuthorizationPolicy", "shop", "web")?;
+    let conditions = policy["status"]["conditions"].as_array()?.clone();
+    conditions
+        .into_iter()
+        .find(|condition| condition["type"] == "ambit.dev/Accepted")
+}
+
+#[test]
+fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<()> {
+    let lab = Lab::builder("told").build()?;
+    lab.namespace("shop").enrolled()?;
+    let api = installed(&lab)?;
+    let _mesh = Mesh::default().in_cluster(&lab, &api)?.start(&lab)?;
+    api.apply(policy("0"))?;
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "other", "labels": {"ambit.dev/mesh": "yes"}},
+    });
+    api.apply(namespace)?;
+    let field = "spec.rules[0].to[0].operation.ports[0]";
+    eventually("an Event on the policy", DEADLINE, || {
+        told(&api, "AuthorizationPolicy", "web").len() == 1
+    });
+    let uid = api.object("AuthorizationPolicy", "shop", "web").unwrap()["metadata"]["uid"].clone();
+    let event = &told(&api, "AuthorizationPolicy", "web")[0];
+    assert_eq!(event["regarding"]["uid"], uid);
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["reason"], "InvalidField");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("AuthorizationPolicy shop/web") && note.contains(field),
+        "{note}"
+    );
+    let condition = accepted(&api).expect("the policy has a condition");
+    assert_eq!(condition["status"], "False");
+    assert!(
+        condition["message"].as_str().unwrap().contains(field),
+        "{condition}"
+    );
+    eventually("an Event on a namespace", DEADLINE, || {
+        let told = told(&api, "Namespace", "other");
+        told.iter().any(|event| {
+            let note = event["note"].as_str().unwrap();
+            event["metadata"]["namespace"] == "default" && note.contains("ambit.dev/mesh")
+        })
+    });
+
+    let mut right = api.object("AuthorizationPolicy", "shop", "web").unwrap();
+    right["spec"] = policy("8080")["spec"].clone();
+    api.apply(right)?;
+    eventually("the policy to say that it is in force", DEADLINE, || {
+        accepted(&api).is_some_and(|condition| condition["status"] == "True")
+    });
+    Ok(())
+}
+
+#[test]
+fn another_replica_leads_when_the_first_has_gone() -> Result<()> {
+    let lab = Lab::builder("leads").build()?;
+    lab.namespace("shop").enrolled()?;
+    let api = installed(&lab)?;
+    let mut mesh = Mesh::default().in_cluster(&lab, &api)?.start(&lab)?;
+    eventually("a leader", DEADLINE, || holder(&api).is_some());
+    let first = holder(&api);
+    let mut second = mesh.start_replica(lab.node("b"))?;
+    mesh.kill_control();
+    api.apply(policy("0"))?;
+    second.await_stderr(DEADLINE, |line| line.contains("leads identity="))?;
+    assert_ne!(holder(&api), first);
+    eventually("an Event by the second", DEADLINE, || {
+        let told = told(&api, "AuthorizationPolicy", "web");
+        told.iter()
+            .any(|event| event["reportingInstance"].as_str() == holder(&api).as_deref())
+    });
+
+    // One that can't reach the API server leads no longer, though nobody takes its place.
+    api.stop_answering();
+    second.await_stderr(DEADLINE, |line| line.contains("leads no longer"))?;
+    api.resume()?;
+    eventually("it to lead again", DEADLINE, || {
+        second.stderr().matches("leads identity=").count() == 2
+    });
+    // One that stops in order waits for nobody.
+    second.stop()?;
+    assert_eq!(holder(&api), None);
+    Ok(())
+}
