@@ -6,6 +6,7 @@ mod server;
 mod status;
 mod views;
 
+pub(crate) use self::status::reason_to_wait;
 pub use self::{
     readiness::{Condition, Readiness},
     routes::{AdminError, AdminSource, serve_admin, serve_metrics, serve_readiness},

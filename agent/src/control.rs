@@ -9,6 +9,7 @@ mod events;
 mod key;
 mod lease;
 mod objects;
+mod pod_states;
 mod problems;
 mod token_review;
 
@@ -16,6 +17,7 @@ pub use self::{
     events::Events,
     key::{ClusterKey, Error},
     lease::{Leadership, identity, while_leading},
+    pod_states::PodStates,
     problems::ProblemPublisher,
     token_review::TokenReviewer,
 };

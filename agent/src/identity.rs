@@ -9,6 +9,7 @@ pub mod ca_client;
 pub mod ca_service;
 pub mod certificates;
 mod files;
+pub mod pod_report;
 pub mod request;
 pub mod spiffe;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod hbone;
 pub mod identity;
 pub mod policy;
 pub mod proxy;
+pub mod reporting;
 mod sharded;
 pub mod splice;
 pub mod takeover;

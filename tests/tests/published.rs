@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lab::{ApiServer, Lab, Mesh, Rbac, Result, deploy::kustomize, eventually};
+use lab::{ApiServer, Lab, Mesh, PodSpec, Rbac, Result, deploy::kustomize, eventually};
 use serde_json::{Value, json};
 
 /// Longer than a Lease is valid.
@@ -124,5 +124,93 @@ fn another_replica_leads_when_the_first_has_gone() -> Result<()> {
     // One that stops in order waits for nobody.
     second.stop()?;
     assert_eq!(holder(&api), None);
+    Ok(())
+}
+
+/// Status, reason and message of a pod's own condition.
+fn enrolled(api: &ApiServer, name: &str) -> Option<(String, String, String)> {
+    let pod = api.object("Pod", "shop", name)?;
+    let conditions = pod["status"]["conditions"].as_array()?;
+    let ours = conditions
+        .iter()
+        .find(|condition| condition["type"] == "ambit.dev/Enrolled")?;
+    let text = |field: &str| ours[field].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+fn becomes(api: &ApiServer, pod: &str, status: &str, reason: &str) {
+    eventually(&format!("{pod} to say {status} {reason}"), DEADLINE, || {
+        enrolled(api, pod).is_some_and(|says| says.0 == status && says.1 == reason)
+    });
+}
+
+fn namespace(label: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"ambit.dev/mesh": label}},
+    })
+}
+
+/// A pod that is there for the API server alone.
+fn on_paper(name: &str, spec: &Value, address: &str) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")},
+        "spec": {"nodeName": "a", "containers": [{"name": "main", "image": "none"}]},
+        "status": {"phase": "Running", "podIP": address, "hostIP": "192.0.2.1"},
+    });
+    let fields = spec.as_object().into_iter().flatten();
+    for (field, value) in fields {
+        pod["spec"][field] = value.clone();
+    }
+    pod
+}
+
+#[test]
+fn a_pod_says_whether_it_is_enrolled_and_why_not() -> Result<()> {
+    let lab = Lab::builder("says").build()?;
+    lab.namespace("shop").enrolled()?;
+    lab.node("a").pod("near", PodSpec::in_namespace("shop"))?;
+    lab.node("b").pod("far", PodSpec::in_namespace("shop"))?;
+    let api = installed(&lab)?;
+    api.apply(namespace("disabled"))?;
+    let mut mesh = Mesh::default().in_cluster(&lab, &api)?.start(&lab)?;
+    // Nothing is said of what nobody asked for.
+    api.apply(namespace("enabled"))?;
+    for pod in ["near", "far"] {
+        becomes(&api, pod, "True", "Enrolled");
+        let conditions = api.object("Pod", "shop", pod).unwrap()["status"]["conditions"].clone();
+        let ready = conditions.as_array().unwrap().iter();
+        assert!(
+            conditions.as_array().unwrap().len() == 1
+                || ready.clone().any(|it| it["type"] == "Ready"),
+            "{conditions}"
+        );
+        let events = told(&api, "Pod", pod);
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0]["reason"], "Enrolled");
+    }
+    // What can't be enrolled says why.
+    api.apply(on_paper("host", &json!({"hostNetwork": true}), "192.0.2.1"))?;
+    api.apply(on_paper("lost", &json!({}), "10.99.99.99"))?;
+    becomes(&api, "host", "False", "HostNetwork");
+    becomes(&api, "lost", "False", "NoInterface");
+    let (_, _, message) = enrolled(&api, "lost").unwrap();
+    assert!(message.contains("10.99.99.99"), "{message}");
+    eventually("an Event on it", DEADLINE, || {
+        let events = told(&api, "Pod", "lost");
+        events.iter().any(|event| {
+            event["type"] == "Warning"
+                && event["reason"] == "NotEnrolled"
+                && event["note"] == message
+        })
+    });
+    // What was said stays true if it ends while nobody looks.
+    mesh.kill_agent("b");
+    api.apply(namespace("disabled"))?;
+    becomes(&api, "near", "False", "NotAsked");
+    assert_eq!(enrolled(&api, "far").unwrap().0, "True");
+    mesh.start_agent(lab.node("b"))?;
+    becomes(&api, "far", "False", "NotAsked");
     Ok(())
 }

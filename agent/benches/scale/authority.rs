@@ -107,6 +107,7 @@ impl Cluster {
             authority: self.authority.clone(),
             authenticator: self.tokens.clone(),
             authorizer: store,
+            reports: None,
             counts: Tally::default(),
         };
         let serving = ca_service::serve(settings, parts, listener, stop.clone());

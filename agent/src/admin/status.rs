@@ -113,7 +113,8 @@ impl CaptureView {
     }
 }
 
-fn reason_to_wait(pod: &Workload, snapshot: &Snapshot) -> String {
+/// Why the interface of a pod isn't known.
+pub(crate) fn reason_to_wait(pod: &Workload, snapshot: &Snapshot) -> String {
     let holder = |address: &IpAddr| {
         let holder = snapshot.workload_by_address(*address)?;
         (holder.uid != pod.uid).then_some((*address, holder))

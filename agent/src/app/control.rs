@@ -11,7 +11,8 @@ use super::{bind, told_to_stop};
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     control::{
-        ClusterKey, Events, Leadership, ProblemPublisher, TokenReviewer, identity, while_leading,
+        ClusterKey, Events, Leadership, PodStates, ProblemPublisher, TokenReviewer, identity,
+        while_leading,
     },
     discovery::{
         directory::Directory,
@@ -21,7 +22,7 @@ use crate::{
     },
     identity::{
         authority::{self, CertificateAuthority},
-        ca_service::{self, CallerAuthenticator, Parts, TokenFile},
+        ca_service::{self, CallerAuthenticator, Parts, PodReports, TokenFile},
     },
     telemetry::control::ControlMetrics,
 };
@@ -100,6 +101,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let counted = problems.clone();
     metrics.observe_problems(move || counted.list().len())?;
     tasks.spawn(opened.source.run(stop.clone()));
+    let mut reports: Option<Arc<dyn PodReports>> = None;
     if let Some(cluster) = opened.cluster {
         tasks.spawn(cluster.key.follow(authority.clone(), stop.clone()));
         let identity: Arc<str> = identity().into();
@@ -108,6 +110,8 @@ pub async fn run(settings: Settings) -> Result<()> {
         let counted = leading.clone();
         metrics.observe_leading(move || *counted.borrow())?;
         let events = Events::new(cluster.client.clone(), identity, metrics.clone());
+        let states = PodStates::new(cluster.client.clone(), events.clone(), metrics.clone());
+        reports = Some(Arc::new(states));
         let publisher = Arc::new(ProblemPublisher::new(
             cluster.client,
             store.clone(),
@@ -125,6 +129,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         authority,
         authenticator: opened.authenticator,
         authorizer: store,
+        reports,
         counts: metrics.certificates(),
     };
     let serving = tokio::spawn(ca_service::serve(

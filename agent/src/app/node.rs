@@ -30,7 +30,7 @@ use crate::{
         ca_client::{self, CaClient},
     },
     proxy::{Parts, Proxy, connections::Connections},
-    splice,
+    reporting, splice,
     takeover::{self, Predecessor},
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
 };
@@ -115,7 +115,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let counted = problems.clone();
     metrics.observe_problems(move || counted.list().len())?;
 
-    let certificates = Certificates::new(Arc::new(CaClient::new(settings.authority)));
+    let authority = CaClient::new(settings.authority);
+    let certificates = Certificates::new(Arc::new(authority.clone()));
     let connections = Arc::new(Connections::new(
         settings.node.clone(),
         settings.max_connections,
@@ -162,6 +163,16 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let counted = left_out.clone();
     metrics.observe_left_out(move || counted.count())?;
 
+    let mut tasks = JoinSet::new();
+    let leads_no_more = CancellationToken::new();
+    if let source::Settings::Kubernetes { .. } = settings.source {
+        let (node, store) = (settings.node.clone(), store.clone());
+        let reporting = reporting::report(node, store, bound.clone(), authority);
+        let until = leads_no_more.clone();
+        tasks.spawn(async move {
+            until.run_until_cancelled(reporting).await;
+        });
+    }
     let source = Arc::new(Operator {
         started,
         node: settings.node.clone(),
@@ -179,7 +190,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         problems,
     });
 
-    let mut tasks = JoinSet::new();
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
     if predecessor.is_some() {
@@ -199,8 +209,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         tracing::info!(%node, "ready");
         begin.cancel();
     };
-    let capture_stop = CancellationToken::new();
-    let mut capturing = tokio::spawn(capture.run(on_ready, capture_stop.clone()));
+    let mut capturing = tokio::spawn(capture.run(on_ready, leads_no_more.clone()));
     let mut failed = None;
     let successor = tokio::select! {
         told = &mut told => {
@@ -217,7 +226,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     // Whoever leads next finds nobody else who writes to the maps.
     proxy.retire();
-    capture_stop.cancel();
+    leads_no_more.cancel();
     let captured = match failed {
         Some(result) => result,
         None => capturing.await,

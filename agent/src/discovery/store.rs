@@ -124,6 +124,16 @@ impl Store {
         inputs.pods.enrols(namespace)
     }
 
+    /// Whether a pod is asked into the mesh, by its own label or else its namespace's. It may be unable to follow.
+    ///
+    /// # Panics
+    /// If an earlier application has.
+    #[must_use]
+    pub fn asks_for(&self, pod: &ObjectName) -> bool {
+        let inputs = self.inputs.lock().expect("an earlier application panicked");
+        inputs.pods.asks_for(pod)
+    }
+
     /// Every update from now on. A subscriber that lags starts afresh from [`Store::snapshot`];
     /// updates that it then still receives, with a generation not above that one's, are old news.
     #[must_use]

@@ -14,6 +14,7 @@ use tonic_prost::ProstCodec;
 pub use self::answer::AnswerError;
 use super::{
     Identity, WorkloadCertificate,
+    pod_report::{PodReport, PodReportTaken, REPORT_PODS},
     request::{NewRequest, RequestError},
     wire::{CREATE_CERTIFICATE, CertificateSigningRequest, CertificateSigningResponse},
 };
@@ -137,6 +138,22 @@ pub enum Error {
     Request(#[from] RequestError),
 }
 
+impl Error {
+    /// Whether the authority doesn't know what it was asked, as istiod doesn't know of reports.
+    #[must_use]
+    pub fn is_unknown_call(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                code: Code::Unimplemented,
+                ..
+            }
+        )
+    }
+}
+
+type Token = MetadataValue<tonic::metadata::Ascii>;
+
 /// Where certificates come from. The cache needs no more of an authority.
 pub trait CertificateSource: Send + Sync + 'static {
     /// A new certificate with a new key.
@@ -161,12 +178,7 @@ impl CaClient {
     }
 
     async fn issue(&self, identity: &Identity) -> Result<WorkloadCertificate, Error> {
-        let token = self.token().await?;
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connection::open(&self.settings));
-        let connection = connected
-            .await
-            .map_err(|_| self.timeout("accept a connection", CONNECT_TIMEOUT))??;
-
+        let (token, connection) = self.connect().await?;
         // Only now, so that no key is made while the authority is away.
         let request = NewRequest::generate(identity)?;
         let mut call = tonic::Request::new(CertificateSigningRequest::new(
@@ -175,16 +187,48 @@ impl CaClient {
             identity.to_string(),
         ));
         call.metadata_mut().insert("authorization", token);
-        let answer = tokio::time::timeout(CALL_TIMEOUT, connection.call(call))
-            .await
-            .map_err(|_| self.timeout("answer", CALL_TIMEOUT))?
-            .map_err(|status| self.status(identity, &status))?;
+        let answer: CertificateSigningResponse =
+            tokio::time::timeout(CALL_TIMEOUT, connection.call(CREATE_CERTIFICATE, call))
+                .await
+                .map_err(|_| self.timeout("answer", CALL_TIMEOUT))?
+                .map_err(|status| match status.code() {
+                    Code::PermissionDenied => Error::NotAuthorised {
+                        identity: identity.clone(),
+                        message: status.message().to_owned(),
+                    },
+                    _ => self.status(&status),
+                })?;
 
         let certificate = answer::check(&answer.cert_chain, identity, &request, UnixTime::now())?;
         Ok(certificate)
     }
 
-    async fn token(&self) -> Result<MetadataValue<tonic::metadata::Ascii>, Error> {
+    /// Tells control what became of pods of this node.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::is_unknown_call`] if the authority takes no reports.
+    pub async fn report_pods(&self, report: PodReport) -> Result<(), Error> {
+        let (token, connection) = self.connect().await?;
+        let mut call = tonic::Request::new(report);
+        call.metadata_mut().insert("authorization", token);
+        let taken: Result<PodReportTaken, Status> =
+            tokio::time::timeout(CALL_TIMEOUT, connection.call(REPORT_PODS, call))
+                .await
+                .map_err(|_| self.timeout("answer", CALL_TIMEOUT))?;
+        taken.map(drop).map_err(|status| self.status(&status))
+    }
+
+    /// With the token of the moment.
+    async fn connect(&self) -> Result<(Token, connection::Connection), Error> {
+        let token = self.token().await?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connection::open(&self.settings));
+        let connection = connected
+            .await
+            .map_err(|_| self.timeout("accept a connection", CONNECT_TIMEOUT))??;
+        Ok((token, connection))
+    }
+
+    async fn token(&self) -> Result<Token, Error> {
         let path = &self.settings.token_file;
         let unusable = |reason: String| Error::File {
             what: "token file",
@@ -213,17 +257,13 @@ impl CaClient {
         }
     }
 
-    fn status(&self, identity: &Identity, status: &Status) -> Error {
+    fn status(&self, status: &Status) -> Error {
         let address = self.settings.address.clone();
         let message = status.message().to_owned();
         match status.code() {
             Code::Unauthenticated => Error::TokenRefused {
                 address,
                 path: self.settings.token_file.clone(),
-                message,
-            },
-            Code::PermissionDenied => Error::NotAuthorised {
-                identity: identity.clone(),
                 message,
             },
             code => Error::Failed {
@@ -245,16 +285,17 @@ impl CertificateSource for CaClient {
 }
 
 impl connection::Connection {
-    async fn call(
-        self,
-        request: tonic::Request<CertificateSigningRequest>,
-    ) -> Result<CertificateSigningResponse, Status> {
-        let codec = ProstCodec::<CertificateSigningRequest, CertificateSigningResponse>::default();
+    async fn call<Q, A>(self, path: &'static str, request: tonic::Request<Q>) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let codec = ProstCodec::<Q, A>::default();
         let mut grpc = self.into_grpc();
         grpc.ready()
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let path = PathAndQuery::from_static(CREATE_CERTIFICATE);
+        let path = PathAndQuery::from_static(path);
         Ok(grpc.unary(request, path, codec).await?.into_inner())
     }
 }

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod authorisation;
+mod reports;
 mod server;
 
 use std::{
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, server::UnaryService};
 pub use self::{
     authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile, TokenFileError},
     authorisation::NodeAuthorizer,
+    reports::{PodReports, ReportError},
     server::{Parts, Settings, serve},
 };
 use super::{
@@ -40,15 +42,7 @@ impl CertificateService {
         request: Request<CertificateSigningRequest>,
     ) -> Result<Response<CertificateSigningResponse>, Status> {
         // Who asks. Nothing of the request is read before that is known.
-        let token = bearer_token(&request)?;
-        let caller = self
-            .authenticator
-            .authenticate(token)
-            .await
-            .map_err(|error| match error {
-                AuthenticationError::Refused(_) => Status::unauthenticated(error.to_string()),
-                AuthenticationError::Unavailable(_) => Status::unavailable(error.to_string()),
-            })?;
+        let caller = authenticate(&*self.authenticator, &request).await?;
 
         // For whom.
         let message = request.get_ref();
@@ -102,6 +96,17 @@ impl UnaryService<CertificateSigningRequest> for CertificateService {
             created
         })
     }
+}
+
+async fn authenticate<T>(
+    authenticator: &dyn CallerAuthenticator,
+    request: &Request<T>,
+) -> Result<Caller, Status> {
+    let authenticated = authenticator.authenticate(bearer_token(request)?).await;
+    authenticated.map_err(|error| match error {
+        AuthenticationError::Refused(_) => Status::unauthenticated(error.to_string()),
+        AuthenticationError::Unavailable(_) => Status::unavailable(error.to_string()),
+    })
 }
 
 fn bearer_token<T>(request: &Request<T>) -> Result<&str, Status> {

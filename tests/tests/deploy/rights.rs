@@ -114,6 +114,7 @@ fn rights_are_those_that_each_role_uses() {
         ("create", "events.k8s.io/events"),
         ("get", "events.k8s.io/events"),
         ("patch", "events.k8s.io/events"),
+        ("patch", "/pods/status"),
         ("update", "security.istio.io/authorizationpolicies/status"),
         ("update", "security.istio.io/peerauthentications/status"),
     ] {

@@ -59,6 +59,11 @@ impl PodIndex {
         facts.is_some_and(|facts| facts.enrolment == Some(true))
     }
 
+    pub(super) fn asks_for(&self, pod: &ObjectName) -> bool {
+        let own = self.pods.get(pod).and_then(|pod| pod.enrolment);
+        own.unwrap_or_else(|| self.enrols(&pod.namespace))
+    }
+
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
         let names = self.by_namespace.get(namespace).into_iter().flatten();
         names.filter_map(|name| self.pods.get(name))

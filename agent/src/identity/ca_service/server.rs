@@ -25,10 +25,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
 
-use super::{CallerAuthenticator, CertificateService, NodeAuthorizer};
+use super::{
+    CallerAuthenticator, CertificateService, NodeAuthorizer, PodReports, reports::ReportService,
+};
 use crate::{
     identity::{
         authority::{self, CertificateAuthority},
+        pod_report::REPORT_PODS,
         tls,
         wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
     },
@@ -78,8 +81,17 @@ pub struct Parts {
     pub authenticator: Arc<dyn CallerAuthenticator>,
     /// Knows what runs where.
     pub authorizer: Arc<dyn NodeAuthorizer>,
+    /// Takes reports of pods; without it they are a call that isn't known.
+    pub reports: Option<Arc<dyn PodReports>>,
     /// Counts certificates.
     pub counts: Tally,
+}
+
+/// Answers calls.
+#[derive(Clone)]
+pub(super) struct Services {
+    pub(super) certificates: CertificateService,
+    pub(super) reports: Option<ReportService>,
 }
 
 /// Serves until cancelled, then lets calls finish for some seconds. Rotates the authority's roots
@@ -97,11 +109,18 @@ pub async fn serve(
     let own = Arc::new(OwnCertificate::default());
     let renewal = own.renew(&authority, &settings.server_names)?;
     let acceptor = TlsAcceptor::from(Arc::new(server_config(Arc::clone(&own))?));
-    let service = CertificateService {
-        authority: Arc::clone(&authority),
-        authenticator: parts.authenticator,
-        authorizer: parts.authorizer,
-        counts: parts.counts,
+    let authenticator = parts.authenticator;
+    let services = Services {
+        reports: parts.reports.map(|reports| ReportService {
+            authenticator: Arc::clone(&authenticator),
+            reports,
+        }),
+        certificates: CertificateService {
+            authority: Arc::clone(&authority),
+            authenticator,
+            authorizer: parts.authorizer,
+            counts: parts.counts,
+        },
     };
 
     // The guard ends what the server started even if its future is dropped.
@@ -122,7 +141,7 @@ pub async fn serve(
             () = cancellation.cancelled() => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let connection = connection(stream, acceptor.clone(), service.clone(), stop.clone());
+        let connection = connection(stream, acceptor.clone(), services.clone(), stop.clone());
         tasks.spawn(async move {
             connection.await;
             drop(slot);
@@ -153,7 +172,7 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    service: CertificateService,
+    services: Services,
     stop: CancellationToken,
 ) {
     let handshake = tokio::select! {
@@ -173,7 +192,7 @@ async fn connection(
         .initial_connection_window_size(MAX_WINDOW * 2)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let answer = service_fn(move |request| answer(service.clone(), request));
+    let answer = service_fn(move |request| answer(services.clone(), request));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), answer));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -203,23 +222,33 @@ where
 }
 
 pub(super) async fn answer<B>(
-    service: CertificateService,
+    services: Services,
     request: Request<B>,
 ) -> Result<Response<Body>, Infallible>
 where
     B: hyper::body::Body + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    if request.uri().path() != CREATE_CERTIFICATE {
-        return Ok(Status::unimplemented("only CreateCertificate is served here").into_http());
-    }
-    let mut grpc = Grpc::new(ProstCodec::default())
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let call = timeout(CALL_TIMEOUT, grpc.unary(service, request));
-    Ok(call
+    let call = async {
+        match (request.uri().path(), services.reports) {
+            (CREATE_CERTIFICATE, _) => grpc().unary(services.certificates, request).await,
+            (REPORT_PODS, Some(reports)) => grpc().unary(reports, request).await,
+            _ => Status::unimplemented("this call isn't served here").into_http(),
+        }
+    };
+    Ok(timeout(CALL_TIMEOUT, call)
         .await
         .unwrap_or_else(|_| Status::deadline_exceeded("the call took too long").into_http()))
+}
+
+fn grpc<Q, A>() -> Grpc<ProstCodec<A, Q>>
+where
+    Q: prost::Message + Default + 'static,
+    A: prost::Message + Default + 'static,
+{
+    Grpc::new(ProstCodec::default())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 fn server_config(own: Arc<OwnCertificate>) -> Result<ServerConfig, authority::Error> {

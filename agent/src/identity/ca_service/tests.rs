@@ -18,6 +18,8 @@ use crate::identity::{
     wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
 };
 
+mod reports;
+
 /// Says who runs where.
 struct Placement(HashSet<(Identity, &'static str)>);
 
@@ -52,6 +54,10 @@ struct Control {
 
 impl Control {
     async fn start() -> Self {
+        Self::taking(None).await
+    }
+
+    async fn taking(reports: Option<Arc<dyn PodReports>>) -> Self {
         let mesh = TestAuthority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -64,6 +70,7 @@ impl Control {
                 authority: Arc::clone(&mesh.authority),
                 authenticator: token_file(&mesh),
                 authorizer: placement(),
+                reports,
                 counts: Tally::default(),
             },
             listener,
@@ -216,6 +223,13 @@ async fn a_new_root_file_and_token_are_used_without_restart() {
     client.fetch(&shop("web")).await.unwrap();
 }
 
+fn services(mesh: &TestAuthority) -> server::Services {
+    server::Services {
+        certificates: service(mesh),
+        reports: None,
+    }
+}
+
 fn service(mesh: &TestAuthority) -> CertificateService {
     CertificateService {
         authority: Arc::clone(&mesh.authority),
@@ -363,7 +377,7 @@ async fn the_server_reads_one_method_and_no_more_than_the_limit() {
             .header("authorization", "Bearer token-a")
             .body(Full::new(Bytes::from(frame)))
             .unwrap();
-        let response = server::answer(service(&mesh), request).await.unwrap();
+        let response = server::answer(services(&mesh), request).await.unwrap();
         // A failure has its status in the headers, a success in the trailers.
         let status = match Status::from_header_map(response.headers()) {
             Some(status) => status,
