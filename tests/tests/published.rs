@@ -51,7 +51,11 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
     let lab = Lab::builder("told").build()?;
     lab.namespace("shop").enrolled()?;
     let api = installed(&lab)?;
-    let _mesh = Mesh::default().in_cluster(&lab, &api)?.start(&lab)?;
+    let _mesh = Mesh::default()
+        .in_cluster(&lab, &api)?
+        .control_arguments(&["--metrics-address", "127.0.0.1:15120"])
+        .control_arguments(&["--ready-address", "127.0.0.1:15121"])
+        .start(&lab)?;
     api.apply(policy("0"))?;
     let namespace = json!({
         "apiVersion": "v1", "kind": "Namespace",
@@ -85,6 +89,21 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
             event["metadata"]["namespace"] == "default" && note.contains("ambit.dev/mesh")
         })
     });
+
+    let page = lab.node("a").fetch("http://127.0.0.1:15120/metrics")?;
+    for sample in [
+        "ambit_control_leading 1",
+        "ambit_manifest_problems 2",
+        "ambit_control_events_total{result=\"published\"} 2",
+        "ambit_control_events_total{result=\"failed\"} 0",
+        "ambit_control_conditions_total{result=\"failed\"} 0",
+    ] {
+        assert!(page.lines().any(|line| line == sample), "{sample}: {page}");
+    }
+    let ready = lab
+        .node("a")
+        .fetch("http://127.0.0.1:15121/healthz/ready")?;
+    assert_eq!(ready, "ready\n");
 
     let mut right = api.object("AuthorizationPolicy", "shop", "web").unwrap();
     right["spec"] = policy("8080")["spec"].clone();
@@ -157,7 +176,10 @@ fn on_paper(name: &str, spec: &Value, address: &str) -> Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": "shop", "name": name, "uid": format!("uid-of-{name}")},
         "spec": {"nodeName": "a", "containers": [{"name": "main", "image": "none"}]},
-        "status": {"phase": "Running", "podIP": address, "hostIP": "192.0.2.1"},
+        "status": {
+            "phase": "Running", "podIP": address, "hostIP": "192.0.2.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
     });
     let fields = spec.as_object().into_iter().flatten();
     for (field, value) in fields {
@@ -179,13 +201,6 @@ fn a_pod_says_whether_it_is_enrolled_and_why_not() -> Result<()> {
     api.apply(namespace("enabled"))?;
     for pod in ["near", "far"] {
         becomes(&api, pod, "True", "Enrolled");
-        let conditions = api.object("Pod", "shop", pod).unwrap()["status"]["conditions"].clone();
-        let ready = conditions.as_array().unwrap().iter();
-        assert!(
-            conditions.as_array().unwrap().len() == 1
-                || ready.clone().any(|it| it["type"] == "Ready"),
-            "{conditions}"
-        );
         let events = told(&api, "Pod", pod);
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!(events[0]["reason"], "Enrolled");
@@ -197,6 +212,15 @@ fn a_pod_says_whether_it_is_enrolled_and_why_not() -> Result<()> {
     becomes(&api, "lost", "False", "NoInterface");
     let (_, _, message) = enrolled(&api, "lost").unwrap();
     assert!(message.contains("10.99.99.99"), "{message}");
+    let lost = api.object("Pod", "shop", "lost").unwrap();
+    let ready = json!({"type": "Ready", "status": "True"});
+    let conditions = lost["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|it| it["type"] == ready["type"] && it["status"] == ready["status"]),
+        "{lost}"
+    );
     eventually("an Event on it", DEADLINE, || {
         let events = told(&api, "Pod", "lost");
         events.iter().any(|event| {

@@ -84,8 +84,14 @@ impl Conditions {
                 (Ok(Ok(())), None) => {
                     told.remove(&object);
                 }
+                (Ok(Err(kube::Error::Api(status))), message) if !status.is_conflict() => {
+                    // The same would bring the same: the Event has to do.
+                    tracing::warn!("status of {object}: {status}");
+                    told.remove(&object);
+                    told.extend(message.map(|message| (object, message)));
+                }
                 (Ok(Err(error)), _) => {
-                    tracing::warn!("status of {object}: {error}; it is tried again")
+                    tracing::warn!("status of {object}: {error}; it is tried again");
                 }
                 (Err(_), _) => return,
             }
