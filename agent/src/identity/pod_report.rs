@@ -8,8 +8,7 @@
 /// The one method's path.
 pub(super) const REPORT_PODS: &str = "/ambit.v1.NodeReports/ReportPods";
 
-/// Pods that one report has at most: with names and texts as long as they may be it is below
-/// [`MAX_MESSAGE`](super::wire::MAX_MESSAGE).
+/// Pods that one report has at most: with names and texts as long as they may be, control still reads it.
 pub const MAX_PODS: usize = 64;
 
 /// What became of pods of the caller's node.
