@@ -14,7 +14,7 @@ mod problems;
 mod token_review;
 
 pub use self::{
-    events::Events,
+    events::{Error as EventError, Events, Notice},
     key::{ClusterKey, Error},
     lease::{Leadership, identity, while_leading},
     pod_states::PodStates,
