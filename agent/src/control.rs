@@ -2,7 +2,7 @@
 //!
 //! The certificate authority has there, instead of files, its key in a Secret, its trust bundle in a ConfigMap, and
 //! knows agents by the tokens of their service account: every replica serves. What must be done once is done by the
-//! one that [leads](Leadership).
+//! one that [leads](Leadership): it makes waypoints, and tells objects what is wrong with them.
 
 mod conditions;
 mod events;
@@ -12,6 +12,7 @@ mod objects;
 mod pod_states;
 mod problems;
 mod token_review;
+pub mod waypoints;
 
 pub use self::{
     events::{Error as EventError, Events, Notice},

@@ -12,7 +12,7 @@ use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     control::{
         ClusterKey, Events, Leadership, PodStates, ProblemPublisher, TokenReviewer, identity,
-        while_leading,
+        waypoints, while_leading,
     },
     discovery::{
         directory::Directory,
@@ -64,6 +64,8 @@ pub enum Home {
         namespace: String,
         /// The agents' service account.
         agents: String,
+        /// What waypoints are to know.
+        waypoints: waypoints::Settings,
     },
 }
 
@@ -113,15 +115,19 @@ pub async fn run(settings: Settings) -> Result<()> {
         let states = PodStates::new(cluster.client.clone(), events.clone(), metrics.clone());
         reports = Some(Arc::new(states));
         let publisher = Arc::new(ProblemPublisher::new(
-            cluster.client,
+            cluster.client.clone(),
             store.clone(),
             problems,
             events,
             metrics.clone(),
         ));
-        tasks.spawn(while_leading(leading, move || {
+        tasks.spawn(while_leading(leading.clone(), move || {
             let publisher = publisher.clone();
             async move { publisher.run().await }
+        }));
+        let (client, settings, until) = (cluster.client, cluster.waypoints, stop.clone());
+        tasks.spawn(while_leading(leading, move || {
+            waypoints::run(client.clone(), settings.clone(), until.clone())
         }));
         tasks.spawn(leadership.run(stop.clone()));
     }
@@ -162,6 +168,8 @@ struct InCluster {
     namespace: String,
     /// To be followed.
     key: ClusterKey,
+    /// What waypoints are to know.
+    waypoints: waypoints::Settings,
 }
 
 async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) -> Result<Opened> {
@@ -183,6 +191,7 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
             kubeconfig,
             namespace,
             agents,
+            waypoints,
         } => {
             let client = kubernetes::client(kubeconfig.as_deref()).await?;
             let cluster =
@@ -197,6 +206,7 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
                     client,
                     namespace,
                     key,
+                    waypoints,
                 }),
             })
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{duration, source};
 use crate::{
     app::{self, control::Home},
+    control::waypoints,
     identity::{authority, ca_service},
 };
 
@@ -22,6 +23,12 @@ pub(super) struct Arguments {
     /// With --source kubernetes: the agents' service account.
     #[arg(long, env = "AMBIT_AGENT_ACCOUNT", default_value = "ambit-node")]
     agent_account: String,
+    /// With --source kubernetes: the image of waypoints. By default that of the pod that this runs in.
+    #[arg(long, env = "AMBIT_WAYPOINT_IMAGE")]
+    waypoint_image: Option<String>,
+    /// With --source kubernetes: the pod that this runs in, in the namespace of --namespace.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
     /// With --source directory: where the root and its key are kept, and the trust bundle for agents is written.
     #[arg(
         long,
@@ -71,6 +78,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<()> {
+    let ca_address = ca_address(&arguments);
     let home = match arguments.source.into() {
         source::Settings::Directory(manifests) => Home::Directory {
             manifests,
@@ -79,6 +87,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         },
         source::Settings::Kubernetes { kubeconfig } => Home::Cluster {
             kubeconfig,
+            waypoints: waypoints::Settings {
+                namespace: arguments.namespace.clone(),
+                pod: arguments.pod_name,
+                image: arguments.waypoint_image,
+                ca_address,
+                trust_domain: arguments.trust_domain.clone(),
+            },
             namespace: arguments.namespace,
             agents: arguments.agent_account,
         },
@@ -100,4 +115,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         ready_address: arguments.ready_address,
     };
     app::control::run(settings).await
+}
+
+/// Where waypoints find the authority: by the first of its names.
+fn ca_address(arguments: &Arguments) -> String {
+    let name = arguments.server_names.first();
+    let name = name.map_or("localhost", String::as_str);
+    let port = arguments.listen.port();
+    match name.parse() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{name}:{port}"),
+    }
 }

@@ -1,0 +1,90 @@
+//! What the controllers have in common: they wait for kinds, log, and try again.
+
+use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use kube::{
+    Client,
+    core::DynamicObject,
+    runtime::{
+        controller::{Action, Error},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use tokio::time;
+
+use super::kinds::API_VERSION;
+
+/// How long until what failed is tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+/// How often the Gateway API's kinds are looked for.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Waits until the API server has the kinds, and says once if it hasn't.
+pub(super) async fn await_kinds(client: &Client) {
+    let mut told = String::new();
+    loop {
+        let missing = match client.list_api_group_resources(API_VERSION).await {
+            Ok(list) => {
+                let is_there = |kind: &str| list.resources.iter().any(|it| it.kind == kind);
+                let missing = ["Gateway", "GatewayClass"].map(|kind| (kind, is_there(kind)));
+                match missing.iter().find(|(_, is_there)| !is_there) {
+                    None => return,
+                    Some((kind, _)) => format!("the cluster has no kind {kind}"),
+                }
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                format!("the cluster has no {API_VERSION}")
+            }
+            Err(error) => format!("asking for {API_VERSION}: {error}"),
+        };
+        if missing != told {
+            tracing::info!(
+                "no waypoints yet: {missing}; they are made as soon as the Gateway API's CRDs are \
+                 installed"
+            );
+            told = missing;
+        }
+        time::sleep(LOOK).await;
+    }
+}
+
+/// Drives a controller until it ends, and logs what goes wrong: once for what is wrong for long.
+pub(super) async fn drive<K, E>(
+    what: &str,
+    done: impl Stream<Item = Result<(ObjectRef<K>, Action), Error<E, watcher::Error>>>,
+) where
+    K: kube::Resource,
+    K::DynamicType: Debug + Hash + Eq,
+    E: std::error::Error + 'static,
+{
+    let mut told = String::new();
+    let mut done = std::pin::pin!(done);
+    while let Some(result) = done.next().await {
+        let failure = match result {
+            // It has gone meanwhile.
+            Ok(_) | Err(Error::ObjectNotFound(_)) => String::new(),
+            Err(Error::ReconcilerFailed(error, object)) => {
+                format!("{}: {error}", called(&object))
+            }
+            Err(error) => error.to_string(),
+        };
+        if !failure.is_empty() && failure != told {
+            tracing::warn!("{what}: {failure}; tried again");
+            told = failure;
+        }
+    }
+}
+
+fn called(object: &ObjectRef<DynamicObject>) -> String {
+    match &object.namespace {
+        Some(namespace) => format!("{namespace}/{}", object.name),
+        None => object.name.clone(),
+    }
+}
+
+/// What failed is tried again after a while.
+pub(super) fn retry<K, E, C>(_: Arc<K>, _: &E, _: Arc<C>) -> Action {
+    Action::requeue(RETRY)
+}
