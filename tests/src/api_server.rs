@@ -1,6 +1,7 @@
 //! A Kubernetes API server for a lab: real HTTPS, real semantics, as far as a mesh asks for them.
 
 mod accounts;
+mod admission;
 mod body;
 mod cluster;
 mod directory;
@@ -61,7 +62,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// clients create beside them. Nodes of the lab that no manifest describes have a Node object.
 /// What it refuses, it refuses as Kubernetes does. It checks Kubernetes' own kinds against their
 /// types, but not those of CRDs against their schemas; it runs no controllers but the garbage
-/// collection of owned objects, and gives Services no addresses. Bodies are JSON, or YAML to
+/// collection of owned objects. Services that clients create are given addresses that lead nowhere.
+/// Bodies are JSON, or YAML to
 /// apply: it doesn't speak protobuf or JSON patches. Dropped, it stops.
 #[derive(Debug)]
 pub struct ApiServer {

@@ -1,6 +1,11 @@
 //! What this repository gives to a cluster.
 
-use std::{path::Path, process::Command};
+use std::{
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -46,4 +51,60 @@ pub fn kustomize(directory: &str) -> Result<Vec<Value>> {
         });
     }
     objects(&String::from_utf8_lossy(&kubectl.stdout))
+}
+
+/// Where `cargo xtask setup` has put kubernetes-validate: above the directory of test programs.
+///
+/// # Errors
+/// If it isn't there.
+pub fn validator() -> Result<PathBuf> {
+    let own = env::current_exe().map_err(Error::io("find this program"))?;
+    let python = own.ancestors().nth(3).unwrap_or(&own).join("python");
+    let there = fs::read_dir(&python).into_iter().flatten().flatten();
+    let mut programs = there.map(|entry| entry.path().join("bin/kubernetes-validate"));
+    let program = programs.find(|program| program.exists());
+    program.ok_or_else(|| {
+        let what = format!("kubernetes-validate in {}", python.display());
+        Error::malformed(what, "it isn't there: run `cargo xtask setup`")
+    })
+}
+
+/// What a Kubernetes of this version says of objects: nothing if it would take them all.
+///
+/// # Errors
+/// If it can't be asked.
+pub fn refusals(objects: &[Value], version: &str) -> Result<Vec<String>> {
+    let arguments = ["--strict", "--kubernetes-version", version, "-"];
+    let output = told(&validator()?, &arguments, objects)?;
+    let words = String::from_utf8_lossy(&output.stdout);
+    // A kind without a schema is only warned of.
+    let (passed, refused): (Vec<&str>, Vec<&str>) = words
+        .lines()
+        .partition(|line| line.starts_with("INFO - passed"));
+    if passed.len() + refused.len() != objects.len() {
+        return Err(Error::malformed("the answer of kubernetes-validate", words));
+    }
+    Ok(refused.into_iter().map(str::to_owned).collect())
+}
+
+/// Runs a program with objects as its input, as a stream of YAML.
+///
+/// # Errors
+/// If it can't be run.
+pub fn told(program: &Path, arguments: &[&str], objects: &[Value]) -> Result<Output> {
+    let doing = || Error::io(format!("run {}", program.display()));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(doing())?;
+    let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
+    if let Some(mut input) = child.stdin.take() {
+        input
+            .write_all(documents.join("\n---\n").as_bytes())
+            .map_err(doing())?;
+    }
+    child.wait_with_output().map_err(doing())
 }

@@ -14,6 +14,8 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 #[derive(Debug, Clone, Default)]
 pub struct Rbac {
     grants: Vec<Grant>,
+    /// What each ClusterRole allows.
+    roles: BTreeMap<String, Vec<Rule>>,
 }
 
 /// What a binding gives to its subjects.
@@ -148,7 +150,59 @@ impl Rbac {
                 });
             }
         }
-        Ok(Self { grants })
+        let roles = all("ClusterRole").iter();
+        let roles = roles
+            .map(|role| {
+                let rules = role.all_rules(all("ClusterRole"));
+                (role.metadata.name.clone(), rules)
+            })
+            .collect();
+        Ok(Self { grants, roles })
+    }
+
+    /// The same, and what these ClusterRoleBindings, which somebody may have changed since, give.
+    pub(super) fn with<'a>(&self, bindings: impl Iterator<Item = &'a Value>) -> Self {
+        let mut with = self.clone();
+        let grants = bindings.filter_map(|binding| {
+            let binding = Object::deserialize(binding).ok()?;
+            Some(Grant {
+                subjects: binding.subjects,
+                namespace: None,
+                rules: self.roles.get(&binding.role_ref?.name)?.clone(),
+            })
+        });
+        with.grants.extend(grants);
+        with
+    }
+
+    /// Whether a user may do everything that a ClusterRole allows.
+    pub(super) fn covers(&self, user: &User, role: &str) -> bool {
+        let rules = self.roles.get(role);
+        rules.is_some_and(|rules| rules.iter().all(|rule| self.covers_rule(user, rule)))
+    }
+
+    fn covers_rule(&self, user: &User, rule: &Rule) -> bool {
+        let any = [String::new()];
+        let names = match rule.resource_names.as_slice() {
+            [] => &any[..],
+            names => names,
+        };
+        rule.api_groups.iter().all(|group| {
+            rule.resources.iter().all(|resource| {
+                rule.verbs.iter().all(|verb| {
+                    names.iter().all(|name| {
+                        let attempt = Attempt {
+                            verb,
+                            group,
+                            resource,
+                            namespace: "",
+                            name,
+                        };
+                        self.allows(user, attempt)
+                    })
+                })
+            })
+        })
     }
 
     pub(super) fn allows(&self, user: &User, attempt: Attempt<'_>) -> bool {

@@ -45,6 +45,14 @@ impl Refusal {
         Self::about(409, "Conflict", message, of, name)
     }
 
+    /// Another manager has applied these fields, and wants them to be different.
+    pub(super) fn manager_conflict(of: &Resource, name: &str, by: &str, fields: &[String]) -> Self {
+        let (count, fields) = (fields.len(), fields.join(", "));
+        let message =
+            format!("Apply failed with {count} conflicts: conflicts with {by:?}: {fields}");
+        Self::about(409, "Conflict", message, of, name)
+    }
+
     /// Another object has the name by now.
     pub(super) fn other_uid(of: &Resource, name: &str, asked: &str, has: &str) -> Self {
         let message = format!(

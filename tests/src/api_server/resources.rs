@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
     events::v1::Event,
     policy::v1::PodDisruptionBudget,
+    rbac::v1::ClusterRoleBinding,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -35,10 +36,11 @@ type Typed = fn(&Value) -> Result<Value, serde_json::Error>;
 const CORE: &str = "";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 const ISTIO: &str = "security.istio.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
 const EVENTS: &str = "events.k8s.io";
 
 /// All kinds. A key of the storage names one by its place here.
-pub(super) static RESOURCES: [Resource; 21] = [
+pub(super) static RESOURCES: [Resource; 22] = [
     own::<Namespace>(CORE, "namespaces", "Namespace")
         .cluster()
         .with_status(),
@@ -54,6 +56,7 @@ pub(super) static RESOURCES: [Resource; 21] = [
     own::<PodDisruptionBudget>("policy", "poddisruptionbudgets", "PodDisruptionBudget")
         .with_status(),
     own::<Lease>("coordination.k8s.io", "leases", "Lease"),
+    own::<ClusterRoleBinding>(RBAC, "clusterrolebindings", "ClusterRoleBinding").cluster(),
     own::<TokenReview>("authentication.k8s.io", "tokenreviews", "TokenReview").cluster(),
     own::<Event>(EVENTS, "events", "Event"),
     custom(ISTIO, "authorizationpolicies", "AuthorizationPolicy"),

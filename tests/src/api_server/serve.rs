@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     RequestSeen,
     accounts::{OWN_AUDIENCE, User},
+    admission,
     body::Outgoing,
     discovery, list,
     rbac::Attempt,
@@ -189,10 +190,21 @@ impl Asked<'_> {
     fn write(&self, state: &mut State, call: &Call) -> write::Written {
         let of = call.resource();
         match call.verb {
-            "create" => write::create(state, call, self.object(of)?),
-            "update" => write::update(state, call, self.object(of)?),
+            "create" => {
+                let object = self.object(of)?;
+                admission::check(state, self.user, call, &object)?;
+                write::create(state, call, object)
+            }
+            "update" => {
+                let object = self.object(of)?;
+                admission::check(state, self.user, call, &object)?;
+                write::update(state, call, object)
+            }
             "patch" => {
                 let media = self.media();
+                // JSON is YAML. What isn't either is refused below.
+                let patch = serde_norway::from_slice(self.body).unwrap_or_default();
+                admission::check(state, self.user, call, &patch)?;
                 let creates = !write::exists(state, call) && media == write::APPLY;
                 if creates {
                     authorize(state, self.user, call, "create")?;
@@ -214,7 +226,7 @@ fn authenticate(state: &State, header: &str) -> Option<User> {
 }
 
 fn authorize(state: &State, user: &User, call: &Call, verb: &str) -> Result<(), Refusal> {
-    let Some(rbac) = &state.rbac else {
+    let Some(rights) = state.rights() else {
         return Ok(());
     };
     let of = call.resource();
@@ -238,7 +250,7 @@ fn authorize(state: &State, user: &User, call: &Call, verb: &str) -> Result<(), 
         namespace,
         name,
     };
-    if rbac.allows(user, attempt) {
+    if rights.allows(user, attempt) {
         return Ok(());
     }
     let object = match call.name.as_str() {

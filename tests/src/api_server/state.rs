@@ -92,6 +92,15 @@ impl State {
         self.faults.hidden.contains(RESOURCES[resource].kind)
     }
 
+    /// Who may do what at present; None: everybody everything.
+    pub(super) fn rights(&self) -> Option<Rbac> {
+        let group = "rbac.authorization.k8s.io";
+        let index = resources::by_path(group, "v1", "clusterrolebindings")?;
+        let bindings = self.storage.objects(index, "");
+        let rules = self.rbac.as_ref()?;
+        Some(rules.with(bindings.map(|(_, binding)| &**binding)))
+    }
+
     pub(super) fn has_namespace(&self, name: &str) -> bool {
         namespace(name).is_some_and(|key| self.storage.object(&key).is_some())
     }

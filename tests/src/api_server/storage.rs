@@ -191,6 +191,13 @@ impl Storage {
         true
     }
 
+    /// Removes an object all of whose owners are gone.
+    pub(super) fn remove_orphan(&mut self, key: &Key) {
+        if ownership::is_orphan(&self.objects, key) {
+            self.remove(key);
+        }
+    }
+
     fn remember(&mut self, key: &Key, before: Option<Arc<Value>>, after: Option<Arc<Value>>) {
         self.changes.push_back(Change {
             revision: self.revision,

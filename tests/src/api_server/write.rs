@@ -1,5 +1,6 @@
 //! Creating, changing and deleting objects.
 
+mod address;
 pub(super) mod merge;
 mod validate;
 
@@ -58,8 +59,14 @@ pub(super) fn create(state: &mut State, call: &Call, mut object: Value) -> Writt
         }
     }
     place(&mut object, call);
-    let object = validate::object(of, &key.name, &object)?;
-    Ok((201, (*state.storage.put(&key, object)).clone()))
+    let mut object = validate::object(of, &key.name, &object)?;
+    if of.kind == "Service" {
+        address::assign(state, &mut object);
+    }
+    let object = (*state.storage.put(&key, object)).clone();
+    // What belongs to somebody who has gone already goes too.
+    state.storage.remove_orphan(&key);
+    Ok((201, object))
 }
 
 pub(super) fn exists(state: &State, call: &Call) -> bool {
@@ -174,8 +181,9 @@ pub(super) fn delete_all(state: &mut State, call: &Call) -> Written {
     Ok((200, list))
 }
 
-/// Server-side apply: what is in the body is set, and what the same manager had set before goes.
-/// Managers aren't kept apart field by field, so they never conflict.
+/// Server-side apply: what is in the body is set, and what the same manager had set before goes, unless another has
+/// applied it too. Two that want a field to be different are in conflict. Those who don't apply, but update or patch,
+/// aren't managers here: what they set stays until somebody applies it.
 fn apply(state: &mut State, call: &Call, key: &Key, before: Option<Value>, body: &[u8]) -> Written {
     let of = call.resource();
     let wanted: Value = serde_norway::from_slice(body)
@@ -196,26 +204,51 @@ fn apply(state: &mut State, call: &Call, key: &Key, before: Option<Value>, body:
     }
     validate::head(of, call, &wanted)?;
     let by = (key.clone(), format!("{manager}/{}", call.status));
+    let mut kept = wanted.clone();
+    if let Some(metadata) = kept["metadata"].as_object_mut() {
+        // They are conditions of this request.
+        metadata.remove("uid");
+        metadata.remove("resourceVersion");
+    }
     let Some(before) = before else {
         if call.status {
             return Err(Refusal::not_found(of, &key.name));
         }
+        if let Some(uid) = wanted["metadata"]["uid"].as_str() {
+            return Err(Refusal::other_uid(of, &key.name, uid, ""));
+        }
         let mut object = wanted.clone();
         object["metadata"]["name"] = json!(key.name);
+        state.applied.retain(|(of, _), _| of != key);
         let created = create(state, call, object)?;
-        state.applied.insert(by, wanted);
+        state.applied.insert(by, kept);
         return Ok(created);
     };
     let mut object = before.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");
     }
+    let mut others: Vec<_> = state
+        .applied
+        .iter()
+        .filter(|(other, _)| other.0 == *key && **other != by)
+        .map(|(other, applied)| (other.clone(), applied.clone()))
+        .collect();
+    let mut still_wanted = kept.clone();
+    for ((_, other), applied) in &mut others {
+        let lost = merge::contest(applied, &kept);
+        if !lost.is_empty() && !call.query.is_true("force") {
+            return Err(Refusal::manager_conflict(of, &key.name, other, &lost));
+        }
+        merge::set(&mut still_wanted, applied);
+    }
     if let Some(last) = state.applied.get(&by) {
-        merge::remove_unwanted(&mut object, last, &wanted);
+        merge::remove_unwanted(&mut object, last, &still_wanted);
     }
     merge::set(&mut object, &wanted);
     let written = replace(state, call, key, &before, object)?;
-    state.applied.insert(by, wanted);
+    state.applied.extend(others);
+    state.applied.insert(by, kept);
     Ok(written)
 }
 

@@ -16,11 +16,12 @@ use lab::deploy::{kustomize, repository};
 use serde_json::Value;
 
 /// What is applied with `kubectl apply -k`.
-const BUILT: [&str; 4] = [
+const BUILT: [&str; 5] = [
     "deploy",
     "deploy/crds",
     "deploy/monitoring",
     "deploy/uninstall",
+    "deploy/waypoints",
 ];
 
 /// Every object that this repository gives to a cluster.

@@ -120,6 +120,41 @@ fn rights_are_those_that_each_role_uses() {
     ] {
         expected.insert(format!("ambit-control: {verb} {resource}"));
     }
+    // Waypoints: what they are made of, in whatever namespace, and whom they read by.
+    for resource in [
+        "/configmaps",
+        "/serviceaccounts",
+        "/services",
+        "apps/deployments",
+        "policy/poddisruptionbudgets",
+    ] {
+        for verb in ["get", "list", "watch", "create", "patch"] {
+            expected.insert(format!("ambit-control: {verb} {resource}"));
+        }
+    }
+    for verb in ["get", "list", "watch", "create", "delete"] {
+        expected.insert(format!(
+            "ambit-control: {verb} gateway.networking.k8s.io/gateways"
+        ));
+    }
+    for verb in ["list", "watch"] {
+        expected.insert(format!(
+            "ambit-control: {verb} gateway.networking.k8s.io/gatewayclasses"
+        ));
+    }
+    for resource in ["gatewayclasses", "gateways"] {
+        expected.insert(format!(
+            "ambit-control: patch gateway.networking.k8s.io/{resource}/status"
+        ));
+    }
+    expected.insert("ambit-control: update gateway.networking.k8s.io/gateways/finalizers".into());
+    expected
+        .insert("ambit-control: bind rbac.authorization.k8s.io/clusterroles/ambit-waypoint".into());
+    for verb in ["get", "list", "watch", "update"] {
+        expected.insert(format!(
+            "ambit-control: {verb} rbac.authorization.k8s.io/clusterrolebindings/ambit-waypoints"
+        ));
+    }
     // The key is changed by cert-manager or an operator alone.
     for (resource, name, verbs) in [
         ("/secrets", "ambit-ca", &["get"][..]),

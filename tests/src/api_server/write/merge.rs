@@ -2,8 +2,22 @@
 
 use serde_json::{Map, Value};
 
-/// Lists whose items are told apart by a field of theirs.
-const KEYED: [(&str, &str); 2] = [("conditions", "type"), ("ownerReferences", "uid")];
+/// Lists whose items are told apart by fields of theirs.
+const KEYED: [(&str, &[&str]); 10] = [
+    ("conditions", &["type"]),
+    ("containers", &["name"]),
+    ("env", &["name"]),
+    ("imagePullSecrets", &["name"]),
+    ("listeners", &["name"]),
+    ("ownerReferences", &["uid"]),
+    ("ports", &["containerPort", "port", "protocol"]),
+    (
+        "topologySpreadConstraints",
+        &["topologyKey", "whenUnsatisfiable"],
+    ),
+    ("volumeMounts", &["mountPath"]),
+    ("volumes", &["name"]),
+];
 
 /// A JSON merge patch (RFC 7386).
 pub(crate) fn patch(target: &mut Value, patch: &Value) {
@@ -29,9 +43,47 @@ pub(crate) fn set(target: &mut Value, wanted: &Value) {
     };
     for (name, value) in fields {
         let at = as_object(target).entry(name).or_insert(Value::Null);
-        match (key_of(name), value) {
+        match (key_of(name, value), value) {
             (Some(key), Value::Array(items)) => set_items(at, items, key),
             _ => set(at, value),
+        }
+    }
+}
+
+/// Takes out of what a manager had applied what another wants to be different, and tells the paths of it.
+pub(crate) fn contest(applied: &mut Value, wanted: &Value) -> Vec<String> {
+    let mut lost = Vec::new();
+    contest_below(applied, wanted, "", &mut lost);
+    lost
+}
+
+fn contest_below(applied: &mut Value, wanted: &Value, path: &str, lost: &mut Vec<String>) {
+    let (Value::Object(applied), Value::Object(wanted)) = (applied, wanted) else {
+        return;
+    };
+    for (name, wanted) in wanted {
+        let Some(had) = applied.get_mut(name) else {
+            continue;
+        };
+        let path = format!("{path}.{name}");
+        match (key_of(name, wanted), had, wanted) {
+            (Some(key), Value::Array(had), Value::Array(wanted)) => {
+                for wanted in wanted {
+                    let same = had.iter_mut().find(|had| is_same(had, wanted, key));
+                    if let Some(had) = same {
+                        let names: Vec<_> = key.iter().map(|key| &wanted[*key]).collect();
+                        contest_below(had, wanted, &format!("{path}{names:?}"), lost);
+                    }
+                }
+            }
+            (None, had @ Value::Object(_), Value::Object(_)) => {
+                contest_below(had, wanted, &path, lost);
+            }
+            (_, had, wanted) if had != wanted => {
+                lost.push(path);
+                applied.remove(name);
+            }
+            _ => {}
         }
     }
 }
@@ -45,11 +97,11 @@ pub(crate) fn remove_unwanted(target: &mut Value, last: &Value, wanted: &Value) 
         let Some(at) = target.get_mut(name) else {
             continue;
         };
-        match (key_of(name), had) {
+        match (key_of(name, had), had) {
             (Some(key), Value::Array(had)) => {
                 let kept = wanted[name].as_array().map_or(&[][..], Vec::as_slice);
                 let is_unwanted = |item: &Value| {
-                    let same = |other: &&Value| other[key] == item[key];
+                    let same = |other: &&Value| is_same(other, item, key);
                     had.iter().any(|it| same(&it)) && !kept.iter().any(|it| same(&it))
                 };
                 if let Some(items) = at.as_array_mut() {
@@ -70,7 +122,7 @@ pub(crate) fn remove_unwanted(target: &mut Value, last: &Value, wanted: &Value) 
     }
 }
 
-fn set_items(target: &mut Value, wanted: &[Value], key: &str) {
+fn set_items(target: &mut Value, wanted: &[Value], key: &[&str]) {
     if !target.is_array() {
         *target = Value::Array(Vec::new());
     }
@@ -78,16 +130,30 @@ fn set_items(target: &mut Value, wanted: &[Value], key: &str) {
         return;
     };
     for item in wanted {
-        match items.iter_mut().find(|other| other[key] == item[key]) {
+        match items.iter_mut().find(|other| is_same(other, item, key)) {
             Some(other) => set(other, item),
             None => items.push(item.clone()),
         }
     }
 }
 
-fn key_of(list: &str) -> Option<&'static str> {
-    let mut known = KEYED.iter();
-    known.find(|(name, _)| *name == list).map(|(_, key)| *key)
+/// By what the items of a list are told apart, if they are.
+fn key_of(list: &str, items: &Value) -> Option<&'static [&'static str]> {
+    let (_, key) = KEYED.iter().find(|(name, _)| *name == list)?;
+    // Ports of other kinds are replaced whole.
+    let is_keyed = |item: &Value| {
+        let is_port = || {
+            ["containerPort", "targetPort"]
+                .iter()
+                .any(|it| !item[*it].is_null())
+        };
+        item.is_object() && (list != "ports" || is_port())
+    };
+    items.as_array()?.iter().all(is_keyed).then_some(*key)
+}
+
+fn is_same(item: &Value, other: &Value, key: &[&str]) -> bool {
+    key.iter().all(|field| item[*field] == other[*field])
 }
 
 fn as_object(value: &mut Value) -> &mut Map<String, Value> {
@@ -114,6 +180,35 @@ mod tests {
             &json!({ "a": { "x": null, "y": [2, 3], "z": { "new": null } } }),
         );
         assert_eq!(object, json!({ "a": { "y": [2, 3], "z": {} }, "b": 2 }));
+    }
+
+    #[test]
+    fn items_of_lists_are_told_apart_by_their_keys() {
+        let port = |number: u16, name: &str| json!({ "containerPort": number, "name": name });
+        let item = |image: &str, ports: Value| json!({ "containers": [{ "name": "a", "image": image, "ports": ports }] });
+        let mut object = item("1", json!([port(1, "x"), port(2, "y")]));
+        set(&mut object, &item("2", json!([port(2, "z")])));
+        assert_eq!(object, item("2", json!([port(1, "x"), port(2, "z")])));
+        // Others are replaced whole.
+        let mut object = json!({ "ports": ["80", "81"] });
+        set(&mut object, &json!({ "ports": ["82"] }));
+        assert_eq!(object, json!({ "ports": ["82"] }));
+    }
+
+    #[test]
+    fn what_two_managers_want_to_be_different_is_one_managers() {
+        let object = |replicas: u8, image: &str| {
+            json!({
+                "replicas": replicas, "paused": false,
+                "containers": [{ "name": "a", "image": image }],
+            })
+        };
+        let mut applied = object(1, "x");
+        assert_eq!(contest(&mut applied, &object(1, "x")), Vec::<String>::new());
+        let lost = contest(&mut applied, &object(2, "y"));
+        assert_eq!(lost, [r#".containers[String("a")].image"#, ".replicas"]);
+        let kept = json!({ "paused": false, "containers": [{ "name": "a" }] });
+        assert_eq!(applied, kept);
     }
 
     #[test]
