@@ -82,7 +82,11 @@ pub fn refusals(objects: &[Value], version: &str) -> Result<Vec<String>> {
         .lines()
         .partition(|line| line.starts_with("INFO - passed"));
     if passed.len() + refused.len() != objects.len() {
-        return Err(Error::malformed("the answer of kubernetes-validate", words));
+        let failure = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::malformed(
+            "the answer of kubernetes-validate",
+            format!("{words}{failure}"),
+        ));
     }
     Ok(refused.into_iter().map(str::to_owned).collect())
 }

@@ -180,11 +180,15 @@ fn a_gateway_becomes_a_waypoint_and_goes_with_all_that_was_made() -> Result<()> 
     let cluster = Cluster::running(&lab)?;
     cluster.api.apply(gateway("w"))?;
     cluster.await_conditions("w", WAITS);
-    let made: Vec<Value> = MADE
+    let mut made: Vec<Value> = MADE
         .iter()
         .filter_map(|(kind, end)| cluster.object(kind, &format!("w{end}")))
         .collect();
     assert_eq!(made.len(), MADE.len());
+    for object in &mut made {
+        // The server's own record, with keys that are too long for YAML.
+        object["metadata"]["managedFields"] = json!([]);
+    }
     for version in ["1.25", "1.37"] {
         assert_eq!(refusals(&made, version)?, Vec::<String>::new());
     }

@@ -205,7 +205,8 @@ impl Asked<'_> {
                 // JSON is YAML. What isn't either is refused below.
                 let patch = serde_norway::from_slice(self.body).unwrap_or_default();
                 admission::check(state, self.user, call, &patch)?;
-                let creates = !write::exists(state, call) && media == write::APPLY;
+                let applies = media == write::APPLY && !call.status;
+                let creates = applies && !write::exists(state, call);
                 if creates {
                     authorize(state, self.user, call, "create")?;
                 }

@@ -18,6 +18,8 @@ use super::kinds::API_VERSION;
 
 /// How long until what failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
+/// The same for what somebody else has changed in the meantime.
+const RETRY_CONFLICT: Duration = Duration::from_millis(300);
 /// How often the Gateway API's kinds are looked for.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -51,26 +53,27 @@ pub(super) async fn await_kinds(client: &Client) {
 }
 
 /// Drives a controller until it ends, and logs what goes wrong: once for what is wrong for long.
-pub(super) async fn drive<K, E>(
+pub(super) async fn drive<K>(
     what: &str,
-    done: impl Stream<Item = Result<(ObjectRef<K>, Action), Error<E, watcher::Error>>>,
+    done: impl Stream<Item = Result<(ObjectRef<K>, Action), Error<kube::Error, watcher::Error>>>,
 ) where
     K: kube::Resource,
     K::DynamicType: Debug + Hash + Eq,
-    E: std::error::Error + 'static,
 {
     let mut told = String::new();
     let mut done = std::pin::pin!(done);
     while let Some(result) = done.next().await {
         let failure = match result {
-            // It has gone meanwhile.
-            Ok(_) | Err(Error::ObjectNotFound(_)) => String::new(),
-            Err(Error::ReconcilerFailed(error, object)) => {
-                format!("{}: {error}", called(&object))
+            // It has gone meanwhile, or was changed by somebody else.
+            Ok(_) | Err(Error::ObjectNotFound(_)) => continue,
+            Err(Error::ReconcilerFailed(error, _)) if is_conflict(&error) => continue,
+            Err(Error::ReconcilerFailed(kube::Error::Api(status), object)) => {
+                format!("{}: {}", called(&object), status.message)
             }
+            Err(Error::ReconcilerFailed(error, object)) => format!("{}: {error}", called(&object)),
             Err(error) => error.to_string(),
         };
-        if !failure.is_empty() && failure != told {
+        if failure != told {
             tracing::warn!("{what}: {failure}; tried again");
             told = failure;
         }
@@ -84,7 +87,14 @@ fn called(object: &ObjectRef<DynamicObject>) -> String {
     }
 }
 
-/// What failed is tried again after a while.
-pub(super) fn retry<K, E, C>(_: Arc<K>, _: &E, _: Arc<C>) -> Action {
-    Action::requeue(RETRY)
+/// What failed is tried again after a while; at once if somebody else was only faster.
+pub(super) fn retry<K, C>(_: Arc<K>, error: &kube::Error, _: Arc<C>) -> Action {
+    Action::requeue(match is_conflict(error) {
+        true => RETRY_CONFLICT,
+        false => RETRY,
+    })
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
 }

@@ -1,6 +1,6 @@
 //! Gateways: each is judged, its objects are applied, and its status says how it fares.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -22,13 +22,13 @@ use kube::{
         watcher,
     },
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, MANAGER,
     accept::{Judgement, judge},
-    follow::{RETRY, drive, retry},
+    follow::{drive, retry},
     kinds::{API_VERSION, CLASS, Gateway, gateways, is_waypoint, place},
     namespaces,
     objects::{
@@ -42,7 +42,9 @@ use super::{
 /// Where control publishes what is to be trusted.
 const TRUST_BUNDLE: &str = "ambit-trust-bundle";
 /// How long events of one Gateway are gathered.
-const GATHER: std::time::Duration = std::time::Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(50);
+/// How often is looked again at what no event tells of.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// Makes waypoints of Gateways until told to stop.
 pub(super) async fn run(context: &Arc<Context>, stop: &CancellationToken) {
@@ -110,7 +112,7 @@ async fn reconcile(gateway: Arc<Gateway>, context: Arc<Context>) -> Result<Actio
     match (failure, progress) {
         (Some(error), _) => Err(error),
         // No event tells of what belongs to others.
-        (None, Progress::Taken(_) | Progress::Pending(_)) => Ok(Action::requeue(RETRY)),
+        (None, Progress::Taken(_) | Progress::Pending(_)) => Ok(Action::requeue(LOOK_AGAIN)),
         (None, _) => Ok(Action::await_change()),
     }
 }
@@ -227,13 +229,23 @@ async fn tell(
     {
         return Ok(());
     }
-    let told: Value = json!({ "apiVersion": API_VERSION, "kind": "Gateway", "status": wanted });
+    let told = json!({
+        "apiVersion": API_VERSION,
+        "kind": "Gateway",
+        // Not of another of that name.
+        "metadata": { "uid": gateway.metadata.uid },
+        "status": wanted,
+    });
     let (namespace, name) = place(&gateway.metadata);
     let by = PatchParams::apply(MANAGER).force();
-    Api::<Gateway>::namespaced_with(context.client.clone(), namespace, &gateways())
+    let told = Api::<Gateway>::namespaced_with(context.client.clone(), namespace, &gateways())
         .patch_status(name, &by, &Patch::Apply(&told))
-        .await?;
-    Ok(())
+        .await;
+    match told {
+        // It has gone meanwhile.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        told => told.map(drop),
+    }
 }
 
 fn api(context: &Context, gateway: &Gateway, wanted: &Wanted) -> Api<DynamicObject> {
