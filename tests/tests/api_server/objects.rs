@@ -4,7 +4,7 @@ use k8s_openapi::{
     api::{
         authentication::v1::{TokenReview, TokenReviewSpec},
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Secret},
+        core::v1::{ConfigMap, Secret, Service},
         events::v1::Event,
     },
     serde::de::DeserializeOwned,
@@ -143,6 +143,66 @@ fn objects_are_applied_patched_and_deleted_with_what_they_own() -> Result<()> {
             .await
             .unwrap();
         assert_eq!(secret.data.unwrap()["k"].0, b"v");
+    });
+    Ok(())
+}
+
+#[test]
+fn managers_that_apply_one_field_differently_are_in_conflict() -> Result<()> {
+    let lab = Lab::builder("managers").build()?;
+    let server = ApiServer::start(&lab)?;
+    let inside = Inside::new(&lab, &server, CONTROL)?;
+    inside.run(async |client| {
+        let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+        let apply = async |by: &str, force: bool, data: Value| {
+            let map = json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "x" }, "data": data,
+            });
+            let mut by = PatchParams::apply(by);
+            by.force = force;
+            let applied = maps.patch("x", &by, &Patch::Apply(&map)).await;
+            applied.map(|map| map.data.unwrap_or_default())
+        };
+        let one = apply("one", false, json!({ "a": "1", "b": "1" })).await;
+        assert_eq!(one.unwrap().len(), 2);
+        // What both want is both's, and stays as long as one wants it.
+        apply("two", false, json!({ "a": "1" })).await.unwrap();
+        let refused_to_two = apply("two", false, json!({ "a": "2" })).await;
+        assert_eq!(refused(refused_to_two), (409, "Conflict".into()));
+        let forced = apply("two", true, json!({ "a": "2" })).await.unwrap();
+        assert_eq!((&*forced["a"], &*forced["b"]), ("2", "1"));
+        // It is the other's now, and doesn't go with the first's wish.
+        let left = apply("one", false, json!({})).await.unwrap();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["a"]);
+        let gone = apply("two", false, json!({})).await.unwrap();
+        assert_eq!(gone.len(), 0);
+    });
+    Ok(())
+}
+
+#[test]
+fn what_belongs_to_nobody_any_more_goes_and_a_service_has_an_address() -> Result<()> {
+    let lab = Lab::builder("orphans").build()?;
+    let server = ApiServer::start(&lab)?;
+    let inside = Inside::new(&lab, &server, CONTROL)?;
+    inside.run(async |client| {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+        let orphan: ConfigMap = object(json!({ "metadata": { "name": "x", "ownerReferences": [{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone",
+        }] } }));
+        maps.create(&PostParams::default(), &orphan).await.unwrap();
+        assert_eq!(maps.get_opt("x").await.unwrap(), None);
+        let services: Api<Service> = Api::namespaced(client, "default");
+        let service = object(json!({
+            "metadata": { "name": "x" }, "spec": { "ports": [{ "port": 80 }] },
+        }));
+        let made = services.create(&PostParams::default(), &service).await;
+        let spec = made.unwrap().spec.unwrap();
+        assert_eq!(
+            spec.cluster_ips,
+            spec.cluster_ip.map(|address| vec![address])
+        );
+        assert!(spec.cluster_ips.unwrap()[0].starts_with("10.96."));
     });
     Ok(())
 }
