@@ -1,4 +1,4 @@
-//! `ambit control`: the certificate authority, and what a cluster is told of its objects.
+//! `ambit control`: the certificate authority, and what a cluster is told of its objects, and made of its Gateways.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
