@@ -8,6 +8,7 @@ pub mod attach;
 pub mod balance;
 pub mod bind;
 mod devices;
+mod forwarding;
 mod interfaces;
 pub mod layout;
 pub mod loader;
@@ -19,6 +20,7 @@ pub mod publish;
 mod routing;
 mod sockets;
 pub mod splice;
+mod unbound;
 pub mod uninstall;
 
 use std::{io, os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
@@ -43,6 +45,7 @@ use maps::{Counters, Maps};
 use passed::{Events, Passes};
 use publish::Publisher;
 use splice::{Splice, SpliceCounters};
+pub use unbound::Unbound;
 
 /// For how long after an event others are awaited, so that a burst costs one look. A pod's
 /// connections wait for a second if their first SYN comes too early, so this must be short.

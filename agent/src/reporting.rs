@@ -35,7 +35,8 @@ pub async fn report(node: Arc<str>, store: Arc<Store>, bound: BoundPods, client:
     let mut told = None;
     let mut pause = FIRST_PAUSE;
     loop {
-        let now = standings(&store, &node, |uid| bound.contains(uid));
+        let why_not = |uid: &_| bound.why_not(uid).map(|reason| reason.to_string());
+        let now = standings(&store, &node, |uid| bound.contains(uid), why_not);
         let Some(report) = ledger.due(&now, Instant::now()) else {
             tokio::select! {
                 update = updates.recv() => if matches!(update, Err(RecvError::Closed)) { return },

@@ -317,7 +317,8 @@ fn status_says_what_is_amiss_and_why() -> Result<()> {
     let pods = format!(
         "3 of this node enrolled, 1 captured\n\
          shop/early waits: it has no address yet (status.podIPs)\n\
-         shop/late waits: none of the node's interfaces leads to {address}, or more than one does\n"
+         shop/late waits: none of the node's interfaces leads to {address}: no host route, no \
+         address in the namespace of any pod's interface, no entry of a bridge\n"
     );
     let mut shown = BTreeMap::new();
     eventually("all that is amiss", DEADLINE, || {

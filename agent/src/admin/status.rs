@@ -85,12 +85,14 @@ pub struct WaitingPodView {
 }
 
 impl CaptureView {
-    /// The node's pods of a snapshot. `is_bound` says whether a pod's interface is known.
+    /// The node's pods of a snapshot. `is_bound` says whether a pod's interface is known, and
+    /// `why_not` what keeps one from being known.
     #[must_use]
     pub fn of(
         snapshot: &Snapshot,
         node: &str,
         is_bound: impl Fn(&WorkloadUid) -> bool,
+        why_not: impl Fn(&WorkloadUid) -> Option<String>,
         entries_left_out: usize,
     ) -> Self {
         let pods = || snapshot.local_workloads(node);
@@ -100,7 +102,7 @@ impl CaptureView {
         let mut waiting: Vec<_> = unbound
             .map(|pod| WaitingPodView {
                 name: pod.name.to_string(),
-                reason: reason_to_wait(pod, snapshot),
+                reason: reason_to_wait(pod, snapshot, why_not(&pod.uid)),
             })
             .collect();
         waiting.sort_by(|a, b| a.name.cmp(&b.name));
@@ -113,8 +115,12 @@ impl CaptureView {
     }
 }
 
-/// Why the interface of a pod isn't known.
-pub(crate) fn reason_to_wait(pod: &Workload, snapshot: &Snapshot) -> String {
+/// Why the interface of a pod isn't known; `why_not` is what capture found.
+pub(crate) fn reason_to_wait(
+    pod: &Workload,
+    snapshot: &Snapshot,
+    why_not: Option<String>,
+) -> String {
     let holder = |address: &IpAddr| {
         let holder = snapshot.workload_by_address(*address)?;
         (holder.uid != pod.uid).then_some((*address, holder))
@@ -126,11 +132,7 @@ pub(crate) fn reason_to_wait(pod: &Workload, snapshot: &Snapshot) -> String {
     } else if let Some((address, holder)) = pod.addresses.iter().find_map(holder) {
         format!("{} has its address {address}", holder.name)
     } else {
-        let addresses: Vec<_> = pod.addresses.iter().map(ToString::to_string).collect();
-        format!(
-            "none of the node's interfaces leads to {}, or more than one does",
-            addresses.join(", ")
-        )
+        why_not.unwrap_or_else(|| "its interface wasn't looked for yet".to_owned())
     }
 }
 

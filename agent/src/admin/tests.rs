@@ -180,7 +180,7 @@ impl AdminSource for Fixed {
                 in_sync: true,
                 reason: None,
             },
-            capture: CaptureView::of(&Snapshot::default(), "node-a", |_| true, 0),
+            capture: CaptureView::of(&Snapshot::default(), "node-a", |_| true, |_| None, 0),
             splice: SpliceView {
                 active: false,
                 reason: Some("self-test".into()),

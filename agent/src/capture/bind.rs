@@ -12,12 +12,15 @@ use std::{
 
 use crate::discovery::model::{ObjectName, Workload, WorkloadUid};
 
-/// Where an address was seen. A host route is the node's own statement; what an interface in the
-/// pod's namespace has may be the pod's doing.
+/// Where an address was seen. A host route is the node's own statement, and so are entries that it
+/// has set for a bridge; what an interface in the pod's namespace has may be the pod's doing. What
+/// a bridge or the node has learned from packets is no evidence at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
     /// An address of the veth's other end.
     PodNamespace,
+    /// What the node has set in a bridge's forwarding table and among its neighbours.
+    Forwarding,
     /// A host route of the node through the veth.
     HostRoute,
 }
@@ -103,4 +106,4 @@ pub fn bind(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,12 +11,18 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        link::{
+            InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkInfo, LinkLayerType,
+            LinkMessage,
+        },
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
-use super::bind::{Claim, Evidence};
+use super::{
+    bind::{Claim, Evidence},
+    forwarding,
+};
 
 /// A device of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(super) struct Device {
     pub(super) bridge: Option<u32>,
     /// Whether it's a bridge itself.
     pub(super) is_bridge: bool,
+    /// Whether the bridge, if it's a port of one, learns from its frames who is behind it.
+    pub(super) learns: bool,
     /// The device's own MAC address, if it has one of six bytes.
     pub(super) mac: Option<[u8; 6]>,
     /// Whether packets bear an Ethernet header.
@@ -49,6 +57,11 @@ pub(super) struct Observation {
     pub(super) pods: BTreeSet<u32>,
     /// What says which address is behind which of them.
     pub(super) claims: Vec<Claim>,
+    /// Behind which of them bridges have learned an address to be. No evidence: pods can have them
+    /// learn anything.
+    pub(super) learned: BTreeMap<IpAddr, u32>,
+    /// The devices that aren't pods' to which the node routes an address of its own.
+    pub(super) elsewhere: BTreeMap<IpAddr, u32>,
     /// The node's own addresses.
     pub(super) node_addresses: BTreeSet<IpAddr>,
 }
@@ -121,10 +134,27 @@ pub(super) async fn observe(
             })
         })
         .collect();
-    let unbound = |device: &&Device| pods.contains(&device.index) && !is_bound(device.index);
-    for device in devices.values().filter(unbound) {
+    let others = routes.iter().filter(|route| !pods.contains(&route.device));
+    let elsewhere = others
+        .filter_map(|route| Some((route.host?, route.device)))
+        .collect();
+    let unbound: Vec<&Device> = devices
+        .values()
+        .filter(|device| pods.contains(&device.index) && !is_bound(device.index))
+        .collect();
+    let mut learned = BTreeMap::new();
+    if unbound.iter().any(|device| device.bridge.is_some()) {
+        let found = forwarding::find(handle, &devices).await?;
+        let of_pods = |claim: &Claim| pods.contains(&claim.interface);
+        claims.extend(found.claims.into_iter().filter(of_pods));
+        learned = found.learned;
+    }
+    for device in unbound {
         if let Some((namespace, peer)) = device.peer {
-            let addresses = addresses_in(handle, namespace, peer).await;
+            let is_only = devices
+                .values()
+                .all(|d| d.index == device.index || d.peer.is_none_or(|(id, _)| id != namespace));
+            let addresses = addresses_in(handle, namespace, peer, is_only).await;
             claims.extend(addresses.into_iter().map(|address| Claim {
                 interface: device.index,
                 address,
@@ -136,13 +166,18 @@ pub(super) async fn observe(
         devices,
         pods,
         claims,
+        learned,
+        elsewhere,
         node_addresses,
     })
 }
 
 /// Addresses of an interface in another namespace, asked by the id that the namespace has here:
 /// nothing enters the pod. A namespace that has just gone has none.
-async fn addresses_in(handle: &Handle, namespace: i32, index: u32) -> Vec<IpAddr> {
+///
+/// If it has none and `is_only` this node's into the namespace, it leads to whatever addresses are
+/// there: a virtual machine's or an inner bridge's device may bear them.
+async fn addresses_in(handle: &Handle, namespace: i32, index: u32, is_only: bool) -> Vec<IpAddr> {
     let mut request = handle.address().get();
     request
         .message_mut()
@@ -150,12 +185,19 @@ async fn addresses_in(handle: &Handle, namespace: i32, index: u32) -> Vec<IpAddr
         .push(AddressAttribute::TargetNetNsId(namespace));
     let found: Result<Vec<AddressMessage>, _> = request.execute().try_collect().await;
     let found = found.unwrap_or_default();
-    found
-        .iter()
-        .filter(|address| address.header.index == index)
-        .filter_map(local_address)
-        .filter(|address| !is_link_local(*address))
-        .collect()
+    let of = |is_wanted: &dyn Fn(&AddressMessage) -> bool| -> Vec<IpAddr> {
+        let wanted = found.iter().filter(|address| is_wanted(address));
+        wanted
+            .filter_map(local_address)
+            .filter(|address| !is_link_local(*address) && !address.is_loopback())
+            .collect()
+    };
+    let own = of(&|address| address.header.index == index);
+    if own.is_empty() && is_only {
+        of(&|_| true)
+    } else {
+        own
+    }
 }
 
 fn device(link: &LinkMessage) -> Device {
@@ -165,6 +207,7 @@ fn device(link: &LinkMessage) -> Device {
         peer: None,
         bridge: None,
         is_bridge: false,
+        learns: true,
         mac: None,
         has_link_header: matches!(
             link.header.link_layer_type,
@@ -182,6 +225,7 @@ fn device(link: &LinkMessage) -> Device {
             LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
                 device.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                device.learns = !infos.iter().any(is_port_that_learns_nothing);
                 is_veth = infos
                     .iter()
                     .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
@@ -193,6 +237,13 @@ fn device(link: &LinkMessage) -> Device {
         device.peer = namespace.zip(peer);
     }
     device
+}
+
+fn is_port_that_learns_nothing(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = info else {
+        return false;
+    };
+    port.contains(&InfoBridgePort::Learning(false))
 }
 
 /// What matters of a route.

@@ -21,25 +21,41 @@ use super::{
     devices::{Device, Observation},
     maps::{self, Maps},
     passed::{of_identity, of_workload},
+    unbound::{self, Unbound},
 };
 use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
 
 /// The pods of this node whose interface is known, for whoever needs the evidence. Read without
 /// waiting; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct BoundPods(Arc<ArcSwap<HashMap<WorkloadUid, Option<i32>>>>);
+pub struct BoundPods(Arc<ArcSwap<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// With the id of their network namespace.
+    bound: HashMap<WorkloadUid, Option<i32>>,
+    /// The others that have addresses, and why.
+    unbound: HashMap<WorkloadUid, Unbound>,
+}
 
 impl BoundPods {
     /// Whether the pod has an interface that is known for its own.
     #[must_use]
     pub fn contains(&self, uid: &WorkloadUid) -> bool {
-        self.0.load().contains_key(uid)
+        self.0.load().bound.contains_key(uid)
     }
 
     /// The id that the pod's network namespace has in this one, if its interface is known.
     #[must_use]
     pub fn namespace(&self, uid: &WorkloadUid) -> Option<i32> {
-        self.0.load().get(uid).copied().flatten()
+        self.0.load().bound.get(uid).copied().flatten()
+    }
+
+    /// Why the interface of a pod of this node isn't known, if the pod has addresses and was looked
+    /// for.
+    #[must_use]
+    pub fn why_not(&self, uid: &WorkloadUid) -> Option<Unbound> {
+        self.0.load().unbound.get(uid).cloned()
     }
 }
 
@@ -117,11 +133,23 @@ impl Interfaces {
         self.report(conflicts);
         // Before the maps: nothing is captured for a pod that isn't known for bound.
         let namespace = |index| Some(observation.devices.get(index)?.peer?.0);
-        let bound = self
+        let bound: HashMap<WorkloadUid, Option<i32>> = self
             .bindings
             .iter()
-            .map(|(index, uid)| (uid.clone(), namespace(index)));
-        self.bound.0.store(Arc::new(bound.collect()));
+            .map(|(index, uid)| (uid.clone(), namespace(index)))
+            .collect();
+        let unbound = pods.iter().filter(|pod| {
+            pod.enrolment != Enrolment::HostNetwork
+                && !pod.addresses.is_empty()
+                && !bound.contains_key(&pod.uid)
+        });
+        let unbound = unbound.map(|pod| {
+            let is_lost = self.lost.contains_key(&pod.uid);
+            let reason = unbound::reason(pod, is_lost, &self.conflicts, observation);
+            (pod.uid.clone(), reason)
+        });
+        let unbound = unbound.collect();
+        self.bound.0.store(Arc::new(Known { bound, unbound }));
         maps.set_node_addresses(&observation.node_addresses)?;
 
         for device in observation.devices.values() {

@@ -27,23 +27,31 @@ pub(super) enum Standing {
 /// Pods of a node.
 pub(super) type Standings = BTreeMap<WorkloadUid, Standing>;
 
-/// Every pod of the node. `is_bound` says whether a pod's interface is known.
+/// Every pod of the node. `is_bound` says whether a pod's interface is known, `why_not` why it isn't.
 pub(super) fn standings(
     store: &Store,
     node: &str,
     is_bound: impl Fn(&WorkloadUid) -> bool,
+    why_not: impl Fn(&WorkloadUid) -> Option<String>,
 ) -> Standings {
     let snapshot = store.snapshot();
     let standing = |pod: &Workload| {
         let host_network = pod.enrolment == Enrolment::HostNetwork;
         let asked = pod.is_enrolled() || host_network && store.asks_for(&pod.name);
-        of(pod, asked, is_bound(&pod.uid), &snapshot)
+        let unbound = (!is_bound(&pod.uid)).then(|| why_not(&pod.uid));
+        of(pod, asked, unbound, &snapshot)
     };
     let pods = snapshot.local_workloads(node);
     pods.map(|pod| (pod.uid.clone(), standing(pod))).collect()
 }
 
-fn of(pod: &Workload, asked: bool, bound: bool, snapshot: &Snapshot) -> Standing {
+/// `unbound` is there if the pod's interface isn't known, and says why, if capture does.
+fn of(
+    pod: &Workload,
+    asked: bool,
+    unbound: Option<Option<String>>,
+    snapshot: &Snapshot,
+) -> Standing {
     let state = |enrolled, reason: &str, message: String| PodState {
         uid: pod.uid.to_string(),
         namespace: pod.name.namespace.to_string(),
@@ -64,10 +72,10 @@ fn of(pod: &Workload, asked: bool, bound: bool, snapshot: &Snapshot) -> Standing
     if pod.terminating || pod.addresses.is_empty() {
         return Standing::Passing;
     }
-    if bound {
+    let Some(why_not) = unbound else {
         let message = "The pod's traffic is the mesh's.";
         return Standing::Settled(state(true, "Enrolled", message.to_owned()));
-    }
+    };
     let is_taken = pod.addresses.iter().any(|address| {
         let holder = snapshot.workload_by_address(*address);
         holder.is_some_and(|holder| holder.uid != pod.uid)
@@ -79,7 +87,7 @@ fn of(pod: &Workload, asked: bool, bound: bool, snapshot: &Snapshot) -> Standing
     };
     let message = format!(
         "New connections of the pod wait: {}.",
-        reason_to_wait(pod, snapshot)
+        reason_to_wait(pod, snapshot, why_not)
     );
     Standing::Waiting(state(false, reason, message))
 }
@@ -122,7 +130,7 @@ mod tests {
         assert!(read.errors.is_empty(), "{:?}", read.errors);
         store.apply(read.objects.into_iter().map(|it| Change::Upsert(it.object)));
         let bound = |uid: &WorkloadUid| matches!(&*uid.0, "bound" | "new");
-        let told: Vec<String> = standings(&store, "a", bound)
+        let told: Vec<String> = standings(&store, "a", bound, |_| None)
             .into_iter()
             .map(|(uid, standing)| match standing {
                 Standing::Settled(state) => format!("{uid}: {} {}", state.enrolled, state.reason),
@@ -143,6 +151,6 @@ mod tests {
             "unbound: waits, NoInterface",
         ];
         assert_eq!(told, expected);
-        assert!(standings(&store, "b", bound).is_empty());
+        assert!(standings(&store, "b", bound, |_| None).is_empty());
     }
 }

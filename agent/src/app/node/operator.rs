@@ -74,6 +74,7 @@ impl AdminSource for Operator {
                 &self.store.snapshot(),
                 &self.node,
                 |uid| self.bound.contains(uid),
+                |uid| self.bound.why_not(uid).map(|reason| reason.to_string()),
                 self.left_out.count(),
             ),
             splice: self.splice.clone(),

@@ -4,7 +4,7 @@ use crate::{
     identity::Identity,
 };
 
-fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
+pub(in crate::capture) fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
     let text: Arc<str> = Arc::from(name);
     Arc::new(Workload {
         uid: WorkloadUid(text.clone()),
