@@ -85,6 +85,9 @@ counters! {
     DroppedWithoutAgent = "dropped_without_agent",
     /// Dropped: plaintext for the pod came in by a device that carries no program.
     DroppedNoHookOnIngress = "dropped_no_hook_on_ingress",
+    /// Dropped: an enrolled pod answers a SYN that never passed the hook before it: the CNI delivers
+    /// past the host side of the veth.
+    DroppedPastVeth = "dropped_past_veth",
     /// Dropped: the kernel refused to assign the agent's socket.
     DroppedAssignFailed = "dropped_assign_failed",
     /// Dropped: rewriting or marking the packet failed.

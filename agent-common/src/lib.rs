@@ -2,6 +2,7 @@
 //! decisions of the capture as pure functions, tested on the host.
 #![no_std]
 
+pub mod arrival;
 pub mod balance;
 pub mod capture;
 pub mod counter;

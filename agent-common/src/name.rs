@@ -63,6 +63,11 @@ pub const OLDER: &str = "OLDER";
 /// Connections for which [`REOPENED_PROGRAM`] gives the listener in a slot of [`LISTENERS`], by
 /// [`FlowKey`](crate::map::FlowKey) as whoever opens them sees them.
 pub const REOPENED: &str = "REOPENED";
+/// [`Arrival`](crate::arrival::Arrival) by [`FlowKey`](crate::map::FlowKey) as the pod sees it.
+pub const ARRIVALS: &str = "ARRIVALS";
+/// Interfaces of pods that packets come to past the host side of their veth; the value is the
+/// interface's epoch then.
+pub const PAST_VETH: &str = "PAST_VETH";
 /// The set of the node's own addresses.
 pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
 /// Packets by [`Counter`](crate::counter::Counter).
@@ -102,7 +107,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 27] = [
+pub const PINNED_MAPS: [&str; 29] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -113,6 +118,8 @@ pub const PINNED_MAPS: [&str; 27] = [
     FLOWS,
     OLDER,
     REOPENED,
+    ARRIVALS,
+    PAST_VETH,
     NODE_ADDRESSES,
     COUNTERS,
     CONFIGURATION,

@@ -15,6 +15,7 @@ use aya_ebpf::{
 use crate::{
     maps::{self, FLOWS, INTERFACES, OLDER},
     packet::{self, Content, Packet, Segment},
+    past_veth,
     socket::{self, Assigned},
     to_pod, verdict,
 };
@@ -69,7 +70,13 @@ pub fn turned_back_before(
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
     // SAFETY: the map's values are plain data, written whole.
-    let epoch = *unsafe { FLOWS.get(flow) }?;
+    let Some(epoch) = (unsafe { FLOWS.get(flow) }).copied() else {
+        return if segment.opens() {
+            past_veth::arrives(ctx, packet, segment, &flow)
+        } else {
+            None
+        };
+    };
     let listener = to_pod::listener_for(segment);
     let (assigned, counter) = if segment.opens() {
         // Early demux finds the TIME_WAIT of an earlier connection with these addresses as well.
@@ -102,6 +109,17 @@ pub fn to_listener(
     if is_bridge_port(interface) {
         return to_bridge(ctx, interface, listener);
     }
+    assign(ctx, packet, listener, counter)
+}
+
+/// Delivers a new connection to a listener, at a device that is no bridge's port.
+#[inline(always)]
+pub fn to_listener_of_host(ctx: &TcContext, packet: &Packet, listener: Listener) -> Verdict {
+    assign(ctx, packet, listener, Counter::CapturedNew)
+}
+
+#[inline(always)]
+fn assign(ctx: &TcContext, packet: &Packet, listener: Listener, counter: Counter) -> Verdict {
     match socket::assign_listener(ctx, packet, listener) {
         Assigned::Done => to_host(ctx, listener, counter),
         Assigned::NoSocket => Verdict::Drop(Counter::DroppedWithoutAgent),

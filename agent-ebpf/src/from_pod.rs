@@ -19,7 +19,7 @@ use crate::{
     deliver,
     maps::{self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, SERVICES, SOURCES},
     packet::{self, Content, Packet, Segment},
-    passed, socket, verdict,
+    passed, past_veth, socket, verdict,
 };
 
 #[classifier]
@@ -146,7 +146,7 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
     if segment.opens() {
         return Examined::Opens;
     }
-    match going_on(interface, packet, segment, &flow) {
+    match going_on(ctx, interface, packet, segment, &flow) {
         Verdict::Capture(listener, counter) => {
             deliver::to_listener(ctx, interface, packet, listener, counter)
         }
@@ -163,7 +163,7 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
 fn open(ctx: &TcContext) -> Verdict {
     if let Some(counter) = leave_alone(ctx) {
         passed::forget();
-        return Verdict::Pass(counter);
+        return left_alone(ctx).unwrap_or(Verdict::Pass(counter));
     }
     if passed::begins(ctx) {
         passed::mark(ctx);
@@ -188,6 +188,14 @@ fn leave_alone(ctx: &TcContext) -> Option<Counter> {
     } else {
         None
     }
+}
+
+/// What the pod opens past the mesh may be for another pod of the node.
+#[inline(never)]
+fn left_alone(ctx: &TcContext) -> Option<Verdict> {
+    let (_, interface) = interface_of(ctx)?;
+    let packet = packet::parse(ctx, interface);
+    deliver::turned_back_before(ctx, interface, &packet)
 }
 
 /// Brings the connection to the agent, if there is one.
@@ -223,6 +231,7 @@ fn interface_of(ctx: &TcContext) -> Option<(u32, &'static InterfaceValue)> {
 /// The pod sends on a connection that no socket of the agent owns.
 #[inline(always)]
 fn going_on(
+    ctx: &TcContext,
     interface: &InterfaceValue,
     packet: &Packet,
     segment: &Segment,
@@ -232,6 +241,13 @@ fn going_on(
         return Verdict::Drop(Counter::DroppedWithoutAgent);
     };
     let memory = deliver::memory(flow, interface.epoch);
+    // That an older connection had the same ports says nothing of a new one.
+    if memory != Memory::Captured
+        && (segment.synchronizes() || segment.resets())
+        && let Some(verdict) = past_veth::answers(ctx, interface, segment, flow)
+    {
+        return verdict;
+    }
     let verdict = capture::unowned(
         memory,
         maps::is_workload(&packet.destination) || is_service(packet, segment),

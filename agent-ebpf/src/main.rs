@@ -15,6 +15,7 @@ mod join;
 mod maps;
 mod packet;
 mod passed;
+mod past_veth;
 mod reopened;
 mod sk_msg;
 mod sk_skb;

@@ -1,6 +1,7 @@
 //! Every map. All that hold state are pinned by name: captures outlive the agent that set them up.
 
 use ambit_common::{
+    arrival::{Arrival, MAX_ARRIVALS},
     balance::{
         EndpointKey, EndpointValue, MAX_DRAWN, MAX_LOCAL_ENDPOINTS, MAX_NAMESPACES, ServiceValue,
     },
@@ -46,6 +47,10 @@ pub static FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_FLOWS, 0);
 pub static OLDER: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_OLDER, 0);
 #[map]
 pub static REOPENED: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_REOPENED, 0);
+#[map]
+pub static ARRIVALS: LruHashMap<FlowKey, Arrival> = LruHashMap::pinned(MAX_ARRIVALS, 0);
+#[map]
+pub static PAST_VETH: HashMap<u32, u32> = HashMap::pinned(MAX_INTERFACES, NO_PREALLOC);
 #[map]
 pub static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
     HashMap::pinned(MAX_NODE_ADDRESSES, NO_PREALLOC);

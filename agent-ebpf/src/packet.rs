@@ -20,6 +20,7 @@ const IPV6_HEADER: usize = 40;
 const MAX_EXTENSION_HEADERS: usize = 6;
 
 const FLAG_SYN: u8 = 0x02;
+const FLAG_RST: u8 = 0x04;
 const FLAG_ACK: u8 = 0x10;
 
 /// What could be read of a packet.
@@ -68,6 +69,12 @@ impl Segment {
     #[inline(always)]
     pub fn synchronizes(&self) -> bool {
         self.flags & FLAG_SYN != 0
+    }
+
+    /// The last packet, or the refusal of a first.
+    #[inline(always)]
+    pub fn resets(&self) -> bool {
+        self.flags & FLAG_RST != 0
     }
 }
 

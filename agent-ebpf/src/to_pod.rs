@@ -16,7 +16,7 @@ use crate::{
     from_pod::is_excluded_port,
     maps::{CONFIGURATION, FLOWS, INTERFACES, NODE_ADDRESSES, WORKLOADS},
     packet::{self, Content, Packet, Segment},
-    passed, socket, verdict,
+    passed, past_veth, socket, verdict,
 };
 
 /// Port of HBONE, fixed by Istio ambient.
@@ -61,8 +61,12 @@ fn examine(ctx: &TcContext) -> Verdict {
         return Verdict::Pass(Counter::Passed);
     }
     if let Some(counter) = sent_by_node(ctx) {
-        if counter == Counter::FromAgent && segment.opens() && standing == Standing::Enrolled {
-            deliver::remember_captured(&flow, interface.epoch);
+        if segment.opens() && standing == Standing::Enrolled {
+            if counter == Counter::FromAgent {
+                deliver::remember_captured(&flow, interface.epoch);
+            } else {
+                past_veth::admit(&flow, interface.epoch);
+            }
         }
         return Verdict::Pass(counter);
     }
@@ -144,23 +148,14 @@ fn plaintext(
     if let Owner::Agent = socket::owner(ctx, packet, segment, flow, interface.epoch) {
         return Verdict::Capture(Listener::Plaintext, Counter::Diverted);
     }
+    if segment.opens() {
+        return opening(index, interface.epoch, packet, segment, flow);
+    }
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedWithoutAgent);
     };
     let listener = listener_for(segment);
     let agent_listens = socket::has_listener(listener, packet.is_ipv6);
-    if segment.opens() {
-        if is_excluded_port(index, segment.destination_port, DIRECTION_INBOUND) {
-            // As in `from_pod`: what the same ports were before doesn't matter any more.
-            let _ = FLOWS.remove(flow);
-            return Verdict::Pass(Counter::ExcludedPort);
-        }
-        let verdict = capture::new_connection(listener, agent_listens, configuration);
-        if let Verdict::Capture(..) = verdict {
-            deliver::remember_captured(flow, interface.epoch);
-        }
-        return verdict;
-    }
     // SAFETY: the map's values are plain data.
     let from_mesh =
         unsafe { WORKLOADS.get(packet.source) }.is_some() || configuration.capture_all == 1;
@@ -168,6 +163,35 @@ fn plaintext(
     let verdict = capture::unowned(memory, from_mesh, agent_listens, configuration, listener);
     if verdict == Verdict::Pass(Counter::OlderConnection) && memory == Memory::Nothing {
         deliver::remember_older(flow, interface.epoch);
+    }
+    verdict
+}
+
+/// A SYN for an enrolled pod that came from outside the agent.
+#[inline(always)]
+pub fn opening(
+    index: u32,
+    epoch: u32,
+    packet: &Packet,
+    segment: &Segment,
+    flow: &FlowKey,
+) -> Verdict {
+    let Some(configuration) = CONFIGURATION.get(0) else {
+        return Verdict::Drop(Counter::DroppedWithoutAgent);
+    };
+    if is_excluded_port(index, segment.destination_port, DIRECTION_INBOUND) {
+        // As in `from_pod`: what the same ports were before doesn't matter any more.
+        let _ = FLOWS.remove(flow);
+        past_veth::admit(flow, epoch);
+        return Verdict::Pass(Counter::ExcludedPort);
+    }
+    let listener = listener_for(segment);
+    let agent_listens = socket::has_listener(listener, packet.is_ipv6);
+    let verdict = capture::new_connection(listener, agent_listens, configuration);
+    match verdict {
+        Verdict::Capture(..) => deliver::remember_captured(flow, epoch),
+        Verdict::Pass(_) => past_veth::admit(flow, epoch),
+        _ => {}
     }
     verdict
 }

@@ -33,7 +33,11 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket, SocketAddr},
 };
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle, time};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    task::JoinHandle,
+    time::{self, Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::discovery::{model::Workload, store::Store};
@@ -55,6 +59,10 @@ const SETTLE: Duration = Duration::from_millis(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// It doubles up to this, for what doesn't settle by itself.
 const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(10);
+
+/// How often to look for pods that packets come to past their veth, which the programs find by
+/// themselves: this is for the operator.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// How the capture behaves.
 #[derive(Debug, Clone)]
@@ -234,6 +242,9 @@ impl Capture {
         let mut is_unsettled = self.look().await?;
         ready();
         let mut pause = LOOK_AGAIN;
+        let mut look_at = Instant::now() + pause;
+        let mut past_veth = time::interval(REPORT);
+        past_veth.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let look = tokio::select! {
                 () = cancellation.cancelled() => return Ok(()),
@@ -260,9 +271,14 @@ impl Capture {
                     }
                     Err(RecvError::Closed) => return Ok(()),
                 },
-                () = time::sleep(pause), if is_unsettled => {
+                _ = past_veth.tick() => {
+                    self.interfaces.report_past_veth(&self.maps)?;
+                    continue;
+                }
+                () = time::sleep_until(look_at), if is_unsettled => {
                     pause = (pause * 2).min(LOOK_AGAIN_LATEST);
                     is_unsettled = self.look().await?;
+                    look_at = Instant::now() + pause;
                     continue;
                 }
             };
@@ -271,6 +287,7 @@ impl Capture {
                 time::sleep(SETTLE).await;
                 while events.try_recv().is_ok() {}
                 is_unsettled = self.look().await?;
+                look_at = Instant::now() + pause;
             }
         }
     }

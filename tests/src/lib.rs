@@ -37,6 +37,7 @@ mod load;
 mod manifests;
 mod mesh;
 mod node;
+mod past_veth;
 mod peer;
 mod place;
 mod plan;

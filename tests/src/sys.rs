@@ -1,7 +1,7 @@
 //! The few system calls that std lacks. All unsafe code of the lab is here.
 #![expect(
     unsafe_code,
-    reason = "setns, pidfd_open, kill, mount and pre_exec have no safe form"
+    reason = "setns, pidfd_open, kill, mount, bpf and pre_exec have no safe form"
 )]
 
 use std::{
@@ -107,6 +107,62 @@ pub(crate) fn mount_bpf(directory: &Path) -> io::Result<()> {
             std::ptr::null(),
         )
     })
+}
+
+/// Loads a classifier from its instructions.
+pub(crate) fn load_classifier(text: &[u64]) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: i32 = 5;
+    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+    /// The first fields of `union bpf_attr` for that command.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        length: u32,
+        text: u64,
+        license: u64,
+    }
+    let license = c"GPL";
+    let load = Load {
+        kind: BPF_PROG_TYPE_SCHED_CLS,
+        length: u32::try_from(text.len()).map_err(io::Error::other)?,
+        text: text.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+    };
+    // SAFETY: the attributes are as long as is said, and what they point to outlives the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const load,
+            size_of::<Load>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
+}
+
+/// Gives a loaded program a name in a BPF file system.
+pub(crate) fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
+    const BPF_OBJ_PIN: i32 = 6;
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        program: i32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let pin = Pin {
+        path: path.as_ptr() as u64,
+        program: program.as_raw_fd(),
+        flags: 0,
+    };
+    // SAFETY: the attributes are as long as is said, and what they point to outlives the call.
+    let code =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const pin, size_of::<Pin>()) };
+    check(i32::try_from(code).map_err(io::Error::other)?)
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -69,6 +69,8 @@ pub(super) struct Interfaces {
     lost: HashMap<WorkloadUid, Arc<Workload>>,
     bound: BoundPods,
     conflicts: Vec<Conflict>,
+    /// Of which it was said that packets come past them, with the epoch.
+    past_veth: BTreeMap<u32, u32>,
     epoch: u32,
 }
 
@@ -98,6 +100,7 @@ impl Interfaces {
             lost: HashMap::new(),
             bound,
             conflicts: Vec::new(),
+            past_veth: BTreeMap::new(),
             epoch: left.unwrap_or(0).max(seconds),
         }
     }
@@ -164,6 +167,30 @@ impl Interfaces {
             self.attach(device, if is_pod { Role::Pod } else { Role::Node });
         }
         self.forget_absent(maps, observation)
+    }
+
+    /// Says which pods packets come to past their veth, once for each.
+    ///
+    /// # Errors
+    /// A map that can't be read.
+    pub(super) fn report_past_veth(&mut self, maps: &Maps) -> Result<(), maps::Error> {
+        for (index, epoch) in maps.past_veth()? {
+            let written = self.written.get(&index);
+            let Some(written) = written.filter(|written| written.value.epoch == epoch) else {
+                continue;
+            };
+            if let Some(pod) = &written.pod
+                && self.past_veth.insert(index, epoch) != Some(epoch)
+            {
+                tracing::warn!(
+                    pod = %pod.name,
+                    "packets come past the host side of the pod's veth (a CNI that uses \
+                     bpf_redirect_peer): new connections that the mesh must decide are taken where \
+                     they come into the node, before the CNI's own policies"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether it's known whose interface it is.
@@ -337,6 +364,7 @@ impl Interfaces {
             maps.remove_interface(index)?;
             self.written.remove(&index);
             self.attached.remove(&index);
+            self.past_veth.remove(&index);
         }
         self.attacher.sweep(&present);
         Ok(())

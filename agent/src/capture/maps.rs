@@ -1,5 +1,6 @@
 //! Typed handles of the pinned maps: the only place that reads or writes them.
 
+mod past_veth;
 mod services;
 
 use std::{
@@ -95,6 +96,7 @@ pub struct Maps {
     excluded_ports: HashMap<MapData, PortKey, u32>,
     excluded_networks: LpmTrie<MapData, NetworkKey, u32>,
     node_addresses: HashMap<MapData, Address, u32>,
+    past_veth: HashMap<MapData, u32, u32>,
     listeners: SockMap<MapData>,
     configuration: Array<MapData, Configuration>,
 }
@@ -118,6 +120,7 @@ impl Maps {
             excluded_ports: take(object, name::EXCLUDED_PORTS)?,
             excluded_networks: take(object, name::EXCLUDED_NETWORKS)?,
             node_addresses: take(object, name::NODE_ADDRESSES)?,
+            past_veth: take(object, name::PAST_VETH)?,
             listeners: take(object, name::LISTENERS)?,
             configuration: take(object, name::CONFIGURATION)?,
         })
@@ -180,6 +183,7 @@ impl Maps {
     pub fn remove_interface(&mut self, index: u32) -> Result<(), Error> {
         self.set_sources(index, &[])?;
         self.set_exclusions(index, &Exclusions::default())?;
+        self.forget_past_veth(index)?;
         absent_is_fine(self.interfaces.remove(&index)).map_err(refused(name::INTERFACES))
     }
 
