@@ -19,3 +19,4 @@ pub mod proxy;
 mod sharded;
 pub mod splice;
 pub mod telemetry;
+pub mod waypoint;

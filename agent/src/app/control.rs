@@ -123,8 +123,13 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
             agents,
         } => {
             let client = kubernetes::client(kubeconfig.as_deref()).await?;
-            // Who runs on which node is all that is asked.
-            let is_wanted = |kind| matches!(kind, Kind::Pod | Kind::Node);
+            // Who runs on which node is all that is asked, and who is a waypoint.
+            let is_wanted = |kind| {
+                matches!(
+                    kind,
+                    Kind::Pod | Kind::Node | Kind::Namespace | Kind::Gateway
+                )
+            };
             let cluster =
                 Cluster::open(client.clone(), is_wanted, trust_domain, store.clone()).await?;
             let mut key = ClusterKey::new(&client, &namespace);

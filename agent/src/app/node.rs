@@ -9,10 +9,10 @@ use std::{
 use ambit_common::{capture::Listener, splice::Offsets};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{memory, told_to_stop};
+use super::{bind, memory, told_to_stop};
 use crate::{
     admin::{
         AdminSource, CaptureView, CertificateView, CertificatesView, Limits, ProblemView,
@@ -31,10 +31,13 @@ use crate::{
         ca_client::{self, CaClient},
         certificates::CertificateState,
     },
+    policy::PolicySet,
     proxy::{
-        Parts, Proxy,
+        CoreParts, Parts, Proxy,
         connections::{ConnectionView, Connections},
+        dial::Marking,
         listener,
+        route::MissingWaypoint,
     },
     splice,
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
@@ -59,6 +62,8 @@ pub struct Settings {
     pub capture: capture::Settings,
     /// The splice.
     pub splice: splice::Settings,
+    /// What becomes of connections whose waypoint isn't ready.
+    pub waypoint_missing: MissingWaypoint,
     /// Most open connections.
     pub max_connections: usize,
     /// How long they may go on after SIGTERM.
@@ -90,7 +95,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     metrics.observe_log_drops(logging.dropped_lines())?;
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
-    let store = Arc::new(Store::default());
+    let policies = PolicySet::default();
+    let lets = settings.waypoint_missing == MissingWaypoint::Allow;
+    let store = Arc::new(Store::new(policies.letting_past_waypoints(lets)));
     let opening = Source::open(
         settings.source.clone(),
         settings.trust_domain.clone(),
@@ -128,15 +135,19 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let splice = start_splice(prepared, loaded.splice, settings.splice).await?;
     metrics.observe_splice(splice.active, move || loaded.splice_counters.read())?;
     let proxy = Proxy::new(Parts {
+        core: CoreParts {
+            cluster: settings.cluster.clone(),
+            cluster_domain: settings.cluster_domain.clone(),
+            store: store.clone(),
+            certificates: certificates.clone(),
+            connections: connections.clone(),
+            metrics: metrics.clone(),
+            marking: Marking::Agents,
+        },
         bound: bound.clone(),
         node: settings.node.clone(),
-        cluster: settings.cluster.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        store: store.clone(),
-        certificates: certificates.clone(),
-        connections: connections.clone(),
-        metrics: metrics.clone(),
         passes: loaded.passes,
+        missing: settings.waypoint_missing,
     });
 
     let counted = proxy.clone();
@@ -236,12 +247,6 @@ async fn start_splice(
         active: started.is_ok(),
         reason: started.err().map(|error| error.to_string()),
     })
-}
-
-async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}; {option} chooses another"))
 }
 
 /// What the admin endpoint shows.

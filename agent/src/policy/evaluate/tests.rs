@@ -83,6 +83,7 @@ fn httpbin_in(namespace: &str) -> Workload {
         )),
         exclusions: Arc::new(Exclusions::default()),
         tunnel: Tunnel::NodeAgent,
+        waypoint: None,
         ready: true,
         terminating: false,
         telemetry: Arc::new(TelemetryNames {
@@ -133,6 +134,7 @@ fn judge(policies: &PolicySet, client: &Client, server: &Workload) -> Result<Per
             source_address: client.address,
             destination: server,
             destination_address: (server.addresses[0], client.port).into(),
+            through: Through::None,
         },
     )
 }

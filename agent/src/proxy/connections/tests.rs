@@ -28,6 +28,7 @@ fn connection() -> OpenConnection {
         destination: Some(workload("shop", "server", NODE)),
         destination_address: ([10, 0, 1, 1], 8080).into(),
         service: Some(object("shop", "front")),
+        waypoint: None,
         transfer: Arc::default(),
     }
 }
