@@ -3,6 +3,7 @@
 //! Bytes are passed on as they are; what is in them is nobody's business here yet.
 
 mod stream;
+pub mod supervisor;
 mod target;
 
 use std::sync::Arc;

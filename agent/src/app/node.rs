@@ -41,6 +41,7 @@ use crate::{
     },
     splice,
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+    waypoint::supervisor::supervise,
 };
 
 /// What the role is told.
@@ -93,6 +94,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
+    let supervision = super::waypoint::supervision(&settings)?;
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
     let policies = PolicySet::default();
@@ -157,6 +159,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let counted = left_out.clone();
     metrics.observe_left_out(move || counted.count())?;
 
+    let known = store.clone();
     let source = Arc::new(Operator {
         started,
         node: settings.node.clone(),
@@ -173,6 +176,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         problems,
     });
 
+    let waypoints_stop = stop.child_token();
+    let waypoints = supervise(supervision, known, waypoints_stop.clone());
+    let waypoints = tokio::spawn(waypoints);
     let mut tasks = JoinSet::new();
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
@@ -214,7 +220,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         // Without it new pods would go unnoticed: better that a supervisor starts another agent.
         ended = &mut capturing => Ok(Some(ended)),
     };
+    waypoints_stop.cancel();
     proxy.drain(settings.drain).await;
+    waypoints.await?;
     stop.cancel();
     match ended? {
         Some(result) => result?.context("the capture ended")?,

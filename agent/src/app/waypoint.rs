@@ -1,12 +1,19 @@
 //! `ambit waypoint`: a waypoint, in a pod of its own or as a child of a node's agent.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{bind, told_to_stop};
+use super::{bind, node, told_to_stop};
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     discovery::{
@@ -20,7 +27,7 @@ use crate::{
     },
     proxy::{CoreParts, connections::Connections, dial::Marking},
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
-    waypoint::{Parts, Waypoint},
+    waypoint::{Parts, Waypoint, supervisor},
 };
 
 /// What the role is told.
@@ -46,10 +53,43 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long they may go on after SIGTERM.
     pub drain: Duration,
+    /// Ends when standard input does.
+    pub supervised: bool,
     /// `/metrics`.
     pub metrics_address: SocketAddr,
     /// `/healthz/ready`.
     pub ready_address: SocketAddr,
+}
+
+/// How the agent of a node runs waypoints: by its own settings.
+///
+/// # Errors
+/// If it can't be found out which program this is.
+pub(super) fn supervision(agent: &node::Settings) -> Result<supervisor::Settings> {
+    let authority = &agent.authority;
+    let validity = format!("{}s", authority.validity.as_secs());
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut set = |flag: &str, value: &OsStr| arguments.extend([flag.into(), value.to_owned()]);
+    // Agents that follow an API server run none.
+    if let source::Settings::Directory(path) = &agent.source {
+        set("--directory", path.as_os_str());
+    }
+    set("--source", "directory".as_ref());
+    set("--cluster", agent.cluster.as_ref().as_ref());
+    set("--cluster-domain", agent.cluster_domain.as_ref().as_ref());
+    set("--trust-domain", agent.trust_domain.as_ref().as_ref());
+    set("--ca-address", authority.address.as_ref());
+    set("--ca-root", authority.root_file.as_os_str());
+    set("--ca-token", authority.token_file.as_os_str());
+    set("--certificate-ttl", validity.as_ref());
+    let connections = agent.max_connections.to_string();
+    set("--max-connections", connections.as_ref());
+    Ok(supervisor::Settings {
+        program: env::current_exe().context("finding this program, to start waypoints with")?,
+        node: agent.node.clone(),
+        arguments,
+        drain: agent.drain,
+    })
 }
 
 /// Runs until told to stop, then drains.
@@ -137,9 +177,27 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         tracing::info!(gateway = %named, "waypoint ready");
     });
 
-    told_to_stop().await.context("waiting for signals")?;
-    waypoint.core().drain(settings.drain).await;
+    let drain = tokio::select! {
+        told = told_to_stop() => told.context("waiting for signals").map(|()| settings.drain)?,
+        () = orphaned(), if settings.supervised => {
+            tracing::error!("the agent that started this waypoint is gone: it ends");
+            Duration::ZERO
+        }
+    };
+    waypoint.core().drain(drain).await;
     stop.cancel();
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Waits until the agent that started it is gone. Its end of the pipe closes however it ends, and
+/// whichever of its threads did start it, which a signal for the death of a parent would ask for.
+async fn orphaned() {
+    let (closed, awaited) = tokio::sync::oneshot::channel();
+    // A thread of its own: one of the runtime's that reads for ever would keep it from ending.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        closed.send(())
+    });
+    let _ = awaited.await;
 }

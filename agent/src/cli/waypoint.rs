@@ -68,6 +68,9 @@ pub(super) struct Arguments {
     /// How long open connections may go on after SIGTERM.
     #[arg(long, env = "AMBIT_DRAIN", default_value = "30s", value_parser = duration)]
     drain: Duration,
+    /// Ends when standard input does: its other end is the agent's that started it.
+    #[arg(long, hide = true)]
+    supervised: bool,
     /// `/metrics`.
     #[arg(long, env = "AMBIT_METRICS_ADDRESS", default_value = "0.0.0.0:15020")]
     metrics_address: SocketAddr,
@@ -94,6 +97,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         listen: arguments.listen,
         max_connections: arguments.max_connections,
         drain: arguments.drain,
+        supervised: arguments.supervised,
         metrics_address: arguments.metrics_address,
         ready_address: arguments.ready_address,
     };

@@ -185,10 +185,18 @@ fn waypoint(
     };
     let port = match annotation(metadata, PORT) {
         None => DEFAULT_PORT,
-        Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-            let field = format!("metadata.annotations[{PORT}]");
-            FieldError::unexpected(field, text, "a port between 1 and 65535")
-        })?,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|port| (1..=65533).contains(port))
+            .ok_or_else(|| {
+                let field = format!("metadata.annotations[{PORT}]");
+                FieldError::unexpected(
+                    field,
+                    text,
+                    "a port between 1 and 65533: it and the next two are taken",
+                )
+            })?,
     };
     let uid = metadata.uid.as_deref().filter(|uid| !uid.is_empty());
     let derived = || format!("Gateway/{name}");

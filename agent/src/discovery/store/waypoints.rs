@@ -19,6 +19,8 @@ use crate::discovery::{
 
 /// The port of a waypoint's Service that leads to HBONE.
 const SERVICE_PORT: &str = "hbone";
+/// Ports in a row that a waypoint takes on a node: HBONE, metrics, readiness.
+const PORTS: u16 = 3;
 
 /// Where waypoints run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -263,7 +265,7 @@ fn endpoints(snapshot: &Snapshot, name: &ObjectName) -> Vec<Endpoint> {
 fn on_node<'a>(
     facts: &'a WaypointFacts,
     nodes: &BTreeMap<Arc<str>, Vec<IpAddr>>,
-    taken: &mut HashMap<(Arc<str>, u16), &'a ObjectName>,
+    taken: &mut HashMap<Arc<str>, BTreeMap<u16, &'a ObjectName>>,
 ) -> Found {
     const NODE: &str = "metadata.annotations[ambit.dev/waypoint-node]";
     const PORT: &str = "metadata.annotations[ambit.dev/waypoint-port]";
@@ -288,14 +290,18 @@ fn on_node<'a>(
         );
         return nowhere(None, NODE, reason);
     }
-    if let Some(first) = taken.get(&(Arc::clone(node), facts.port)) {
+    let ports = facts.port..=facts.port.saturating_add(PORTS - 1);
+    let of_node = taken.entry(Arc::clone(node)).or_default();
+    if let Some(first) = ports.clone().find_map(|port| of_node.get(&port)) {
         let reason = format!(
-            "port {} of node {node} is that of waypoint {first}: choose another port or node",
-            facts.port
+            "ports {} to {} of node {node} are asked for (HBONE, metrics, readiness), and waypoint \
+             {first} has one of them: choose another port or node",
+            ports.start(),
+            ports.end()
         );
         return nowhere(None, PORT, reason);
     }
-    taken.insert((Arc::clone(node), facts.port), &facts.name);
+    of_node.extend(ports.map(|port| (port, &facts.name)));
     let endpoints = addresses.iter();
     let endpoints = endpoints.map(|address| Endpoint {
         port_name: SERVICE_PORT.into(),
