@@ -132,6 +132,8 @@ async fn keep(settings: Arc<Settings>, name: ObjectName, job: Job, stop: Cancell
         let why = match start(&settings, &name, &job) {
             Ok(mut child) => {
                 tracing::info!(waypoint = %name, pid = child.id(), "started a waypoint");
+                // To wait for a child closes its input, which would end it.
+                let _agent_lives = child.stdin.take();
                 tokio::select! {
                     ended = child.wait() => describe(ended),
                     () = stop.cancelled() => return end(&settings, &name, child).await,

@@ -1,0 +1,1 @@
+//! Waypoints that come, go, and fail.
