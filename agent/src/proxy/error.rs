@@ -110,6 +110,15 @@ impl Error {
         }
     }
 
+    /// Whether nobody listens at the other end of the tunnel that there should have been.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Tunnel(PoolError::Connect(cause)) => matches!(**cause, connector::Error::Dial(_)),
+            Self::Tunnel(PoolError::ConnectTimeout(_)) => true,
+            _ => false,
+        }
+    }
+
     /// The nearest of Istio's reasons.
     fn flags(&self) -> ResponseFlags {
         match self {

@@ -55,17 +55,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
-    let find = |missing| {
-        let asking = route::Client {
-            node: &proxy.node,
-            identity: &source.identity,
-            missing,
-        };
-        route::route(&snapshot, &asking, original, |endpoints| {
-            choose(&proxy, &snapshot, &source, (peer, original), endpoints)
-        })
-    };
-    let request = match find(proxy.missing) {
+    let request = match find(&proxy, &snapshot, &source, (peer, original), false) {
         Ok(request) => request,
         Err(error) => {
             if let NoRoute::NoWaypoint { waypoint } = &error {
@@ -83,17 +73,33 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         snapshot,
         source,
         peer,
+        original,
         request,
         generation,
     };
-    exchange.note_missing();
-    let _load = exchange.count_load();
     match exchange.request.route.clone() {
-        Route::Local(destination) => exchange.local(client, &destination).await,
-        Route::Tunnel { workload, via } => exchange.tunnel(client, &workload, via).await,
         Route::Waypoint { waypoint, via, .. } => exchange.waypoint(client, &waypoint, via).await,
-        Route::Plain(_) => exchange.plain(client).await,
+        Route::Local(_) | Route::Tunnel { .. } | Route::Plain(_) => exchange.directly(client).await,
     }
+}
+
+/// Where a connection goes.
+fn find(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    source: &Workload,
+    (client, original): (SocketAddr, SocketAddr),
+    is_out_of_reach: bool,
+) -> Result<Request, NoRoute> {
+    let asking = route::Client {
+        node: &proxy.node,
+        identity: &source.identity,
+        missing: proxy.missing,
+        is_out_of_reach,
+    };
+    route::route(snapshot, &asking, original, |endpoints| {
+        choose(proxy, snapshot, source, (client, original), endpoints)
+    })
 }
 
 /// The index of the endpoint to take. Where the kernel has drawn one already, and left the connection to
@@ -137,6 +143,7 @@ struct Exchange {
     snapshot: Arc<Snapshot>,
     source: Arc<Workload>,
     peer: SocketAddr,
+    original: SocketAddr,
     request: Request,
     /// Of the state that is decided on, or of an earlier one.
     generation: u64,
@@ -148,6 +155,17 @@ impl Exchange {
             .service
             .as_ref()
             .map(|_| self.proxy.load.count(self.request.address))
+    }
+
+    /// Without a waypoint.
+    async fn directly(self, client: ResetOnDrop) {
+        self.note_missing();
+        let _load = self.count_load();
+        match self.request.route.clone() {
+            Route::Local(destination) => self.local(client, &destination).await,
+            Route::Tunnel { workload, via } => self.tunnel(client, &workload, via).await,
+            Route::Waypoint { .. } | Route::Plain(_) => self.plain(client).await,
+        }
     }
 
     /// An enrolled pod of this node: both agents are this one, so both reports are.
@@ -266,17 +284,27 @@ impl Exchange {
         description.secured = true;
         let transfer = Arc::<Transfer>::default();
         let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
-        let result = self.carry_waypoint(client, waypoint, via, &transfer).await;
-        finish(report, &result);
+        let (guard, stream) = match self.open_waypoint(waypoint, via, &transfer).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let is_out_of_reach = error.is_out_of_reach();
+                finish(report, &Err(error));
+                if is_out_of_reach {
+                    self.out_of_reach(client, waypoint).await;
+                }
+                return;
+            }
+        };
+        let copied = copy_tunnel(client, TcpSide::Client, stream, &transfer, guard.token()).await;
+        finish(report, &ended(&guard, copied));
     }
 
-    async fn carry_waypoint(
+    async fn open_waypoint(
         &self,
-        client: ResetOnDrop,
         waypoint: &Waypoint,
         via: SocketAddr,
         transfer: &Arc<Transfer>,
-    ) -> Result<(), Error> {
+    ) -> Result<(ConnectionGuard, TunnelStream), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
         let authority = match &self.request.service {
             Some(service) if self.request.route.workload().is_none() => Authority::Host {
@@ -287,8 +315,31 @@ impl Exchange {
         };
         let opening = self.open_stream((&waypoint.identity, &waypoint.uid), via, &authority);
         let stream = Box::pin(guard.unless_closed(opening)).await??;
-        let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
-        ended(&guard, copied)
+        Ok((guard, stream))
+    }
+
+    /// No process of the waypoint takes connections: nothing was sent yet.
+    async fn out_of_reach(mut self, client: ResetOnDrop, waypoint: &Waypoint) {
+        if self.proxy.missing == MissingWaypoint::Deny {
+            let decision = MissingWaypoint::Deny.as_str();
+            self.proxy
+                .metrics
+                .waypoint_missing(&waypoint.name, decision);
+            return;
+        }
+        let ends = (self.peer, self.original);
+        match find(&self.proxy, &self.snapshot, &self.source, ends, true) {
+            Ok(request) => {
+                self.request = request;
+                Box::pin(self.directly(client)).await;
+            }
+            Err(error) => {
+                let description = describe(&self.source, self.peer, self.original, None);
+                let metrics = &self.proxy.metrics;
+                let report = ConnectionReport::open(metrics, description, Arc::default());
+                finish(report, &Err(error.into()));
+            }
+        }
     }
 
     fn host(&self, service: &Service) -> String {

@@ -135,6 +135,8 @@ pub struct Client<'a> {
     pub identity: &'a Identity,
     /// What it gets where a waypoint isn't ready.
     pub missing: MissingWaypoint,
+    /// Its waypoint was found to be out of reach.
+    pub is_out_of_reach: bool,
 }
 
 /// Decides where a connection of a pod to `original` goes.
@@ -152,7 +154,7 @@ pub fn route(
     let service = snapshot.service_by_vip(original).cloned();
     let of_service = waypoint_for(snapshot, client.identity, service.as_deref(), None);
     if let Some(waypoint) = of_service
-        && let Some(route) = to_waypoint(waypoint, None, original, client.missing, &choose)?
+        && let Some(route) = to_waypoint(waypoint, None, original, client, &choose)?
     {
         return Ok(Request {
             waypoint: Some(waypoint.clone()),
@@ -171,13 +173,7 @@ pub fn route(
         .cloned();
     if of_service.is_none()
         && let Some(waypoint) = &waypoint
-        && let Some(route) = to_waypoint(
-            waypoint,
-            workload.as_ref(),
-            address,
-            client.missing,
-            &choose,
-        )?
+        && let Some(route) = to_waypoint(waypoint, workload.as_ref(), address, client, &choose)?
     {
         return Ok(Request {
             waypoint: Some(waypoint.clone()),
@@ -232,7 +228,7 @@ fn to_waypoint(
     waypoint: &Arc<Waypoint>,
     workload: Option<&Arc<Workload>>,
     destination: SocketAddr,
-    missing: MissingWaypoint,
+    client: &Client<'_>,
     choose: impl Fn(&[&Endpoint]) -> usize,
 ) -> Result<Option<Route>, NoRoute> {
     let is_same_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == destination.is_ipv4();
@@ -240,7 +236,7 @@ fn to_waypoint(
     if ready.is_empty() {
         ready.extend(waypoint.endpoints.iter());
     }
-    if !ready.is_empty() {
+    if !ready.is_empty() && !client.is_out_of_reach {
         let chosen = ready[choose(&ready).min(ready.len() - 1)];
         return Ok(Some(Route::Waypoint {
             waypoint: waypoint.clone(),
@@ -248,7 +244,7 @@ fn to_waypoint(
             workload: workload.cloned(),
         }));
     }
-    match missing {
+    match client.missing {
         MissingWaypoint::Allow => Ok(None),
         MissingWaypoint::Deny => Err(NoRoute::NoWaypoint {
             waypoint: waypoint.name.clone(),

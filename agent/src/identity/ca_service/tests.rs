@@ -27,6 +27,11 @@ impl NodeAuthorizer for Placement {
             .iter()
             .any(|(local, at)| local == identity && *at == node)
     }
+
+    fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool {
+        let own = (identity.namespace(), identity.service_account());
+        own == (&*gateway.namespace, &*gateway.name)
+    }
 }
 
 fn placement() -> Arc<Placement> {
