@@ -94,7 +94,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
-    let supervision = super::waypoint::supervision(&settings)?;
+    let supervision = super::waypoint::supervision(&settings, &logging)?;
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
     let policies = PolicySet::default();

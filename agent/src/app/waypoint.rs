@@ -64,11 +64,15 @@ pub struct Settings {
 /// How the agent of a node runs waypoints: by its own settings.
 ///
 /// # Errors
-/// If it can't be found out which program this is.
-pub(super) fn supervision(agent: &node::Settings) -> Result<supervisor::Settings> {
+/// If it can't be found out which program this is, or how it logs.
+pub(super) fn supervision(
+    agent: &node::Settings,
+    logging: &Logging,
+) -> Result<supervisor::Settings> {
     let authority = &agent.authority;
     let validity = format!("{}s", authority.validity.as_secs());
     let mut arguments: Vec<OsString> = Vec::new();
+    arguments.extend(logging.arguments()?.map(OsString::from));
     let mut set = |flag: &str, value: &OsStr| arguments.extend([flag.into(), value.to_owned()]);
     // Agents that follow an API server run none.
     if let source::Settings::Directory(path) = &agent.source {

@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 
 use super::*;
+use crate::discovery::model::ObjectName;
 use crate::identity::{
     Certificates,
     ca_client::{self, CaClient, CertificateSource, Error},

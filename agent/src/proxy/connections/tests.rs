@@ -325,6 +325,7 @@ fn a_change_is_applied_to_the_connections_that_it_can_concern() {
         workloads: Vec::new(),
         addresses: Vec::new(),
         services: Vec::new(),
+        waypoints_changed: false,
         policies_changed: false,
     };
     let services_only = Update {
