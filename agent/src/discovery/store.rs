@@ -151,9 +151,9 @@ impl Store {
         let services = inputs.settle_services(&mut next, &touched);
         let policies_changed = touched.policies;
         let waypoints_changed =
-            inputs.settle_waypoints(&mut next, &touched) || uses_another(&services);
+            inputs.settle_waypoints(&mut next, &mut touched) || uses_another(&services);
         let objects = workloads.is_empty() && addresses.is_empty() && services.is_empty();
-        if objects && !policies_changed && !waypoints_changed {
+        if objects && !policies_changed && !waypoints_changed && !touched.problems {
             return;
         }
         next.generation += 1;
@@ -180,6 +180,8 @@ struct Touched {
     services: BTreeSet<ObjectName>,
     policies: bool,
     waypoints: bool,
+    /// What is wrong with waypoints is something else than before.
+    problems: bool,
 }
 
 /// The objects as the source gave them, reduced to what joins need.
@@ -319,12 +321,14 @@ impl Inputs {
     }
 
     /// Whether a waypoint came, went or changed.
-    fn settle_waypoints(&self, next: &mut Snapshot, touched: &Touched) -> bool {
+    fn settle_waypoints(&self, next: &mut Snapshot, touched: &mut Touched) -> bool {
         if !self.waypoints.is_touched(touched) {
             return false;
         }
         let (waypoints, problems) = self.waypoints.assemble(next, &self.pods);
         let changed = next.waypoints != waypoints;
+        // Problems alone are news to those who look, not to those who follow.
+        touched.problems = *next.waypoint_problems != *problems;
         next.waypoints = waypoints;
         next.waypoint_problems = problems;
         changed
