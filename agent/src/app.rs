@@ -5,13 +5,9 @@ mod memory;
 pub mod node;
 pub mod waypoint;
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use anyhow::{Context, Result};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for SIGTERM or SIGINT.
 async fn told_to_stop() -> io::Result<()> {
@@ -22,10 +18,4 @@ async fn told_to_stop() -> io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}; {option} chooses another"))
 }

@@ -9,6 +9,7 @@ pub mod balance;
 pub mod bind;
 mod devices;
 mod interfaces;
+pub mod layout;
 pub mod loader;
 pub mod maps;
 mod nftables;

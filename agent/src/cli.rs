@@ -8,6 +8,7 @@ mod node;
 mod operator;
 mod policies;
 mod problems;
+mod ready;
 mod services;
 mod source;
 mod status;

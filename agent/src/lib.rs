@@ -18,5 +18,6 @@ pub mod policy;
 pub mod proxy;
 mod sharded;
 pub mod splice;
+pub mod takeover;
 pub mod telemetry;
 pub mod waypoint;

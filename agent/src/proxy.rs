@@ -28,10 +28,12 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
     sync::Arc,
+    time::Duration,
 };
 
 use ambit_common::capture::Listener;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpListener, sync::Notify, time};
+use tokio_util::sync::CancellationToken;
 
 use self::route::MissingWaypoint;
 pub use self::{
@@ -57,6 +59,8 @@ pub struct Proxy {
     /// What the kernel was told it may let pass must be asked for again.
     renewed: Notify,
     missing: MissingWaypoint,
+    /// Cancelled when another agent leads the node: the kernel is told nothing any more.
+    retired: CancellationToken,
 }
 
 /// What a proxy is made of.
@@ -92,6 +96,7 @@ impl Proxy {
             passes: parts.passes,
             renewed: Notify::new(),
             missing: parts.missing,
+            retired: CancellationToken::new(),
         })
     }
 
@@ -120,13 +125,40 @@ impl Proxy {
         follow::follow(&self).await;
     }
 
-    /// Follows connections that pass from pod to pod, until the proxy drains.
+    /// Follows connections that pass from pod to pod, until the proxy is retired.
     pub async fn follow_passed(self: Arc<Self>, events: Events) {
         if let Err(error) = passed::follow(self, events).await {
             tracing::error!(
                 "connections that pass from pod to pod are no longer followed: {error}"
             );
         }
+    }
+
+    /// Leaves the kernel to another agent; connections are taken and carried as before.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Has [`Self::serve`] end, and tunnels say that they do.
+    pub fn stop_accepting(&self) {
+        self.retire();
+        self.drain.cancel();
+    }
+
+    /// Gets the certificates of this node's pods, as far as that takes no longer than `limit`.
+    pub async fn warm_up(&self, limit: Duration) {
+        if time::timeout(limit, follow::certificates(self))
+            .await
+            .is_err()
+        {
+            tracing::warn!("some certificates aren't there yet: connections of theirs may wait");
+        }
+    }
+
+    /// As [`Core::drain`]; the kernel is left to another agent.
+    pub async fn drain(&self, limit: Duration) {
+        self.stop_accepting();
+        self.core.drain(limit).await;
     }
 
     /// The id of the pod's network namespace, if the pod's sockets may become members of the splice.

@@ -20,7 +20,7 @@ use self::cluster::Cluster;
 use crate::{ApiServer, Child, Error, Lab, Node, Place, Result, peer, wait};
 
 /// How long a role may take to be ready.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 /// Where an agent shows its state, in its node's namespace.
 const ADMIN: &str = "http://127.0.0.1:15000";
 
@@ -136,6 +136,7 @@ impl Mesh {
             ca_address,
             control: None,
             agents: BTreeMap::new(),
+            started: 0,
         };
         mesh.start_control()?;
         for node in lab.nodes() {
@@ -155,6 +156,8 @@ pub struct RunningMesh<'a> {
     ca_address: SocketAddr,
     control: Option<Child>,
     agents: BTreeMap<String, Child>,
+    /// Agents so far.
+    started: u32,
 }
 
 impl RunningMesh<'_> {
@@ -220,8 +223,18 @@ impl RunningMesh<'_> {
     /// # Errors
     /// If it isn't ready in time.
     pub fn start_agent(&mut self, node: &Node) -> Result<()> {
+        self.replace_agent(node).map(drop)
+    }
+
+    /// As [`RunningMesh::start_agent`]; an agent that runs is taken over from, and left to end by itself.
+    ///
+    /// # Errors
+    /// If the new one isn't ready in time.
+    pub fn replace_agent(&mut self, node: &Node) -> Result<Option<Child>> {
         let token = self.lab.directory().join(format!("token-{}", node.name()));
         let bundle = self.state.join("trust-bundle.pem");
+        self.started += 1;
+        let instance = self.started.to_string();
         let mut command = node
             .command(self.program()?)
             .args(["node", "--node-name", node.name()])
@@ -231,7 +244,9 @@ impl RunningMesh<'_> {
             .args(["--ca-token".as_ref(), token.as_os_str()])
             .args(["--bpffs".as_ref(), node.bpf_directory().as_os_str()])
             .args(["--cgroup".as_ref(), self.lab.cgroup().as_os_str()])
-            .args(["--drain", "1s"]);
+            .args(["--run-directory".as_ref(), node.run_directory().as_os_str()])
+            .args(["--instance", &instance])
+            .env("AMBIT_DRAIN", "1s");
         command = command.args(&self.settings.agent_arguments);
         let mut agent = command.spawn()?;
         wait::poll(
@@ -241,8 +256,9 @@ impl RunningMesh<'_> {
                 if !agent.is_running() {
                     return Ok(Err(agent.stderr()));
                 }
-                let told = node.run("curl", ["-sf", "http://127.0.0.1:15021/healthz/ready"]);
-                match told.map(|told| told.succeeded()) {
+                let asked = ambit_program()
+                    .and_then(|program| node.run(program, ["ready", "--instance", &instance]));
+                match asked.map(|told| told.succeeded()) {
                     Ok(true) => Ok(Ok(())),
                     _ => Err(agent.stderr()),
                 }
@@ -252,8 +268,7 @@ impl RunningMesh<'_> {
             what: format!("the agent of {}", node.name()),
             cause: format!("it ended: {stderr}"),
         })?;
-        self.agents.insert(node.name().into(), agent);
-        Ok(())
+        Ok(self.agents.insert(node.name().into(), agent))
     }
 
     /// Stops the agent of a node by `kill -9`: it can't clean up.
@@ -287,6 +302,8 @@ impl RunningMesh<'_> {
                     "uninstall".as_ref(),
                     "--bpffs".as_ref(),
                     node.bpf_directory().as_os_str(),
+                    "--run-directory".as_ref(),
+                    node.run_directory().as_os_str(),
                 ],
             )?
             .success()?;

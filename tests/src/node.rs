@@ -78,6 +78,12 @@ impl Node {
         self.directory().join("bpf")
     }
 
+    /// Where the node's agents meet.
+    #[must_use]
+    pub fn run_directory(&self) -> PathBuf {
+        self.directory().join("run")
+    }
+
     /// Makes a pod: namespace, interface and addresses first, then its manifest, as running.
     ///
     /// # Errors

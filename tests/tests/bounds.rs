@@ -6,7 +6,7 @@
 
 use std::{fs, time::Duration};
 
-use lab::{Lab, Mesh, PodSpec, Result, eventually};
+use lab::{Lab, Mesh, PodSpec, Result, eventually, process_status};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Workloads that the agent knows.
@@ -41,13 +41,6 @@ fn fleet() -> String {
     (0..WORKLOADS).map(pod).collect()
 }
 
-/// A number of `/proc/<pid>/status`.
-fn status(pid: u32, field: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// User and system time of a process, in ticks.
 fn ticks(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -64,7 +57,7 @@ fn ticks(pid: u32) -> u64 {
 /// How often threads gave up the processor by themselves, which is how often they were woken.
 fn switches(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |id: u32| status(id, "voluntary_ctxt_switches:");
+    let of = |id: u32| process_status(id, "voluntary_ctxt_switches").unwrap();
     threads
         .map(|thread| {
             of(thread
@@ -95,7 +88,8 @@ fn an_idle_agent_is_small_and_asleep() -> Result<()> {
         let certified = || node.admin("/certificates").unwrap()[0]["serial"].is_string();
         eventually("a certificate", DEADLINE, certified);
         let pid = mesh.agent(name).pid();
-        let kinds = ["VmRSS:", "RssAnon:", "RssFile:"].map(|field| status(pid, field));
+        let kinds =
+            ["VmRSS", "RssAnon", "RssFile"].map(|field| process_status(pid, field).unwrap());
         eprintln!("{name}: KiB resident, anonymous, of files: {kinds:?}");
         assert!(kinds[1] <= OWN_MEMORY, "{kinds:?} KiB");
         assert!(

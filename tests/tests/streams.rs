@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Lab, Mesh, Pod, Result, RunningMesh, Trio, peer_program};
+use lab::{Lab, Mesh, Pod, Result, RunningMesh, Trio, peer_program, process_status};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -328,15 +328,7 @@ fn send_until_stalled(mut client: &TcpStream) -> u64 {
 
 /// The resident memory of the agents of nodes a and b, in bytes.
 fn resident(mesh: &mut RunningMesh<'_>) -> [u64; 2] {
-    ["a", "b"].map(|node| {
-        let status = format!("/proc/{}/status", mesh.agent(node).pid());
-        let status = std::fs::read_to_string(status).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    })
+    ["a", "b"].map(|node| process_status(mesh.agent(node).pid(), "VmRSS").unwrap() * 1024)
 }
 
 fn listen(server: &Pod, port: u16) -> Result<TcpListener> {

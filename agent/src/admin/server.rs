@@ -85,6 +85,8 @@ pub(super) async fn serve<H, F>(
         () = accept => {}
         () = cancellation.cancelled() => {}
     }
+    // Nobody should wait for an answer here while another agent gives it.
+    drop(listener);
     tasks.close();
     tasks.wait().await;
 }

@@ -18,6 +18,8 @@ pub struct StatusView {
     pub version: String,
     /// Its node.
     pub node: String,
+    /// What tells it from another agent of the node, if it was told.
+    pub instance: Option<String>,
     /// Since it was started.
     pub uptime_seconds: u64,
     /// Conditions of its readiness, and which of them hold. It is ready if all do.

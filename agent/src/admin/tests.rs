@@ -171,6 +171,7 @@ impl AdminSource for Fixed {
         StatusView {
             version: "1.2.3".into(),
             node: "node-a".into(),
+            instance: None,
             uptime_seconds: 7,
             conditions: [("CA".into(), true), ("capture".into(), false)].into(),
             source: SourceView {
@@ -255,6 +256,7 @@ async fn the_operator_sees_lists_and_changes_the_log_level() {
             json!({
                 "version": "1.2.3",
                 "node": "node-a",
+                "instance": null,
                 "uptime_seconds": 7,
                 "conditions": {"CA": true, "capture": false},
                 "source": {

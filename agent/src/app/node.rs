@@ -1,48 +1,46 @@
 //! `ambit node`: the agent of a node.
 
+mod operator;
+mod serving;
+
 use std::{
-    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ambit_common::{capture::Listener, splice::Offsets};
+use ambit_common::splice::Offsets;
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{bind, memory, told_to_stop};
+pub use self::serving::Endpoints;
+use self::{operator::Operator, serving::Serving};
+use super::{memory, told_to_stop};
 use crate::{
-    admin::{
-        AdminSource, CaptureView, CertificateView, CertificatesView, Limits, ProblemView,
-        Readiness, SourceView, SpliceView, StatusView, TunnelsView, serve_admin, serve_metrics,
-        serve_readiness,
-    },
-    capture::{self, BoundPods, Capture, publish::LeftOut, splice::Splice},
+    admin::{Readiness, SpliceView},
+    capture::{self, BoundPods, Capture, splice::Splice},
     discovery::{
-        model::ObjectName,
-        problems::{ProblemKind, Problems},
         source::{self, Source},
-        store::{Snapshot, Store},
+        store::Store,
     },
     identity::{
         Certificates,
         ca_client::{self, CaClient},
-        certificates::CertificateState,
     },
     policy::PolicySet,
     proxy::{
-        CoreParts, Parts, Proxy,
-        connections::{ConnectionView, Connections},
-        dial::Marking,
-        listener,
-        route::MissingWaypoint,
+        CoreParts, Parts, Proxy, connections::Connections, dial::Marking, route::MissingWaypoint,
     },
     splice,
+    takeover::{self, Predecessor},
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
     waypoint::supervisor::supervise,
 };
+
+/// How long to wait for certificates before connections are taken over from an agent that has them.
+const WARM_UP: Duration = Duration::from_secs(5);
 
 /// What the role is told.
 #[derive(Debug)]
@@ -67,24 +65,37 @@ pub struct Settings {
     pub waypoint_missing: MissingWaypoint,
     /// Most open connections.
     pub max_connections: usize,
-    /// How long they may go on after SIGTERM.
+    /// How long they may go on after SIGTERM, or once another agent has taken over.
     pub drain: Duration,
-    /// The operator's endpoint.
-    pub admin_address: SocketAddr,
-    /// `/metrics`.
-    pub metrics_address: SocketAddr,
-    /// `/healthz/ready`.
-    pub ready_address: SocketAddr,
+    /// Where agents of this node meet.
+    pub run_directory: PathBuf,
+    /// What to do once another agent has taken over, and nothing is open any more.
+    pub when_replaced: WhenReplaced,
+    /// Tells this agent from another of the node.
+    pub instance: Option<String>,
+    /// The agent's own endpoints.
+    pub endpoints: Endpoints,
 }
 
-/// Runs until told to stop, then drains. What is captured stays captured: a successor takes over,
-/// or the kernel does as `--without-agent` says.
+/// What an agent does that isn't needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenReplaced {
+    /// It ends.
+    Exit,
+    /// It waits to be told to, for a supervisor that would start it anew; should nobody lead the node
+    /// meanwhile, it ends so that it is.
+    Wait,
+}
+
+/// Runs until told to stop or another agent takes over, then drains. What is captured stays captured: a
+/// successor has it, or the kernel does as `--without-agent` says.
 ///
 /// # Errors
 /// What kept it from starting, or ended it.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     memory::keep_little();
     let started = Instant::now();
+    let mut told = pin!(told_to_stop());
     let stop = CancellationToken::new();
     let readiness = Readiness::default();
     let captured = readiness.condition("capture");
@@ -107,7 +118,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     );
     let truth = tokio::select! {
         opened = opening => opened?,
-        told = told_to_stop() => return told.context("waiting for signals"),
+        told = &mut told => return told.context("waiting for signals"),
     };
     let problems = truth.problems();
     let counted = problems.clone();
@@ -119,14 +130,19 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         settings.max_connections,
     ));
     let bound = BoundPods::default();
-    // Endpoints of the agent's own before those for traffic: a port that is taken shows early.
-    let admin = bind(settings.admin_address, "--admin-address").await?;
-    let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
-    let ready = bind(settings.ready_address, "--ready-address").await?;
     let counted = certificates.clone();
     metrics.observe_certificates(move || counted.states())?;
-
     let prepared = splice::prepare(&settings.splice);
+    capture::layout::check_pinned(&settings.capture.bpffs)?;
+
+    // From here on another agent that ran only takes connections, until this one does.
+    let leading = takeover::lead(&settings.run_directory);
+    let (lead, mut inherited, predecessor) = tokio::select! {
+        leading = leading => leading?,
+        told = &mut told => return told.context("waiting for signals"),
+    };
+    // Endpoints of the agent's own before those for traffic: a port that is taken shows early.
+    let mut serving = Serving::open(&settings.endpoints, &mut inherited)?;
     let capture_settings = capture::Settings {
         splice: prepared.as_ref().ok().cloned(),
         ..settings.capture
@@ -163,6 +179,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let source = Arc::new(Operator {
         started,
         node: settings.node.clone(),
+        instance: settings.instance,
         source: settings.source,
         readiness: readiness.clone(),
         store,
@@ -176,60 +193,92 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         problems,
     });
 
-    let waypoints_stop = stop.child_token();
+    let waypoints_stop = CancellationToken::new();
     let waypoints = supervise(supervision, known, waypoints_stop.clone());
     let waypoints = tokio::spawn(waypoints);
     let mut tasks = JoinSet::new();
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
-    for (role, is_ipv6, listener) in listener::captured(capture::has_ipv6())? {
-        // From here on what is captured comes to us.
-        capture.serve(role, is_ipv6, &listener)?;
-        tasks.spawn(proxy.clone().serve(role, listener));
+    if predecessor.is_some() {
+        proxy.warm_up(WARM_UP).await;
     }
+    serving.captured(&mut capture, &proxy, &mut inherited)?;
+    serving.endpoints(source, metrics, readiness, logging.control());
     tasks.spawn(proxy.clone().follow_passed(loaded.events));
-    for listener in listener::tunnels(capture::has_ipv6())? {
-        tasks.spawn(proxy.clone().serve(Listener::Tunnel, listener));
-    }
-    let limits = Limits::default();
-    tasks.spawn(serve_metrics(
-        metrics_listener,
-        metrics,
-        limits,
-        stop.clone(),
-    ));
-    tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
     tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
-    let log = logging.control();
-    let admin_stop = stop.clone();
-    tasks.spawn(async move {
-        if let Err(error) = serve_admin(admin, source, log, limits, admin_stop).await {
-            tracing::error!("{error}");
-        }
-    });
 
     let node = settings.node.clone();
+    let begin = serving.begin();
+    tasks.spawn(relieve(predecessor, begin.clone()));
     let on_ready = move || {
         captured.set(true);
         memory::give_back();
         tracing::info!(%node, "ready");
+        begin.cancel();
     };
-    let mut capturing = tokio::spawn(capture.run(on_ready, stop.clone()));
-    let ended = tokio::select! {
-        told = told_to_stop() => told.context("waiting for signals").map(|()| None),
+    let capture_stop = CancellationToken::new();
+    let mut capturing = tokio::spawn(capture.run(on_ready, capture_stop.clone()));
+    let mut failed = None;
+    let successor = tokio::select! {
+        told = &mut told => {
+            told.context("waiting for signals")?;
+            None
+        }
         // Without it new pods would go unnoticed: better that a supervisor starts another agent.
-        ended = &mut capturing => Ok(Some(ended)),
+        result = &mut capturing => {
+            failed = Some(result);
+            None
+        }
+        successor = lead.asked() => Some(successor),
     };
+
     waypoints_stop.cancel();
-    proxy.drain(settings.drain).await;
+    // Whoever leads next finds nobody else who writes to the maps.
+    proxy.retire();
+    capture_stop.cancel();
+    let captured = match failed {
+        Some(result) => result,
+        None => capturing.await,
+    };
+    let (lead, relieved) = match successor {
+        Some(successor) => (None, Some(serving.hand_over(successor, lead).await)),
+        None => (Some(lead), None),
+    };
+    serving.stop(&proxy).await;
+    drop(lead);
+    let limit = match &relieved {
+        // Nobody leads, and a supervisor starts another agent only when this one has ended.
+        Some(Err(_)) => Duration::ZERO,
+        Some(Ok(())) | None => settings.drain,
+    };
+    proxy.drain(limit).await;
     waypoints.await?;
     stop.cancel();
-    match ended? {
-        Some(result) => result?.context("the capture ended")?,
-        None => capturing.await?.context("the capture ended")?,
-    }
     tasks.shutdown().await;
-    Ok(())
+    captured?.context("the capture ended")?;
+    match relieved {
+        Some(Ok(())) if settings.when_replaced == WhenReplaced::Wait => tokio::select! {
+            told = &mut told => told.context("waiting for signals"),
+            () = takeover::vacant(&settings.run_directory) => {
+                tracing::warn!("nobody leads this node any more: ending, to be started anew");
+                Ok(())
+            }
+        },
+        Some(relieved) => Ok(relieved?),
+        None => Ok(()),
+    }
+}
+
+/// Has the agent that led before stop taking connections, once this one does.
+async fn relieve(predecessor: Option<Predecessor>, begun: CancellationToken) {
+    let Some(predecessor) = predecessor else {
+        return;
+    };
+    begun.cancelled().await;
+    match predecessor.relieve().await {
+        Ok(()) => tracing::info!("took over from the agent that led this node"),
+        Err(error) => tracing::warn!("the agent that led this node is gone: {error}"),
+    }
 }
 
 /// Switches the splice on if it can be had. Without it the same bytes go through TCP.
@@ -255,122 +304,4 @@ async fn start_splice(
         active: started.is_ok(),
         reason: started.err().map(|error| error.to_string()),
     })
-}
-
-/// What the admin endpoint shows.
-struct Operator {
-    started: Instant,
-    node: Arc<str>,
-    source: source::Settings,
-    readiness: Readiness,
-    store: Arc<Store>,
-    bound: BoundPods,
-    left_out: LeftOut,
-    splice: SpliceView,
-    proxy: Arc<Proxy>,
-    metrics: Arc<Metrics>,
-    connections: Arc<Connections>,
-    certificates: Certificates,
-    problems: Problems,
-}
-
-impl Operator {
-    fn source(&self) -> SourceView {
-        let problems = self.problems.list();
-        let reason = problems.iter().find_map(|problem| match &problem.kind {
-            ProblemKind::NotFollowed { .. } => Some(problem.kind.to_string()),
-            _ => None,
-        });
-        SourceView {
-            kind: self.source.kind().to_owned(),
-            location: self.source.location(),
-            in_sync: reason.is_none(),
-            reason,
-        }
-    }
-}
-
-impl AdminSource for Operator {
-    fn status(&self) -> StatusView {
-        let conditions = self.readiness.conditions().into_iter();
-        StatusView {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: self.node.to_string(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            conditions: conditions
-                .map(|(name, holds)| (name.to_owned(), holds))
-                .collect(),
-            source: self.source(),
-            capture: CaptureView::of(
-                &self.store.snapshot(),
-                &self.node,
-                |uid| self.bound.contains(uid),
-                self.left_out.count(),
-            ),
-            splice: self.splice.clone(),
-            connections: self.connections.len(),
-            tunnels: TunnelsView {
-                outbound: self.proxy.tunnels(),
-                inbound: self.metrics.inbound_tunnels(),
-            },
-            certificates: CertificatesView::of(&self.certificates(), Timestamp::now()),
-            problems: self.problems().len(),
-        }
-    }
-
-    fn snapshot(&self) -> Arc<Snapshot> {
-        self.store.snapshot()
-    }
-
-    fn connections(&self) -> Vec<ConnectionView> {
-        self.connections.list()
-    }
-
-    fn certificates(&self) -> Vec<CertificateView> {
-        self.certificates
-            .states()
-            .iter()
-            .map(certificate_view)
-            .collect()
-    }
-
-    fn problems(&self) -> Vec<ProblemView> {
-        let problems = self.problems.list();
-        let snapshot = self.store.snapshot();
-        let contested = snapshot
-            .contested_addresses()
-            .map(|(address, pods)| contested_view(address, pods));
-        let of_objects = problems.iter().map(|problem| ProblemView {
-            source: problem.origin.to_string(),
-            object: problem.kind.object(),
-            field: problem.kind.field().map(str::to_owned),
-            message: problem.kind.to_string(),
-        });
-        of_objects.chain(contested).collect()
-    }
-}
-
-fn contested_view(address: IpAddr, pods: &[ObjectName]) -> ProblemView {
-    let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
-    ProblemView {
-        source: "addresses of pods".to_owned(),
-        object: pods.first().map(|first| format!("Pod {first}")),
-        field: Some("status.podIPs".to_owned()),
-        message: format!(
-            "{address} is claimed by {}: the first has it",
-            pods.join(", ")
-        ),
-    }
-}
-
-fn certificate_view(state: &CertificateState) -> CertificateView {
-    let certificate = state.certificate.as_ref();
-    let time = |time| Timestamp::try_from(time).ok().map(|time| time.to_string());
-    CertificateView {
-        identity: state.identity.to_string(),
-        serial: certificate.map(|certificate| certificate.serial().to_owned()),
-        not_before: certificate.and_then(|certificate| time(certificate.not_before())),
-        not_after: certificate.and_then(|certificate| time(certificate.not_after())),
-        error: state.error.as_ref().map(ToString::to_string),
-    }
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{bind, node, told_to_stop};
+use super::{node, told_to_stop};
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     discovery::{
@@ -102,6 +102,8 @@ pub(super) fn supervision(
 /// What kept it from starting.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let stop = CancellationToken::new();
+    // A child's own endpoints, whose ports its successor takes while this one drains.
+    let endpoints = stop.child_token();
     let readiness = Readiness::default();
     let listening = readiness.condition("listeners");
     let metrics = Metrics::new(MetricsOptions {
@@ -115,7 +117,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     let mut tasks = JoinSet::new();
     let limits = Limits::default();
-    tasks.spawn(serve_readiness(ready, readiness, limits, stop.clone()));
+    tasks.spawn(serve_readiness(ready, readiness, limits, endpoints.clone()));
 
     // What is known: complete before anybody is served.
     let store = Arc::new(Store::default());
@@ -169,7 +171,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         metrics_listener,
         metrics,
         limits,
-        stop.clone(),
+        endpoints.clone(),
     ));
     let (named, is_ready) = (gateway.clone(), certificates);
     tasks.spawn(async move {
@@ -188,6 +190,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
             Duration::ZERO
         }
     };
+    if settings.supervised {
+        endpoints.cancel();
+    }
     waypoint.core().drain(drain).await;
     stop.cancel();
     tasks.shutdown().await;
@@ -204,4 +209,10 @@ async fn orphaned() {
         closed.send(())
     });
     let _ = awaited.await;
+}
+
+async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; {option} chooses another"))
 }

@@ -20,7 +20,7 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Settings,
+    Settings, layout,
     maps::{self, Counters, Maps},
     passed::{self, Events, Passes},
     sockets::Cgroup,
@@ -113,16 +113,8 @@ pub enum Error {
     #[error(transparent)]
     Passed(#[from] passed::Error),
     /// Pinned maps of an agent with other layouts.
-    #[error(
-        "the maps pinned at {path} have layout {found}, this agent needs {LAYOUT_VERSION}: drain \
-         the node and run `ambit uninstall` before this version starts"
-    )]
-    Layout {
-        /// Where they are pinned.
-        path: PathBuf,
-        /// The layout they have.
-        found: u32,
-    },
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
 }
 
 /// What was loaded.
@@ -180,12 +172,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         .load(OBJECT)?;
     let mut maps = Maps::take(&mut object)?;
     let found = maps.configuration()?;
-    if found.layout != 0 && found.layout != LAYOUT_VERSION {
-        return Err(Error::Layout {
-            path: map_directory,
-            found: found.layout,
-        });
-    }
+    layout::check(&map_directory, found)?;
     maps.set_configuration(Configuration {
         layout: LAYOUT_VERSION,
         allow_unknown_pods: settings.allow_unknown_pods.into(),

@@ -24,15 +24,15 @@ const ACCEPT_LOCAL: [&str; 2] = [
     "/proc/sys/net/ipv4/conf/lo/accept_local",
 ];
 
-/// Installs rules and routes, in place of those that an earlier agent left.
+/// Installs rules and routes. Those that an earlier agent left stay, for open connections need them; only
+/// what another version made otherwise is removed.
 ///
 /// A family that the kernel doesn't have is left out.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink::Error> {
-    remove(handle).await?;
-    handle.route().add(local_route_v4()).execute().await?;
+    add_route(handle, local_route_v4()).await?;
     let rule = handle.rule().add().v4().action(RuleAction::ToTable);
     add_rule(
         rule.table_id(TABLE)
@@ -41,7 +41,7 @@ pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink
     )
     .await?;
     if ipv6 {
-        handle.route().add(local_route_v6()).execute().await?;
+        add_route(handle, local_route_v6()).await?;
         let rule = handle.rule().add().v6().action(RuleAction::ToTable);
         add_rule(
             rule.table_id(TABLE)
@@ -50,7 +50,7 @@ pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink
         )
         .await?;
     }
-    Ok(())
+    remove_rules(handle, |rule| !is_as_added(rule)).await
 }
 
 /// Removes rules and routes. What isn't there is no error.
@@ -60,12 +60,7 @@ pub(super) async fn install(handle: &Handle, ipv6: bool) -> Result<(), rtnetlink
 pub(super) async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     // Where it can't be written it wasn't written before.
     let _ = accept_local("0");
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let rules: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
-        for rule in rules.into_iter().filter(is_ours) {
-            handle.rule().del(rule).execute().await?;
-        }
-    }
+    remove_rules(handle, |_| true).await?;
     for route in [local_route_v4(), local_route_v6()] {
         match handle.route().del(route).execute().await {
             Err(rtnetlink::Error::NetlinkError(error)) if is_absent(&error) => {}
@@ -99,7 +94,48 @@ async fn add_rule<T>(mut request: rtnetlink::RuleAddRequest<T>) -> Result<(), rt
         .message_mut()
         .attributes
         .push(RuleAttribute::FwMask(mark::CAPTURE_MASK));
-    request.execute().await
+    unless_there(request.execute().await)
+}
+
+async fn add_route(handle: &Handle, route: RouteMessage) -> Result<(), rtnetlink::Error> {
+    unless_there(handle.route().add(route).execute().await)
+}
+
+fn unless_there(added: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match added {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if error.to_io().raw_os_error() == Some(libc::EEXIST) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Removes those of our rules that are `unwanted`.
+async fn remove_rules(
+    handle: &Handle,
+    unwanted: impl Fn(&RuleMessage) -> bool,
+) -> Result<(), rtnetlink::Error> {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let rules: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
+        for rule in rules
+            .into_iter()
+            .filter(|rule| is_ours(rule) && unwanted(rule))
+        {
+            handle.rule().del(rule).execute().await?;
+        }
+    }
+    Ok(())
+}
+
+fn is_as_added(rule: &RuleMessage) -> bool {
+    [
+        RuleAttribute::Priority(RULE_PRIORITY),
+        RuleAttribute::FwMask(mark::CAPTURE_MASK),
+    ]
+    .iter()
+    .all(|attribute| rule.attributes.contains(attribute))
 }
 
 fn is_ours(rule: &RuleMessage) -> bool {

@@ -35,6 +35,12 @@ enum SameNode {
     Proxy,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WhenReplaced {
+    Exit,
+    Wait,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// This node's name, as pods bear it in spec.nodeName.
@@ -131,9 +137,20 @@ pub(super) struct Arguments {
     /// Open connections that this node carries at most.
     #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = DEFAULT_LIMIT)]
     max_connections: usize,
-    /// How long open connections may go on after SIGTERM.
+    /// How long open connections may go on after SIGTERM, or once another agent has taken over.
     #[arg(long, env = "AMBIT_DRAIN", default_value = "30s", value_parser = duration)]
     drain: Duration,
+    /// Where agents of this node meet: one that starts takes over from the one that runs, and nothing is
+    /// lost. Whoever may write there may be the node's agent.
+    #[arg(long, env = "AMBIT_RUN_DIRECTORY", default_value = "/run/ambit")]
+    run_directory: PathBuf,
+    /// What to do when another agent has taken over and nothing is open any more. wait: nothing, until
+    /// told to stop, for a supervisor that would start this one anew.
+    #[arg(long, env = "AMBIT_WHEN_REPLACED", value_enum, default_value = "exit")]
+    when_replaced: WhenReplaced,
+    /// Tells this agent from others of the node, for `ambit ready`.
+    #[arg(long, env = "AMBIT_INSTANCE")]
+    instance: Option<String>,
     /// The operator's endpoint; loopback only.
     #[arg(long, env = "AMBIT_ADMIN_ADDRESS", default_value = "127.0.0.1:15000")]
     admin_address: SocketAddr,
@@ -185,9 +202,17 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         },
         max_connections: arguments.max_connections,
         drain: arguments.drain,
-        admin_address: arguments.admin_address,
-        metrics_address: arguments.metrics_address,
-        ready_address: arguments.ready_address,
+        run_directory: arguments.run_directory,
+        when_replaced: match arguments.when_replaced {
+            WhenReplaced::Exit => app::node::WhenReplaced::Exit,
+            WhenReplaced::Wait => app::node::WhenReplaced::Wait,
+        },
+        instance: arguments.instance,
+        endpoints: app::node::Endpoints {
+            admin: arguments.admin_address,
+            metrics: arguments.metrics_address,
+            ready: arguments.ready_address,
+        },
     };
     app::node::run(settings, logging).await
 }

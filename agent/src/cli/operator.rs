@@ -12,8 +12,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    agent::Agent, certificates, connections, policies, problems, services, status, table::Table,
-    workloads,
+    agent::Agent, certificates, connections, policies, problems, ready, services, status,
+    table::Table, workloads,
 };
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,10 @@ pub(super) enum Command {
     /// Exits with 0 whatever it says, and with 1 only if it can't be asked: `/healthz/ready` on port
     /// 15021 is for probes.
     Status(status::Arguments),
+    /// Whether this node's agent is ready, and is the one that is meant: for probes.
+    ///
+    /// Exits with 0 if so, else with 1.
+    Ready(ready::Arguments),
     /// The pods that the mesh knows, on all nodes, and whether they take part.
     Workloads(workloads::Arguments),
     /// The services that the mesh knows, and their ready endpoints.
@@ -55,6 +59,7 @@ impl Command {
     async fn run(self) -> Result<()> {
         match self {
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Ready(arguments) => ready::run(arguments).await,
             Self::Workloads(arguments) => workloads::run(arguments).await,
             Self::Services(arguments) => services::run(arguments).await,
             Self::Policies(arguments) => policies::run(arguments).await,

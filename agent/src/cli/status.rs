@@ -148,6 +148,7 @@ mod tests {
         StatusView {
             version: "1.2.3".into(),
             node: "a".into(),
+            instance: None,
             uptime_seconds: 3_700,
             conditions: [("capture".into(), true)].into(),
             source: SourceView {

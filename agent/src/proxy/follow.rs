@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Proxy, connections::Concern};
@@ -55,7 +56,7 @@ fn decides_otherwise(update: &Update, node: &str) -> bool {
 
 /// Has the kernel ask for everything that it was told it may let pass.
 pub(super) fn renew(proxy: &Proxy) {
-    if proxy.drain.is_cancelled() {
+    if proxy.retired.is_cancelled() {
         // The next agent may be there, and does it.
         return;
     }
@@ -85,13 +86,27 @@ async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, concern: Concern) {
     }
 }
 
-/// Certificates follow the identities of this node's enrolled pods, which are returned.
-fn identities(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
-    let local: HashSet<Identity> = snapshot
+/// Waits until every identity of this node has its certificate, or can't have one now.
+pub(super) async fn certificates(proxy: &Proxy) {
+    let local = local(proxy, &proxy.store.snapshot());
+    let all = local
+        .iter()
+        .map(|identity| proxy.certificates.certificate(identity));
+    // Why one can't be had is logged where it is fetched.
+    join_all(all).await;
+}
+
+fn local(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
+    snapshot
         .local_workloads(&proxy.node)
         .filter(|workload| workload.is_enrolled())
         .map(|workload| workload.identity.clone())
-        .collect();
+        .collect()
+}
+
+/// Certificates follow the identities of this node's enrolled pods, which are returned.
+fn identities(proxy: &Proxy, snapshot: &Snapshot) -> HashSet<Identity> {
+    let local = local(proxy, snapshot);
     proxy
         .certificates
         .retain(|identity| local.contains(identity));

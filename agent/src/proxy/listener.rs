@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::{dial::set_transparent, pacing, route::TUNNEL_PORT};
+use crate::takeover::Inherited;
 
 const OUTBOUND_PORT: u16 = 15001;
 const PLAINTEXT_PORT: u16 = 15006;
@@ -24,9 +25,14 @@ const BACKLOG: i32 = 4096;
 /// The programs hand connections to them, whatever address those are for. They are bound to
 /// loopback, so that nothing else reaches them, and nobody can pretend to have been captured.
 ///
+/// Those of a predecessor are used where there are some.
+///
 /// # Errors
 /// The kernel's refusal, with the address.
-pub fn captured(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
+pub fn captured(
+    ipv6: bool,
+    inherited: &mut Inherited,
+) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
     let mut listeners = Vec::new();
     for (role, port, mark) in [
         // Answers for VIPs, which NAT must not see.
@@ -36,7 +42,7 @@ pub fn captured(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
         (Listener::Tunnel, TUNNEL_PORT, mark::AGENT_TRACKED),
     ] {
         for address in families(ipv6, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST) {
-            let listener = listen(SocketAddr::new(address, port), |socket| {
+            let listener = listen(SocketAddr::new(address, port), inherited, |socket| {
                 set_transparent(socket, address.is_ipv6())?;
                 socket.set_mark(mark)?;
                 if role == Listener::Outbound {
@@ -58,14 +64,26 @@ pub fn captured(ipv6: bool) -> io::Result<Vec<(Listener, bool, TcpListener)>> {
     Ok(listeners)
 }
 
-/// The sockets that take tunnels sent to the node's own addresses, one a family.
+/// The sockets that take tunnels sent to the node's own addresses, one a family; a predecessor's where there
+/// are some.
 ///
 /// # Errors
 /// The kernel's refusal, with the address.
-pub fn tunnels(ipv6: bool) -> io::Result<Vec<TcpListener>> {
+pub fn tunnels(ipv6: bool, inherited: &mut Inherited) -> io::Result<Vec<TcpListener>> {
     families(ipv6, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
-        .map(|address| listen(SocketAddr::new(address, TUNNEL_PORT), |_| Ok(())))
+        .map(|address| {
+            let address = SocketAddr::new(address, TUNNEL_PORT);
+            listen(address, inherited, |_| Ok(()))
+        })
         .collect()
+}
+
+/// A socket of the agent's own: a predecessor's, or a new one.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn own(address: SocketAddr, inherited: &mut Inherited) -> io::Result<TcpListener> {
+    open(address, inherited, |_| Ok(()))
 }
 
 fn families(ipv6: bool, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item = IpAddr> {
@@ -76,22 +94,35 @@ fn families(ipv6: bool, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item = IpAd
 
 fn listen(
     address: SocketAddr,
+    inherited: &mut Inherited,
     prepare: impl FnOnce(&Socket) -> io::Result<()>,
 ) -> io::Result<TcpListener> {
-    let open = || {
-        let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_reuse_address(true)?;
-        // Two agents listen at once while one takes over from the other.
+    let prepare = |socket: &Socket| {
+        // Tunnels have a socket for loopback and one for all addresses, on one port.
         socket.set_reuse_port(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        prepare(&socket)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        prepare(socket)
     };
-    open().map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))
+    open(address, inherited, prepare)
+        .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))
+}
+
+fn open(
+    address: SocketAddr,
+    inherited: &mut Inherited,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<TcpListener> {
+    if let Some(socket) = inherited.take(address) {
+        return TcpListener::from_std(socket);
+    }
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    prepare(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }

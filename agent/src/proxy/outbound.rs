@@ -201,10 +201,10 @@ impl Exchange {
         };
         let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
+        let is_same = policy::is_same_for_all_addresses(self.snapshot.policies(), destination);
         // Where a waypoint is missing, the next is asked for again.
-        if self.request.waypoint.is_none()
-            && policy::is_same_for_all_addresses(self.snapshot.policies(), destination)
-        {
+        let is_without = self.request.waypoint.is_some();
+        if is_same && !is_without && !self.proxy.retired.is_cancelled() {
             let port = self.request.address.port();
             let (source, uid) = (&self.source.identity, &destination.uid);
             self.proxy.passes.allow(source, uid, port, self.generation);

@@ -54,7 +54,7 @@ struct OpenPass {
     closed: oneshot::Sender<()>,
 }
 
-/// Follows what is told until the proxy drains: what passes goes on, and the next agent, which may run
+/// Follows what is told until the proxy is retired: what passes goes on, and the next agent, which may run
 /// already, is told.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ pub(super) async fn follow(proxy: Arc<Proxy>, mut events: Events) -> io::Result<
     renew(&proxy);
     loop {
         tokio::select! {
-            () = proxy.drain.cancelled() => return Ok(()),
+            () = proxy.retired.cancelled() => return Ok(()),
             told = events.next() => for event in told? {
                 happened(&proxy, &mut open, &event);
             },
@@ -305,7 +305,7 @@ async fn watch(
         // Dropped where another connection has its addresses by now: that it ended wasn't told.
         told = guard.unless_closed(closed) => told.map(drop).map_err(RegisterError::from)?,
         // The next agent finds it.
-        () = proxy.drain.cancelled() => return Err(Error::LeftAlone),
+        () = proxy.retired.cancelled() => return Err(Error::LeftAlone),
         never = splice(proxy, pass, &pair, spliced) => match never {},
     }
     Ok(())

@@ -141,9 +141,11 @@ fn pods_see_of_their_node_what_they_need() {
         .collect();
     let expected = [
         "DaemonSet/ambit-node: /proc/sys/net/ipv4/conf/lo",
+        "DaemonSet/ambit-node: /run/ambit",
         "DaemonSet/ambit-node: /sys/fs/bpf",
         "DaemonSet/ambit-node: /sys/fs/cgroup",
         "DaemonSet/ambit-uninstall: /proc/sys/net/ipv4/conf/lo",
+        "DaemonSet/ambit-uninstall: /run/ambit",
         "DaemonSet/ambit-uninstall: /sys/fs/bpf",
     ];
     assert_eq!(seen, expected.map(str::to_owned).into());

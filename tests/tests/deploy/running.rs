@@ -114,9 +114,16 @@ fn an_agent_does_its_work_in_its_container() -> Result<()> {
     );
     let bpffs = node.bpf_directory();
     assert!(bpffs.join("ambit").exists());
-    let arguments = ["uninstall".as_ref(), "--bpffs".as_ref(), bpffs.as_os_str()];
+    let run = node.run_directory();
+    let arguments = [
+        "uninstall".as_ref(),
+        "--bpffs".as_ref(),
+        bpffs.as_os_str(),
+        "--run-directory".as_ref(),
+        run.as_os_str(),
+    ];
     node.run(program, arguments)?.success()?;
-    assert!(!bpffs.join("ambit").exists());
+    assert!(!bpffs.join("ambit").exists() && !run.exists());
     assert_eq!(accept_local(node), "0");
     Ok(())
 }

@@ -76,7 +76,25 @@ fn agents_find_authority_token_and_roots_where_they_look_by_default() {
         .collect();
     assert_eq!(variables["AMBIT_BPFFS"], mounted("bpffs"));
     assert_eq!(variables["AMBIT_CGROUP"], mounted("cgroup"));
+    assert!(help.contains(&format!("[default: {}]", mounted("run"))));
     assert_eq!(mounted("sysctl"), crate::running::SYSCTL);
+}
+
+#[test]
+fn a_new_agent_is_scheduled_beside_the_one_that_it_takes_over_from() {
+    let objects = built("deploy");
+    let spec = &find(&objects, "DaemonSet/ambit-node")["spec"];
+    let update = &spec["updateStrategy"]["rollingUpdate"];
+    assert_eq!(
+        (&update["maxSurge"], &update["maxUnavailable"]),
+        (&1.into(), &0.into())
+    );
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["hostNetwork"], true);
+    for container in containers(pod) {
+        // They would be the node's, which the one that runs has.
+        assert!(container["ports"].is_null());
+    }
 }
 
 /// Those of distroless/cc, in which the image puts it.
@@ -119,10 +137,7 @@ fn what_selects_pods_finds_them_and_their_ports() {
             "PodDisruptionBudget" => (&spec["selector"]["matchLabels"], None),
             "NetworkPolicy" => (&spec["podSelector"]["matchLabels"], None),
             "Service" => (&spec["selector"], Some(&spec["ports"][0]["targetPort"])),
-            "PodMonitor" => (
-                &spec["selector"]["matchLabels"],
-                Some(&spec["podMetricsEndpoints"][0]["port"]),
-            ),
+            "PodMonitor" => (&spec["selector"]["matchLabels"], None),
             "AuthorizationPolicy" => (&spec["selector"]["matchLabels"], None),
             _ => continue,
         };

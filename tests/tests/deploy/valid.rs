@@ -37,8 +37,8 @@ fn a_wrong_object_would_be_noticed() {
     let agent = find(&objects, "DaemonSet/ambit-node");
     for (pointer, wrong) in [
         (
-            "/spec/template/spec/containers/0/ports",
-            json!([{"containerPort": "metrics"}]),
+            "/spec/template/spec/containers/0/livenessProbe",
+            json!({"tcpSocket": {"port": []}}),
         ),
         ("/spec/template/spec/tolerations", json!([{"op": "Exists"}])),
         ("/kind", json!("DemonSet")),
