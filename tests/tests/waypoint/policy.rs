@@ -94,12 +94,12 @@ fn a_workload_that_demands_its_waypoint_takes_nothing_past_it() -> Result<()> {
 }
 
 #[test]
-fn who_pretends_to_be_the_waypoint_is_found_out() -> Result<()> {
-    let lab = Lab::builder("pretender").build()?;
+fn of_two_waypoints_of_one_port_the_later_by_name_is_told_of_and_nothing_goes_past_it() -> Result<()>
+{
+    let lab = Lab::builder("clash").build()?;
     let mut shop = Shop::open(&lab)?;
     let mut mesh = mesh_with_waypoint(&lab, "service")?;
     assert!(matches!(shop.ways()?[1], Way::Replaced(_)));
-    // Who stands at its address shows another certificate, or none.
     lab.remove("gateway.yaml")?;
     lab.apply("gateway.yaml", &gateway("other", "b", "service"))?;
     lab.namespace("shop").labelled(&[
