@@ -3,6 +3,7 @@
 pub mod control;
 mod memory;
 pub mod node;
+pub mod waypoint;
 
 use std::{io, net::SocketAddr};
 

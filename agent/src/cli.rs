@@ -14,6 +14,7 @@ mod source;
 mod status;
 mod table;
 mod uninstall;
+mod waypoint;
 mod workloads;
 
 use std::time::Duration;
@@ -49,6 +50,8 @@ enum Command {
 enum Role {
     /// The agent of a node: captures its pods' traffic, and carries it.
     Node(Box<node::Arguments>),
+    /// A proxy that traffic of services and workloads goes through where they ask for it.
+    Waypoint(Box<waypoint::Arguments>),
     /// The certificate authority.
     Control(Box<control::Arguments>),
     /// Removes every program, map, rule, route and table of Ambit from this node.
@@ -80,6 +83,7 @@ impl Role {
     async fn run(self, logging: Logging) -> Result<()> {
         match self {
             Self::Node(arguments) => node::run(*arguments, logging).await,
+            Self::Waypoint(arguments) => waypoint::run(*arguments, logging).await,
             Self::Control(arguments) => control::run(*arguments).await,
             Self::Uninstall(arguments) => uninstall::run(arguments).await,
         }

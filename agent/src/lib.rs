@@ -21,3 +21,4 @@ mod sharded;
 pub mod splice;
 pub mod takeover;
 pub mod telemetry;
+pub mod waypoint;

@@ -10,7 +10,8 @@ pub mod parse;
 pub mod set;
 
 pub use evaluate::{
-    Connection, Denied, DryRun, Permit, RuleName, dry_run, evaluate, is_same_for_all_addresses,
+    Connection, Denied, DryRun, Permit, RuleName, Through, dry_run, evaluate,
+    is_same_for_all_addresses,
     mtls::{EffectiveMtls, MtlsLevel, effective_mtls},
 };
 pub use model::{AuthorizationPolicy, PeerAuthentication};

@@ -8,9 +8,10 @@ mod admission;
 pub mod connections;
 mod connector;
 pub mod copy;
+mod core;
 mod counts;
-mod dial;
-mod error;
+pub(crate) mod dial;
+pub(crate) mod error;
 mod follow;
 mod inbound;
 pub mod listener;
@@ -20,133 +21,101 @@ mod pacing;
 mod passed;
 mod plaintext;
 pub mod route;
-mod tunnels;
+pub(crate) mod tunnel_server;
+pub(crate) mod tunnels;
 
 use std::{
-    future::Future,
     net::{IpAddr, SocketAddr},
+    ops::Deref,
     sync::Arc,
     time::Duration,
 };
 
 use ambit_common::capture::Listener;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    time,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::TcpListener, sync::Notify, time};
+use tokio_util::sync::CancellationToken;
 
-use self::connector::TunnelConnector;
-pub use self::tunnels::TunnelStream;
-use self::{
-    admission::Admission,
-    connections::{CloseReason, Connections},
-    load::Load,
-    tunnels::Tunnels,
+use self::route::MissingWaypoint;
+pub use self::{
+    core::{Core, CoreParts},
+    tunnels::TunnelStream,
 };
 use crate::{
     capture::{
         BoundPods,
         passed::{Events, Passes},
     },
-    discovery::{
-        model::Workload,
-        store::{Snapshot, Store},
-    },
-    hbone::{self, Baggage},
-    identity::{Certificates, tls::ServerCertificates},
+    discovery::{model::Workload, store::Snapshot},
+    hbone::Baggage,
     policy::{self, Connection},
-    telemetry::Metrics,
 };
 
-/// Pause after an accept that failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long connections that are cut off at the end of a drain have to say so to their ends.
-const CUT_OFF: Duration = Duration::from_secs(1);
-
-/// What every connection needs.
+/// What the agent of a node needs.
 pub struct Proxy {
+    core: Core,
     bound: BoundPods,
     node: Arc<str>,
-    cluster: Arc<str>,
-    cluster_domain: Arc<str>,
-    store: Arc<Store>,
-    certificates: Certificates,
-    server_certificates: ServerCertificates,
-    tunnels: Tunnels,
-    connections: Arc<Connections>,
-    load: Load,
-    admission: Admission,
-    metrics: Arc<Metrics>,
     passes: Passes,
     /// What the kernel was told it may let pass must be asked for again.
     renewed: Notify,
-    tunnel_settings: hbone::Settings,
+    missing: MissingWaypoint,
     /// Cancelled when another agent leads the node: the kernel is told nothing any more.
     retired: CancellationToken,
-    /// Cancelled when the agent drains: tunnels say GOAWAY, listeners close.
-    drain: CancellationToken,
-    /// Every connection and tunnel that is being served.
-    tasks: TaskTracker,
 }
 
 /// What a proxy is made of.
 pub struct Parts {
+    /// What it has in common with waypoints.
+    pub core: CoreParts,
     /// Which pods' interfaces are known.
     pub bound: BoundPods,
     /// This node's name.
     pub node: Arc<str>,
-    /// The cluster's name, for telemetry.
-    pub cluster: Arc<str>,
-    /// The end of services' DNS names.
-    pub cluster_domain: Arc<str>,
-    /// What is known.
-    pub store: Arc<Store>,
-    /// Certificates of local workloads.
-    pub certificates: Certificates,
-    /// The open set.
-    pub connections: Arc<Connections>,
-    /// Where everything is counted.
-    pub metrics: Arc<Metrics>,
     /// Connections that pass from pod to pod.
     pub passes: Passes,
+    /// What becomes of connections whose waypoint isn't ready.
+    pub missing: MissingWaypoint,
+}
+
+impl Deref for Proxy {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
 }
 
 impl Proxy {
     /// Puts a proxy together; it serves nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let connector = TunnelConnector::new(parts.certificates.clone());
         Arc::new(Self {
+            core: Core::new(parts.core),
             bound: parts.bound,
             node: parts.node,
-            cluster: parts.cluster,
-            cluster_domain: parts.cluster_domain,
-            store: parts.store,
-            server_certificates: ServerCertificates::new(parts.certificates.clone()),
-            certificates: parts.certificates,
-            tunnels: Tunnels::new(connector),
-            connections: parts.connections,
-            load: Load::default(),
-            admission: Admission::default(),
-            metrics: parts.metrics,
             passes: parts.passes,
             renewed: Notify::new(),
-            tunnel_settings: hbone::Settings::default(),
-            drain: CancellationToken::new(),
+            missing: parts.missing,
             retired: CancellationToken::new(),
-            tasks: TaskTracker::new(),
         })
     }
 
     /// Serves a role's listener until the proxy drains.
     pub async fn serve(self: Arc<Self>, role: Listener, listener: TcpListener) {
+        let proxy = || self.clone();
         match role {
-            Listener::Outbound => self.accept(listener, outbound::serve).await,
-            Listener::Plaintext => self.accept(listener, plaintext::serve).await,
-            Listener::Tunnel => self.accept(listener, inbound::serve).await,
+            Listener::Outbound => {
+                let serve = |client| outbound::serve(proxy(), client);
+                self.accept(listener, serve).await;
+            }
+            Listener::Plaintext => {
+                let serve = |client| plaintext::serve(proxy(), client);
+                self.accept(listener, serve).await;
+            }
+            Listener::Tunnel => {
+                let serve = |tunnel| inbound::serve(proxy(), tunnel);
+                self.accept(listener, serve).await;
+            }
         }
     }
 
@@ -186,66 +155,10 @@ impl Proxy {
         }
     }
 
-    /// Takes no more connections, tells other agents so, and waits for those that are open, for at
-    /// most `limit`; then they are cut off.
+    /// As [`Core::drain`]; the kernel is left to another agent.
     pub async fn drain(&self, limit: Duration) {
         self.stop_accepting();
-        self.tasks.close();
-        let all = async {
-            self.tunnels.drain().await;
-            self.tasks.wait().await;
-        };
-        if time::timeout(limit, all).await.is_ok() {
-            return;
-        }
-        let connections = self.connections.close_all(&CloseReason::Drained);
-        self.tunnels.close_matching(|_| true);
-        let seconds = limit.as_secs();
-        tracing::warn!(connections, "cut off after draining for {seconds}s");
-        // Both ends of each are to see a reset, and its report is to be written.
-        let cut_off = async {
-            self.tunnels.drain().await;
-            self.tasks.wait().await;
-        };
-        if time::timeout(CUT_OFF, cut_off).await.is_err() {
-            let connections = self.connections.len();
-            tracing::warn!(
-                connections,
-                "some tunnels or connections didn't end when cut off"
-            );
-        }
-    }
-
-    /// Tunnels that this agent has open to others.
-    #[must_use]
-    pub fn tunnels(&self) -> usize {
-        self.tunnels.len()
-    }
-
-    async fn accept<F>(
-        self: Arc<Self>,
-        listener: TcpListener,
-        serve: impl Fn(Arc<Self>, TcpStream) -> F,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        loop {
-            let accepted = tokio::select! {
-                () = self.drain.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    // Only fails on a connection that is gone already, which reading will tell.
-                    let _ = stream.set_nodelay(true);
-                    self.tasks.spawn(serve(self.clone(), stream));
-                }
-                Err(error) => {
-                    tracing::warn!("accepting a connection: {error}");
-                    time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        self.core.drain(limit).await;
     }
 
     /// The id of the pod's network namespace, if the pod's sockets may become members of the splice.
@@ -264,7 +177,7 @@ impl Proxy {
 }
 
 /// What the mesh calls a workload in the `baggage` header.
-fn baggage(workload: &Workload, cluster: &Arc<str>) -> Baggage {
+pub(crate) fn baggage(workload: &Workload, cluster: &Arc<str>) -> Baggage {
     let names = &workload.telemetry;
     Baggage {
         cluster: Some(cluster.clone()),
@@ -278,7 +191,7 @@ fn baggage(workload: &Workload, cluster: &Arc<str>) -> Baggage {
 }
 
 /// Says what policies in dry run would have decided.
-fn log_dry_run(snapshot: &Snapshot, connection: &Connection<'_>) {
+pub(crate) fn log_dry_run(snapshot: &Snapshot, connection: &Connection<'_>) {
     if let Some(decision) = policy::dry_run(snapshot.policies(), connection) {
         tracing::info!(
             source = %connection.source_address,

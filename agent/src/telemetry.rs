@@ -19,5 +19,5 @@ pub mod transfer;
 
 pub use labels::{Direction, Reporter, ResponseFlags};
 pub use metrics::Metrics;
-pub use report::{ConnectionDescription, ConnectionReport, Outcome};
+pub use report::{ConnectionDescription, ConnectionReport, Outcome, WaypointUse};
 pub use transfer::Transfer;

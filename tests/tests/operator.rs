@@ -105,9 +105,9 @@ fn the_mesh_is_shown_in_tables_and_in_json() -> Result<()> {
 
     let principal = |name: &str| format!("cluster.local/ns/{name}");
     let address = |pod: &Pod| pod.address().to_string();
-    let headers = "NAMESPACE NAME ADDRESS NODE ENROLMENT READY IDENTITY";
+    let headers = "NAMESPACE NAME ADDRESS NODE ENROLMENT READY WAYPOINT IDENTITY";
     let row = |name: &str, pod: &Pod, node: &str| {
-        ["shop", name, &address(pod), node, "enrolled", "yes"]
+        ["shop", name, &address(pod), node, "enrolled", "yes", "-"]
             .map(str::to_owned)
             .into_iter()
             .chain([principal(&format!("shop/sa/{name}"))])
@@ -122,6 +122,7 @@ fn the_mesh_is_shown_in_tables_and_in_json() -> Result<()> {
         "a",
         "not labelled",
         "yes",
+        "-",
         &principal("street/sa/default"),
     ]
     .map(str::to_owned);
@@ -147,8 +148,15 @@ fn the_mesh_is_shown_in_tables_and_in_json() -> Result<()> {
     assert_eq!(
         table(node, &["services", "-n", "shop"])?,
         [
-            ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "ENDPOINTS"],
-            ["shop", "web", &vip, "80", &endpoint],
+            [
+                "NAMESPACE",
+                "NAME",
+                "ADDRESS",
+                "PORTS",
+                "WAYPOINT",
+                "ENDPOINTS"
+            ],
+            ["shop", "web", &vip, "80", "-", &endpoint],
         ]
     );
 

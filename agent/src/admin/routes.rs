@@ -128,12 +128,14 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
             let snapshot = source.snapshot();
             let views = snapshot
                 .workloads()
-                .map(|workload| WorkloadView::of(workload));
+                .map(|workload| WorkloadView::of(workload, &snapshot));
             json(&sorted(views, |view| &view.name))
         }
         (&Method::GET, "/services") => {
             let snapshot = source.snapshot();
-            let views = snapshot.services().map(|service| ServiceView::of(service));
+            let views = snapshot
+                .services()
+                .map(|service| ServiceView::of(service, &snapshot));
             json(&sorted(views, |view| &view.name))
         }
         (&Method::GET, "/policies") => {

@@ -323,7 +323,7 @@ async fn the_operators_endpoint_refuses_to_be_public() {
 fn a_workload_is_shown_as_it_is() {
     let workload = crate::telemetry::fixtures::workload("web", "client", "node-a");
     assert_eq!(
-        serde_json::to_value(WorkloadView::of(&workload)).unwrap(),
+        serde_json::to_value(WorkloadView::of(&workload, &Snapshot::default())).unwrap(),
         json!({
             "name": "web/client-0",
             "uid": "uid of web/client-0",
@@ -333,6 +333,7 @@ fn a_workload_is_shown_as_it_is() {
             "enrolment": "enrolled",
             "tunnel": "node agent",
             "ready": true,
+            "waypoint": null,
         })
     );
 }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    discovery::model::{Enrolment, Service, Tunnel, Workload},
+    discovery::{
+        model::{Enrolment, Service, Tunnel, Workload},
+        store::Snapshot,
+    },
     policy::{
         PolicySet,
         model::{AuthorizationPolicy, PeerAuthentication, Target, TargetReference},
@@ -35,10 +38,12 @@ pub struct WorkloadView {
     pub tunnel: String,
     /// Whether it is ready.
     pub ready: bool,
+    /// The waypoint that traffic addressed to it goes through.
+    pub waypoint: Option<String>,
 }
 
 impl WorkloadView {
-    pub(super) fn of(workload: &Workload) -> Self {
+    pub(super) fn of(workload: &Workload, snapshot: &Snapshot) -> Self {
         let enrolment = match workload.enrolment {
             Enrolment::Enrolled => "enrolled",
             Enrolment::NotLabelled => "not labelled",
@@ -58,6 +63,9 @@ impl WorkloadView {
             enrolment: enrolment.to_owned(),
             tunnel: tunnel.to_owned(),
             ready: workload.ready,
+            waypoint: snapshot
+                .waypoint_of_workload(workload)
+                .map(ToString::to_string),
         }
     }
 }
@@ -73,6 +81,8 @@ pub struct ServiceView {
     pub ports: Vec<u16>,
     /// Ready endpoints.
     pub endpoints: Vec<EndpointView>,
+    /// The waypoint that traffic addressed to it goes through.
+    pub waypoint: Option<String>,
 }
 
 /// A ready endpoint.
@@ -87,7 +97,7 @@ pub struct EndpointView {
 }
 
 impl ServiceView {
-    pub(super) fn of(service: &Service) -> Self {
+    pub(super) fn of(service: &Service, snapshot: &Snapshot) -> Self {
         let endpoints = service.endpoints.iter().map(|endpoint| EndpointView {
             address: SocketAddr::new(endpoint.address, endpoint.port),
             port_name: endpoint.port_name.to_string(),
@@ -98,6 +108,9 @@ impl ServiceView {
             vips: service.vips.clone(),
             ports: service.ports.iter().map(|port| port.port).collect(),
             endpoints: endpoints.collect(),
+            waypoint: snapshot
+                .waypoint_of_service(service)
+                .map(ToString::to_string),
         }
     }
 }

@@ -29,10 +29,14 @@ use crate::{
         Certificates,
         ca_client::{self, CaClient},
     },
-    proxy::{Parts, Proxy, connections::Connections},
+    policy::PolicySet,
+    proxy::{
+        CoreParts, Parts, Proxy, connections::Connections, dial::Marking, route::MissingWaypoint,
+    },
     reporting, splice,
     takeover::{self, Predecessor},
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+    waypoint::supervisor::supervise,
 };
 
 /// How long to wait for certificates before connections are taken over from an agent that has them.
@@ -57,6 +61,8 @@ pub struct Settings {
     pub capture: capture::Settings,
     /// The splice.
     pub splice: splice::Settings,
+    /// What becomes of connections whose waypoint isn't ready.
+    pub waypoint_missing: MissingWaypoint,
     /// Most open connections.
     pub max_connections: usize,
     /// How long they may go on after SIGTERM, or once another agent has taken over.
@@ -99,9 +105,12 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
+    let supervision = super::waypoint::supervision(&settings, &logging)?;
 
     // What is known: complete before anything is captured, so that nothing known looks unknown.
-    let store = Arc::new(Store::default());
+    let policies = PolicySet::default();
+    let lets = settings.waypoint_missing == MissingWaypoint::Allow;
+    let store = Arc::new(Store::new(policies.letting_past_waypoints(lets)));
     let opening = Source::open(
         settings.source.clone(),
         settings.trust_domain.clone(),
@@ -145,15 +154,19 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let splice = start_splice(prepared, loaded.splice, settings.splice).await?;
     metrics.observe_splice(splice.active, move || loaded.splice_counters.read())?;
     let proxy = Proxy::new(Parts {
+        core: CoreParts {
+            cluster: settings.cluster.clone(),
+            cluster_domain: settings.cluster_domain.clone(),
+            store: store.clone(),
+            certificates: certificates.clone(),
+            connections: connections.clone(),
+            metrics: metrics.clone(),
+            marking: Marking::Agents,
+        },
         bound: bound.clone(),
         node: settings.node.clone(),
-        cluster: settings.cluster.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        store: store.clone(),
-        certificates: certificates.clone(),
-        connections: connections.clone(),
-        metrics: metrics.clone(),
         passes: loaded.passes,
+        missing: settings.waypoint_missing,
     });
 
     let counted = proxy.clone();
@@ -163,6 +176,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let counted = left_out.clone();
     metrics.observe_left_out(move || counted.count())?;
 
+    let known = store.clone();
     let mut tasks = JoinSet::new();
     let leads_no_more = CancellationToken::new();
     if let source::Settings::Kubernetes { .. } = settings.source {
@@ -190,6 +204,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         problems,
     });
 
+    let waypoints_stop = CancellationToken::new();
+    let waypoints = supervise(supervision, known, waypoints_stop.clone());
+    let waypoints = tokio::spawn(waypoints);
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
     if predecessor.is_some() {
@@ -224,6 +241,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         successor = lead.asked() => Some(successor),
     };
 
+    waypoints_stop.cancel();
     // Whoever leads next finds nobody else who writes to the maps.
     proxy.retire();
     leads_no_more.cancel();
@@ -243,6 +261,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         Some(Ok(())) | None => settings.drain,
     };
     proxy.drain(limit).await;
+    waypoints.await?;
     stop.cancel();
     tasks.shutdown().await;
     captured?.context("the capture ended")?;

@@ -100,6 +100,9 @@ impl Balancer {
         maps: &mut impl BalanceMaps,
         update: &Update,
     ) -> Result<(), maps::Error> {
+        if update.waypoints_changed {
+            return self.publish_all(maps, &update.snapshot);
+        }
         for change in &update.services {
             let either = change.before.iter().chain(&change.after);
             for frontend in either.flat_map(|service| frontends(service)) {
@@ -118,6 +121,8 @@ impl Balancer {
         let published = self.published.get_or_insert_default();
         let service = snapshot.service_by_vip(frontend);
         let after = service
+            // What goes through a waypoint goes to no endpoint by itself.
+            .filter(|service| snapshot.waypoint_of_service(service).is_none())
             .map(|service| Balance::new(service, frontend, &self.node))
             .filter(|balance| !balance.here.is_empty())
             .unwrap_or_default();

@@ -8,7 +8,7 @@ use super::{
     operator::{AskOf, OfNamespace},
     table::{self, NOTHING, Table},
 };
-use crate::{proxy::connections::ConnectionView, telemetry::Direction};
+use crate::proxy::connections::ConnectionView;
 
 pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     let mut connections: Vec<ConnectionView> = ask.agent().ask("connections").await?;
@@ -52,10 +52,7 @@ fn table(connections: &[ConnectionView]) -> Table<9> {
         "AGE",
     ];
     let row = |connection: &ConnectionView| {
-        let direction = match connection.reporter.direction() {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
+        let direction = connection.reporter.direction().as_str();
         let source = &connection.source;
         let identity = connection.source_identity.as_deref().map(table::identity);
         let address = |address: SocketAddr| address.to_string();

@@ -11,7 +11,7 @@ use crate::{
     app,
     capture::{self, attach::Mechanism},
     identity::ca_client,
-    proxy::connections::DEFAULT_LIMIT,
+    proxy::{connections::DEFAULT_LIMIT, route::MissingWaypoint},
     splice,
     telemetry::logging::Logging,
 };
@@ -125,6 +125,15 @@ pub(super) struct Arguments {
     /// Has the splice's self-test fail.
     #[arg(long, hide = true)]
     splice_fail_self_test: bool,
+    /// Connections whose waypoint isn't ready: deny refuses them; allow sends them without it, and has
+    /// workloads take connections that should have come through theirs.
+    #[arg(
+        long,
+        env = "AMBIT_WAYPOINT_MISSING",
+        value_enum,
+        default_value = "deny"
+    )]
+    waypoint_missing: Fallback,
     /// Open connections that this node carries at most.
     #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = DEFAULT_LIMIT)]
     max_connections: usize,
@@ -187,6 +196,10 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         cluster: arguments.cluster.into(),
         cluster_domain: arguments.cluster_domain.into(),
         trust_domain: arguments.trust_domain.into(),
+        waypoint_missing: match arguments.waypoint_missing {
+            Fallback::Allow => MissingWaypoint::Allow,
+            Fallback::Deny => MissingWaypoint::Deny,
+        },
         max_connections: arguments.max_connections,
         drain: arguments.drain,
         run_directory: arguments.run_directory,

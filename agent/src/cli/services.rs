@@ -20,8 +20,15 @@ pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     })
 }
 
-fn table(services: &[ServiceView]) -> Table<5> {
-    let headers = ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "ENDPOINTS"];
+fn table(services: &[ServiceView]) -> Table<6> {
+    let headers = [
+        "NAMESPACE",
+        "NAME",
+        "ADDRESS",
+        "PORTS",
+        "WAYPOINT",
+        "ENDPOINTS",
+    ];
     let row = |service: &ServiceView| {
         let (namespace, name) = table::split_name(&service.name);
         [
@@ -29,6 +36,7 @@ fn table(services: &[ServiceView]) -> Table<5> {
             name.to_owned(),
             table::list(&service.vips),
             table::list(&service.ports),
+            table::known(&service.waypoint),
             endpoints(service),
         ]
     };
@@ -61,6 +69,7 @@ mod tests {
                     node: None,
                 })
                 .collect(),
+            waypoint: (endpoints == 3).then(|| "shop/w".into()),
         }
     }
 
@@ -72,10 +81,10 @@ mod tests {
             service("shop/more", &["10.96.0.2", "fd00::2"], &[80, 443], 5),
         ];
         let expected = "\
-NAMESPACE   NAME    ADDRESS             PORTS    ENDPOINTS
-shop        none    -                   -        -
-shop        three   10.96.0.1           80       10.1.0.1:1,10.1.0.1:2,10.1.0.1:3
-shop        more    10.96.0.2,fd00::2   80,443   10.1.0.1:1,10.1.0.1:2,10.1.0.1:3 and 2 more
+NAMESPACE   NAME    ADDRESS             PORTS    WAYPOINT   ENDPOINTS
+shop        none    -                   -        -          -
+shop        three   10.96.0.1           80       shop/w     10.1.0.1:1,10.1.0.1:2,10.1.0.1:3
+shop        more    10.96.0.2,fd00::2   80,443   -          10.1.0.1:1,10.1.0.1:2,10.1.0.1:3 and 2 more
 ";
         assert_eq!(table(&services).to_string(), expected);
     }

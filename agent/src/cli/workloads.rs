@@ -35,7 +35,7 @@ fn sort(workloads: &mut [WorkloadView]) {
     workloads.sort_by(|a, b| table::compare_names(&a.name, &b.name));
 }
 
-fn table(workloads: &[WorkloadView]) -> Table<7> {
+fn table(workloads: &[WorkloadView]) -> Table<8> {
     let headers = [
         "NAMESPACE",
         "NAME",
@@ -43,6 +43,7 @@ fn table(workloads: &[WorkloadView]) -> Table<7> {
         "NODE",
         "ENROLMENT",
         "READY",
+        "WAYPOINT",
         "IDENTITY",
     ];
     let row = |workload: &WorkloadView| {
@@ -54,6 +55,7 @@ fn table(workloads: &[WorkloadView]) -> Table<7> {
             table::or_nothing(&workload.node),
             workload.enrolment.clone(),
             table::yes_or_no(workload.ready),
+            table::known(&workload.waypoint),
             table::identity(&workload.identity),
         ]
     };
@@ -74,6 +76,7 @@ mod tests {
             enrolment: if ready { "enrolled" } else { "not labelled" }.into(),
             tunnel: "node agent".into(),
             ready,
+            waypoint: (node == "a").then(|| "shop/w".into()),
         }
     }
 
@@ -86,10 +89,10 @@ mod tests {
         ];
         sort(&mut workloads);
         let expected = "\
-NAMESPACE   NAME   ADDRESS            NODE   ENROLMENT      READY   IDENTITY
-shop        till   10.1.0.1           a      enrolled       yes     cluster.local/ns/shop/sa/till
-shop        web    10.1.0.2,fd00::2   b      enrolled       yes     cluster.local/ns/shop/sa/till
-shop-2      a      -                  -      not labelled   no      cluster.local/ns/shop/sa/till
+NAMESPACE   NAME   ADDRESS            NODE   ENROLMENT      READY   WAYPOINT   IDENTITY
+shop        till   10.1.0.1           a      enrolled       yes     shop/w     cluster.local/ns/shop/sa/till
+shop        web    10.1.0.2,fd00::2   b      enrolled       yes     -          cluster.local/ns/shop/sa/till
+shop-2      a      -                  -      not labelled   no      -          cluster.local/ns/shop/sa/till
 ";
         assert_eq!(table(&workloads).to_string(), expected);
     }

@@ -13,10 +13,10 @@ use kube::{
 
 use crate::{
     discovery::{
-        model::WorkloadUid,
+        model::{ObjectName, WorkloadUid},
         store::{Snapshot, Store},
     },
-    identity::ca_service::{AuthenticationError, Caller, CallerAuthenticator},
+    identity::ca_service::{AuthenticationError, Caller, CallerAuthenticator, CallerRole},
 };
 
 /// Tokens for the API server itself, or anybody else, are none for the authority.
@@ -65,7 +65,7 @@ impl CallerAuthenticator for TokenReviewer {
     }
 }
 
-/// The node of the agent whose token was reviewed.
+/// The agent, or the waypoint, whose token was reviewed.
 fn caller(
     status: TokenReviewStatus,
     agents: &str,
@@ -83,11 +83,17 @@ fn caller(
     }
     let user = status.user.unwrap_or_default();
     let name = user.username.as_deref().unwrap_or_default();
-    if name != agents {
-        return refused(format!(
-            "{name} isn't the service account of agents, {agents}"
-        ));
-    }
+    let role = match name == agents {
+        true => CallerRole::Agent,
+        false => match waypoint(name, snapshot) {
+            Some(gateway) => CallerRole::Waypoint(gateway),
+            None => {
+                return refused(format!(
+                    "{name} is neither the service account of agents, {agents}, nor that of a waypoint"
+                ));
+            }
+        },
+    };
     let Some(uid) = extra(&user, "authentication.kubernetes.io/pod-uid") else {
         return refused("the token isn't bound to a pod: it must be a projected one".to_owned());
     };
@@ -101,12 +107,24 @@ fn caller(
         )),
         (Some(node), _) => Ok(Caller {
             node: node.to_owned(),
+            role,
         }),
         // It may have been made a moment ago.
         (None, _) => Err(AuthenticationError::Unavailable(format!(
             "the token's pod, of uid {uid}, isn't known yet"
         ))),
     }
+}
+
+/// The Gateway of ours that has this service account.
+fn waypoint(user: &str, snapshot: &Snapshot) -> Option<ObjectName> {
+    let account = user.strip_prefix("system:serviceaccount:")?;
+    let (namespace, name) = account.split_once(':')?;
+    let gateway = ObjectName {
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    snapshot.waypoint(&gateway).map(|it| it.name.clone())
 }
 
 fn extra<'a>(user: &'a UserInfo, key: &str) -> Option<&'a str> {

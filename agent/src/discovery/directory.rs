@@ -16,7 +16,10 @@ use self::{
     loader::{Loader, Scope},
     watch::Watch,
 };
-use super::{problems::Problems, store::Store};
+use super::{
+    problems::Problems,
+    store::{Placement, Store},
+};
 
 /// How long events are gathered before the files are read, so that a burst is one update.
 const GATHER: Duration = Duration::from_millis(20);
@@ -78,6 +81,8 @@ impl Directory {
             let path = std::path::absolute(&path).map_err(unreadable)?;
             let mut watch = Watch::new(&path)?;
             watch.attach()?;
+            // Nobody makes pods of Gateways here.
+            store.place_waypoints(Placement::Nodes);
             let mut loader = Loader::new(path, trust_domain, store);
             loader.load(Scope::Everything)?;
             Ok(Self { loader, watch })

@@ -4,8 +4,14 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::model::{Exclusions, ObjectName, ServicePort, TrafficDistribution, Workload};
-use crate::policy::{AuthorizationPolicy, PeerAuthentication};
+use super::model::{
+    Exclusions, ObjectName, ServicePort, TrafficDistribution, UseWaypoint, WaypointFor, Workload,
+    WorkloadUid,
+};
+use crate::{
+    identity::Identity,
+    policy::{AuthorizationPolicy, PeerAuthentication},
+};
 
 /// The kinds of object that change what the mesh does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +22,7 @@ pub enum Kind {
     Pod,
     Service,
     EndpointSlice,
+    Gateway,
     AuthorizationPolicy,
     PeerAuthentication,
 }
@@ -48,6 +55,7 @@ pub enum Object {
     Pod(Box<PodFacts>),
     Service(ServiceFacts),
     EndpointSlice(SliceFacts),
+    Gateway(GatewayFacts),
     AuthorizationPolicy(AuthorizationPolicy),
     PeerAuthentication(PeerAuthentication),
 }
@@ -61,6 +69,10 @@ pub struct NamespaceFacts {
     pub enrolment: Option<bool>,
     /// What its annotations exclude.
     pub exclusions: Arc<Exclusions>,
+    /// What its labels say of the waypoint of its pods and services.
+    pub waypoint: UseWaypoint,
+    /// The waypoint that its label makes, where there is no Gateway of the name.
+    pub makes_waypoint: Option<WaypointFacts>,
 }
 
 /// What a Node object tells.
@@ -70,6 +82,8 @@ pub struct NodeFacts {
     pub name: Arc<str>,
     /// `ambit.dev/tunnel: pod`: another HBONE implementation runs there.
     pub tunnel_to_pods: bool,
+    /// `status.addresses` of type InternalIP.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A pod by itself: its namespace and node have still to be asked.
@@ -79,6 +93,8 @@ pub struct PodFacts {
     pub workload: Workload,
     /// What its own labels say of enrolment; `None` if nothing.
     pub enrolment: Option<bool>,
+    /// What its own labels say of its waypoint.
+    pub waypoint: UseWaypoint,
     /// It has ended, or has been deleted and none of its containers runs: not a workload.
     pub ended: bool,
     /// `status.startTime`, else `metadata.creationTimestamp`: settles whose an address is.
@@ -109,6 +125,8 @@ pub struct ServiceFacts {
     pub traffic_distribution: TrafficDistribution,
     /// `spec.selector`; `None` if there is none, so that its endpoints are somebody else's matter.
     pub selector: Option<BTreeMap<String, String>>,
+    /// What its own labels say of its waypoint.
+    pub waypoint: UseWaypoint,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
     /// Address families of its endpoints.
@@ -162,4 +180,32 @@ pub struct Candidate {
     pub endpoint: super::model::Endpoint,
     /// Ready; otherwise it is terminating but still serving: used where nothing is ready.
     pub ready: bool,
+}
+
+/// A Gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayFacts {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `spec.gatewayClassName`.
+    pub class: Arc<str>,
+    /// `None` if it is of another class, and so somebody else's.
+    pub waypoint: Option<WaypointFacts>,
+}
+
+/// A waypoint by itself: where it is has still to be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaypointFacts {
+    /// Namespace and name of the Gateway.
+    pub name: ObjectName,
+    /// This life of it.
+    pub uid: WorkloadUid,
+    /// Its service account's.
+    pub identity: Identity,
+    /// What traffic goes through it.
+    pub serves: WaypointFor,
+    /// The node that it asks for, where waypoints run on nodes.
+    pub node: Option<Arc<str>>,
+    /// Its port there.
+    pub port: u16,
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     facts::{Kind, Object, ObjectKey},
     model::ObjectName,
-    reduce::{FieldError, Reducer},
+    reduce::{FieldError, Gateway, Reducer},
     schema::Schema,
 };
 use crate::policy;
@@ -342,6 +342,10 @@ fn check(
         Kind::EndpointSlice => {
             let slice: EndpointSlice = typed(value).map_err(field)?;
             Object::EndpointSlice(reducer.endpoint_slice(&slice).map_err(field)?)
+        }
+        Kind::Gateway => {
+            let gateway: Gateway = typed(value).map_err(field)?;
+            Object::Gateway(reducer.gateway(&gateway, issues).map_err(field)?)
         }
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(policy::parse::authorization_policy(value)?)

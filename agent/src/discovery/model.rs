@@ -1,9 +1,12 @@
 //! Checked types: a Kubernetes object stops at `discovery`, these go on.
 
+mod waypoint;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
+pub use self::waypoint::{UseWaypoint, WAYPOINT_CLASS, Waypoint, WaypointFor, WaypointPlace};
 use crate::identity::Identity;
 
 /// Identifies one life of one pod: a pod of the same name or address later has another.
@@ -65,6 +68,8 @@ pub struct Workload {
     pub exclusions: Arc<Exclusions>,
     /// How an agent elsewhere reaches the workload over HBONE.
     pub tunnel: Tunnel,
+    /// The waypoint that the pod or its namespace names, whether there is one of the name or not.
+    pub waypoint: Option<Arc<ObjectName>>,
     /// The `Ready` condition; absent counts as ready, so that bare manifests work.
     pub ready: bool,
     /// `metadata.deletionTimestamp` is set: its processes end, and its address may be another's soon.
@@ -147,6 +152,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// What the Service asks for.
     pub traffic_distribution: TrafficDistribution,
+    /// The waypoint that the Service or its namespace names, whether there is one of the name or not.
+    pub waypoint: Option<Arc<ObjectName>>,
     /// Ready endpoints of every EndpointSlice of the service, each with its own port; where none
     /// is ready, those that still serve while they terminate. Sorted, without duplicates.
     pub endpoints: Arc<[Endpoint]>,

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{facts::ObjectKey, manifest};
+use super::{facts::ObjectKey, manifest, store::ObjectProblem};
 
 /// Something wrong in the source that has not been put right. Shown as `<where>: <what>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,15 @@ impl ProblemKind {
             Self::Manifest(error) => error.field(),
             Self::Unreadable { .. } | Self::NotFollowed { .. } | Self::Duplicate { .. } => None,
         }
+    }
+}
+
+impl From<&ObjectProblem> for ProblemKind {
+    fn from(problem: &ObjectProblem) -> Self {
+        Self::Manifest(manifest::Error::Field {
+            object: problem.object.clone(),
+            error: problem.error.clone(),
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! again here, because a manifest in a directory has met no API server, and an identity is made
 //! of them.
 
+mod gateway;
 mod intern;
 mod pod;
 mod service;
@@ -21,10 +22,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+pub(super) use self::gateway::Gateway;
 use self::intern::Interner;
 pub(crate) use self::pod::derived_uid;
 use super::{
-    facts::{NamespaceFacts, NodeFacts, PodFacts, ServiceFacts, SliceFacts},
+    facts::{GatewayFacts, NamespaceFacts, NodeFacts, PodFacts, ServiceFacts, SliceFacts},
     model::ObjectName,
 };
 
@@ -90,17 +92,20 @@ impl Reducer {
         }
         issues.extend(unreadable);
         let exclusions = settings::exclusions(metadata, issues);
+        let (waypoint, makes_waypoint) = gateway::of_namespace(self, metadata, name, issues);
         Ok(NamespaceFacts {
             name: self.interner.text(name),
             enrolment,
             exclusions: self.interner.exclusions(exclusions),
+            waypoint,
+            makes_waypoint,
         })
     }
 
-    /// Keeps whether the node's pods are tunnelled to directly.
+    /// Keeps whether the node's pods are tunnelled to directly, and its addresses.
     ///
     /// # Errors
-    /// A name that is missing or not a DNS name.
+    /// A name that is missing or not a DNS name, an address that can't be one.
     pub fn node(
         &mut self,
         node: &Node,
@@ -111,6 +116,7 @@ impl Reducer {
         Ok(NodeFacts {
             name: self.interner.text(name),
             tunnel_to_pods: settings::tunnel_to_pod(&node.metadata, issues),
+            addresses: internal_addresses(node)?,
         })
     }
 
@@ -142,6 +148,18 @@ impl Reducer {
         service::reduce_slice(self, slice)
     }
 
+    /// Keeps what a waypoint is made of; of other Gateways only that they are there.
+    ///
+    /// # Errors
+    /// A name that can't be one; a waypoint's listener or annotation of no use.
+    pub(super) fn gateway(
+        &mut self,
+        gateway: &Gateway,
+        issues: &mut Vec<FieldError>,
+    ) -> Result<GatewayFacts, FieldError> {
+        gateway::reduce(self, gateway, issues)
+    }
+
     fn object_name(&mut self, metadata: &ObjectMeta) -> Result<ObjectName, FieldError> {
         let name = present("metadata.name", metadata.name.as_deref())?;
         let namespace = metadata.namespace.as_deref().unwrap_or("default");
@@ -152,6 +170,15 @@ impl Reducer {
             name: dns_name("metadata.name", name)?.into(),
         })
     }
+}
+
+fn internal_addresses(node: &Node) -> Result<Vec<IpAddr>, FieldError> {
+    let status = node.status.as_ref();
+    let all = status.and_then(|status| status.addresses.as_ref());
+    let all = all.into_iter().flatten().enumerate();
+    all.filter(|(_, address)| address.type_ == "InternalIP")
+        .map(|(index, found)| address(format!("status.addresses[{index}].address"), &found.address))
+        .collect()
 }
 
 /// Parses an address; an IPv4-mapped one becomes IPv4, as everything behind compares addresses.

@@ -17,7 +17,7 @@ pub(super) struct Schema {
 }
 
 /// All of them.
-pub(super) static SCHEMAS: [Schema; 7] = [
+pub(super) static SCHEMAS: [Schema; 8] = [
     Schema::core("Namespace", "namespaces", Kind::Namespace, false),
     Schema::core("Node", "nodes", Kind::Node, false),
     Schema::core("Pod", "pods", Kind::Pod, true),
@@ -30,6 +30,18 @@ pub(super) static SCHEMAS: [Schema; 7] = [
         namespaced: true,
         versions: &["discovery.k8s.io/v1"],
         optional: false,
+    },
+    Schema {
+        group: "gateway.networking.k8s.io",
+        name: "Gateway",
+        plural: "gateways",
+        kind: Kind::Gateway,
+        namespaced: true,
+        versions: &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1beta1",
+        ],
+        optional: true,
     },
     Schema::security(
         "AuthorizationPolicy",

@@ -7,6 +7,7 @@
 mod pods;
 mod services;
 mod snapshot;
+mod waypoints;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +19,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 pub use self::snapshot::Snapshot;
-use self::{pods::PodIndex, services::ServiceIndex};
+pub use self::waypoints::{ObjectProblem, Placement};
+use self::{pods::PodIndex, services::ServiceIndex, waypoints::WaypointIndex};
 use super::{
     facts::{Kind, Object, ObjectKey},
-    model::{ObjectName, Service, Workload},
+    model::{ObjectName, Service, UseWaypoint, Workload},
 };
 use crate::policy::PolicySet;
 
@@ -50,6 +52,8 @@ pub struct Update {
     pub services: Vec<ServiceChange>,
     /// Whether any policy did.
     pub policies_changed: bool,
+    /// Whether any waypoint did, or which one a service uses.
+    pub waypoints_changed: bool,
 }
 
 /// One workload before and after. Both have the same uid: a pod that begins another life shows as
@@ -141,6 +145,15 @@ impl Store {
         self.updates.subscribe()
     }
 
+    /// Says where waypoints run. To be told before anything is applied.
+    ///
+    /// # Panics
+    /// If an application of changes has.
+    pub fn place_waypoints(&self, placement: Placement) {
+        let mut inputs = self.inputs.lock().expect("an earlier application panicked");
+        inputs.waypoints.placement = placement;
+    }
+
     /// Applies changes in their order and publishes the result, as one snapshot and one update.
     /// Publishes nothing if nothing came of them.
     ///
@@ -157,8 +170,10 @@ impl Store {
         let (workloads, addresses) = inputs.settle_pods(&mut next, &mut touched);
         let services = inputs.settle_services(&mut next, &touched);
         let policies_changed = touched.policies;
-        if workloads.is_empty() && addresses.is_empty() && services.is_empty() && !policies_changed
-        {
+        let waypoints_changed =
+            inputs.settle_waypoints(&mut next, &mut touched) || uses_another(&services);
+        let objects = workloads.is_empty() && addresses.is_empty() && services.is_empty();
+        if objects && !policies_changed && !waypoints_changed && !touched.problems {
             return;
         }
         next.generation += 1;
@@ -170,6 +185,7 @@ impl Store {
             addresses,
             services,
             policies_changed,
+            waypoints_changed,
         };
         // Fails when nobody listens, which is nobody's loss.
         self.updates.send(Arc::new(update)).ok();
@@ -183,6 +199,9 @@ struct Touched {
     pods: BTreeMap<ObjectName, Option<Arc<Workload>>>,
     services: BTreeSet<ObjectName>,
     policies: bool,
+    waypoints: bool,
+    /// What is wrong with waypoints is something else than before.
+    problems: bool,
 }
 
 /// The objects as the source gave them, reduced to what joins need.
@@ -190,13 +209,19 @@ struct Touched {
 struct Inputs {
     pods: PodIndex,
     services: ServiceIndex,
+    waypoints: WaypointIndex,
 }
 
 impl Inputs {
     fn change(&mut self, change: Change, next: &mut Snapshot, touched: &mut Touched) {
         let (pods, services) = (&mut touched.pods, &mut touched.services);
+        touched.waypoints |= self.waypoints.change(&change);
         match change {
-            Change::Upsert(Object::Namespace(facts)) => self.pods.insert_namespace(facts, pods),
+            Change::Upsert(Object::Namespace(facts)) => {
+                self.services
+                    .set_namespace(&facts.name, &facts.waypoint, services);
+                self.pods.insert_namespace(facts, pods);
+            }
             Change::Upsert(Object::Node(facts)) => {
                 self.pods
                     .set_tunnel_to_pods(&facts.name, facts.tunnel_to_pods, pods);
@@ -206,6 +231,7 @@ impl Inputs {
             Change::Upsert(Object::EndpointSlice(facts)) => {
                 self.services.insert_slice(facts, services);
             }
+            Change::Upsert(Object::Gateway(_)) => {}
             Change::Upsert(Object::AuthorizationPolicy(policy)) => {
                 touched.policies = true;
                 next.policies.insert_authorization(policy);
@@ -215,11 +241,16 @@ impl Inputs {
                 next.policies.insert_peer_authentication(policy);
             }
             Change::Remove(ObjectKey { kind, name }) => match kind {
-                Kind::Namespace => self.pods.remove_namespace(&name.name, pods),
+                Kind::Namespace => {
+                    self.services
+                        .set_namespace(&name.name, &UseWaypoint::Unset, services);
+                    self.pods.remove_namespace(&name.name, pods);
+                }
                 Kind::Node => self.pods.set_tunnel_to_pods(&name.name, false, pods),
                 Kind::Pod => self.pods.remove(&name, pods),
                 Kind::Service => self.services.remove(&name, services),
                 Kind::EndpointSlice => self.services.remove_slice(&name, services),
+                Kind::Gateway => {}
                 Kind::AuthorizationPolicy => {
                     touched.policies = true;
                     next.policies.remove_authorization(&name);
@@ -308,6 +339,27 @@ impl Inputs {
         }
         changes
     }
+
+    /// Whether a waypoint came, went or changed.
+    fn settle_waypoints(&self, next: &mut Snapshot, touched: &mut Touched) -> bool {
+        if !self.waypoints.is_touched(touched) {
+            return false;
+        }
+        let (waypoints, problems) = self.waypoints.assemble(next, &self.pods);
+        let changed = next.waypoints != waypoints;
+        // Problems alone are news to those who look, not to those who follow.
+        touched.problems = *next.waypoint_problems != *problems;
+        next.waypoints = waypoints;
+        next.waypoint_problems = problems;
+        changed
+    }
+}
+
+fn uses_another(services: &[ServiceChange]) -> bool {
+    let used = |service: &Option<Arc<Service>>| service.as_ref().and_then(|it| it.waypoint.clone());
+    services
+        .iter()
+        .any(|change| used(&change.before) != used(&change.after))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -110,6 +110,31 @@ impl SendHalf {
         Ok(())
     }
 
+    /// As [`Self::send`], for who waits for other things too: takes what goes now off `data`, and is
+    /// ready when nothing is left.
+    ///
+    /// # Errors
+    /// When the stream was reset or its tunnel is gone.
+    pub fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>> {
+        while !data.is_empty() {
+            self.stream.reserve_capacity(data.len());
+            let capacity = match self.stream.capacity() {
+                0 => match ready!(self.stream.poll_capacity(context)) {
+                    Some(capacity) => capacity?,
+                    None => return self.poll_reset_by_peer(context).map(Err),
+                },
+                capacity => capacity,
+            };
+            let chunk = data.split_to(capacity.min(data.len()));
+            self.send_data(chunk, false)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Half-close: nothing more comes, as TCP says with FIN.
     ///
     /// # Errors
@@ -134,10 +159,15 @@ impl SendHalf {
     /// Waits until the other end resets the stream or the tunnel is gone; forever on a stream that
     /// ends well.
     pub async fn reset_by_peer(&mut self) -> StreamError {
-        match poll_fn(|context| self.stream.poll_reset(context)).await {
+        poll_fn(|context| self.poll_reset_by_peer(context)).await
+    }
+
+    /// As [`Self::reset_by_peer`], for who waits for other things too.
+    pub fn poll_reset_by_peer(&mut self, context: &mut Context<'_>) -> Poll<StreamError> {
+        self.stream.poll_reset(context).map(|reset| match reset {
             Ok(reason) => StreamError::Reset(reason),
             Err(error) => error.into(),
-        }
+        })
     }
 }
 
@@ -157,11 +187,22 @@ impl ReceiveHalf {
     /// # Errors
     /// When the stream was reset or its tunnel is gone, after all that came before.
     pub async fn data(&mut self) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|context| self.poll_data(context)).await
+    }
+
+    /// As [`Self::data`], for who waits for other things too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         loop {
-            match self.stream.data().await {
+            match ready!(self.stream.poll_data(context)) {
                 Some(Ok(data)) if data.is_empty() => {}
-                Some(data) => return Ok(Some(data?)),
-                None => return Ok(None),
+                Some(data) => return Poll::Ready(Ok(Some(data?))),
+                None => return Poll::Ready(Ok(None)),
             }
         }
     }

@@ -14,7 +14,9 @@ use futures::future::BoxFuture;
 use tonic::{Request, Response, Status, server::UnaryService};
 
 pub use self::{
-    authentication::{AuthenticationError, Caller, CallerAuthenticator, TokenFile, TokenFileError},
+    authentication::{
+        AuthenticationError, Caller, CallerAuthenticator, CallerRole, TokenFile, TokenFileError,
+    },
     authorisation::NodeAuthorizer,
     reports::{PodReports, ReportError},
     server::{Parts, Settings, serve},
@@ -60,12 +62,22 @@ impl CertificateService {
                 ));
             }
         };
-        if !self.authorizer.runs_on(&identity, &caller.node) {
-            tracing::warn!(node = caller.node, %identity, "refused a certificate");
-            return Err(Status::permission_denied(format!(
+        let refusal_reason = match &caller.role {
+            CallerRole::Agent if self.authorizer.runs_on(&identity, &caller.node) => None,
+            CallerRole::Agent => Some(format!(
                 "no workload with identity {identity} is known to run on node {}",
                 caller.node
-            )));
+            )),
+            CallerRole::Waypoint(gateway) if self.authorizer.is_waypoint(&identity, gateway) => {
+                None
+            }
+            CallerRole::Waypoint(gateway) => Some(format!(
+                "{identity} isn't the identity of waypoint {gateway}, whose token this is"
+            )),
+        };
+        if let Some(reason) = refusal_reason {
+            tracing::warn!(node = caller.node, %identity, "refused a certificate");
+            return Err(Status::permission_denied(reason));
         }
 
         // How long, and go.

@@ -3,10 +3,11 @@
 //! The order is Istio's (reference of AuthorizationPolicy, and of PeerAuthentication for the first
 //! step):
 //! 1. Plaintext to a workload that is STRICT: denied.
-//! 2. A rule of a DENY policy matches: denied.
-//! 3. No ALLOW policy is for the workload: allowed.
-//! 4. A rule of an ALLOW policy matches: allowed.
-//! 5. Denied.
+//! 2. It comes from a waypoint of the workload, which has decided: allowed. It must, and doesn't: denied.
+//! 3. A rule of a DENY policy matches: denied.
+//! 4. No ALLOW policy is for the workload: allowed.
+//! 5. A rule of an ALLOW policy matches: allowed.
+//! 6. Denied.
 
 pub mod mtls;
 mod rules;
@@ -44,6 +45,19 @@ pub struct Connection<'a> {
     pub destination: &'a Workload,
     /// The address and port that the client reached it by, behind any service.
     pub destination_address: SocketAddr,
+    /// Whether it comes by way of a waypoint.
+    pub through: Through<'a>,
+}
+
+/// How a connection stands to the waypoints of its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through<'a> {
+    /// It needn't come by way of any, or nobody is there who could tell: plaintext.
+    None,
+    /// The client is that waypoint, which has decided by the same policies who may connect.
+    Waypoint(&'a ObjectName),
+    /// It must come by way of that one, and doesn't.
+    Past(&'a ObjectName),
 }
 
 /// Proof that a connection was allowed. Only [`evaluate`] makes one.
@@ -111,6 +125,15 @@ pub enum Denied {
         /// Those of their rules that could not match here, because they ask about HTTP.
         http_rules: Arc<[RuleName]>,
     },
+    /// The workload's traffic must come through its waypoint.
+    #[error(
+        "the workload demands that connections come through its waypoint {waypoint}, and the client \
+         isn't that one: its agent doesn't know of the waypoint yet, or isn't of this mesh"
+    )]
+    PastWaypoint {
+        /// The waypoint.
+        waypoint: ObjectName,
+    },
     /// STRICT, and the client spoke plaintext.
     #[error(
         "PeerAuthentication {policy} demands mutual TLS ({level}), and the client spoke plaintext"
@@ -167,13 +190,14 @@ impl fmt::Display for DryRun {
 /// destination, which costs next to nothing.
 #[must_use]
 pub fn dry_run(policies: &PolicySet, connection: &Connection<'_>) -> Option<DryRun> {
-    policies
-        .authorizations_for(connection.destination)
-        .any(|policy| policy.dry_run && policy.action != Action::Audit)
-        .then(|| match decide(policies, connection, |_| true) {
-            Ok(rule) => DryRun::WouldAllow(rule),
-            Err(denied) => DryRun::WouldDeny(denied),
-        })
+    let is_decided = matches!(connection.through, Through::Waypoint(_));
+    let mut of_destination = policies.authorizations_for(connection.destination);
+    let asks = !is_decided
+        && of_destination.any(|policy| policy.dry_run && policy.action != Action::Audit);
+    asks.then(|| match decide(policies, connection, |_| true) {
+        Ok(rule) => DryRun::WouldAllow(rule),
+        Err(denied) => DryRun::WouldDeny(denied),
+    })
 }
 
 fn decide(
@@ -182,6 +206,16 @@ fn decide(
     in_force: impl Fn(&AuthorizationPolicy) -> bool,
 ) -> Result<Option<RuleName>, Denied> {
     refuse_plaintext(policies, connection)?;
+    match connection.through {
+        Through::None => {}
+        Through::Waypoint(_) => return Ok(None),
+        Through::Past(_) if policies.lets_past_waypoints() => {}
+        Through::Past(waypoint) => {
+            return Err(Denied::PastWaypoint {
+                waypoint: waypoint.clone(),
+            });
+        }
+    }
 
     let facts = Facts::of(connection);
     let with_action = |action| {

@@ -12,6 +12,7 @@ use crate::discovery::model::{ObjectName, Workload};
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     root_namespaces: Arc<[Arc<str>]>,
+    lets_past_waypoints: bool,
     authorizations: ByNamespace<AuthorizationPolicy>,
     peer_authentications: ByNamespace<PeerAuthentication>,
 }
@@ -32,9 +33,23 @@ impl PolicySet {
         root_namespaces.dedup();
         Self {
             root_namespaces: root_namespaces.into(),
+            lets_past_waypoints: false,
             authorizations: HashMap::new(),
             peer_authentications: HashMap::new(),
         }
+    }
+
+    /// Has workloads take connections that should have come through their waypoint, and didn't.
+    #[must_use]
+    pub fn letting_past_waypoints(mut self, lets: bool) -> Self {
+        self.lets_past_waypoints = lets;
+        self
+    }
+
+    /// Whether they do.
+    #[must_use]
+    pub fn lets_past_waypoints(&self) -> bool {
+        self.lets_past_waypoints
     }
 
     /// Adds a policy, or replaces the one of that name.

@@ -48,6 +48,8 @@ pub struct OpenConnection {
     pub destination_address: SocketAddr,
     /// The service that the client dialled.
     pub service: Option<ObjectName>,
+    /// The waypoint that it should have gone through, as it was decided by the client's agent.
+    pub waypoint: Option<ObjectName>,
     /// Where the copy loop counts.
     pub transfer: Arc<Transfer>,
 }

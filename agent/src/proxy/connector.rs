@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use super::dial;
+use super::dial::{self, Marking};
 use crate::{
     channel::{self, Channel, ChannelStream, HandshakeError},
     hbone::pool::{Connector, PoolKey},
@@ -14,7 +14,7 @@ use crate::{
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The client's workload has no certificate.
     #[error(transparent)]
     Certificate(#[from] certificates::Error),
@@ -45,13 +45,17 @@ impl From<HandshakeError> for Error {
 #[derive(Clone)]
 pub(super) struct TunnelConnector {
     certificates: Certificates,
+    marking: Marking,
 }
 
 impl TunnelConnector {
     /// Shows certificates of this cache.
     #[must_use]
-    pub(super) fn new(certificates: Certificates) -> Self {
-        Self { certificates }
+    pub(super) fn new(certificates: Certificates, marking: Marking) -> Self {
+        Self {
+            certificates,
+            marking,
+        }
     }
 
     /// Connects as `key.source`, makes sure that `key.destination` is at the other end, and says
@@ -65,7 +69,7 @@ impl TunnelConnector {
         protocols: Protocols,
     ) -> Result<(Box<Channel<TcpStream>>, bool), Error> {
         let certificate = self.certificates.certificate(&key.source).await?;
-        let stream = dial::agent(key.address).await?;
+        let stream = dial::agent(key.address, self.marking).await?;
         let config = client_config(&certificate, key.destination.clone(), protocols);
         let shaken = channel::connect(stream, config, identity_sni(&key.destination)).await?;
         let is_direct = shaken.alpn.as_deref() == Some(ALPN_DIRECT);

@@ -19,9 +19,10 @@ use crate::{
 
 mod direct;
 mod multiplexed;
+mod relay;
 mod tcp;
 
-pub use tcp::copy_tcp;
+pub use self::{relay::relay, tcp::copy_tcp};
 
 /// The buffer that a connection starts with when it has something to read, in bytes.
 const MIN_BUFFER: usize = 16 * 1024;
@@ -207,6 +208,14 @@ async fn failure(stream: &TcpStream) -> io::Error {
             Ok(None) => io::ErrorKind::ConnectionReset.into(),
         },
         Err(error) => error,
+    }
+}
+
+/// As [`failure`]; never, without a connection.
+async fn failure_of(stream: Option<&TcpStream>) -> io::Error {
+    match stream {
+        Some(stream) => failure(stream).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -98,7 +98,7 @@ impl<K> Counts<K> {
 
 /// One that counts.
 #[derive(Debug)]
-pub(super) struct CountGuard<K: Eq + Hash> {
+pub(crate) struct CountGuard<K: Eq + Hash> {
     counts: Arc<Counts<K>>,
     key: K,
 }

@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 16;
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The kernel says so.
     #[error("connecting to {address}: {source}")]
     Connect {
@@ -70,26 +70,49 @@ pub(super) async fn outside(
     Ok(connect(address, client, Server::Elsewhere).await?.into())
 }
 
-/// Dials another agent, from the node's own address.
+/// Dials another agent, from an address of the node's (or pod's) own.
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn agent(address: SocketAddr) -> Result<TcpStream, Error> {
-    connect(address, None, Server::Elsewhere).await
+pub(super) async fn agent(address: SocketAddr, marking: Marking) -> Result<TcpStream, Error> {
+    let server = match marking {
+        Marking::Agents => Server::Elsewhere,
+        Marking::None => Server::Unmarked,
+    };
+    connect(address, None, server).await
+}
+
+/// Dials a server that isn't of the mesh, as any other program would.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn unmarked(address: SocketAddr) -> Result<ResetOnDrop, Error> {
+    Ok(connect(address, None, Server::Unmarked).await?.into())
+}
+
+/// How sockets are told from those of other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marking {
+    /// As those of a node's agent, which the capture leaves alone.
+    Agents,
+    /// Not at all, which needs no capability.
+    None,
 }
 
 #[derive(Clone, Copy)]
 enum Server {
     PodOfThisNode,
     Elsewhere,
+    Unmarked,
 }
 
 impl Server {
-    fn mark(self) -> u32 {
+    fn mark(self) -> Option<u32> {
         match self {
-            Self::PodOfThisNode => mark::AGENT,
+            Self::PodOfThisNode => Some(mark::AGENT),
             // Tracked: a pod's way out of the cluster may need the node's masquerade.
-            Self::Elsewhere => mark::AGENT_TRACKED,
+            Self::Elsewhere => Some(mark::AGENT_TRACKED),
+            Self::Unmarked => None,
         }
     }
 }
@@ -137,7 +160,9 @@ fn socket(address: SocketAddr, client: Option<IpAddr>, server: Server) -> io::Re
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    socket.set_mark(server.mark())?;
+    if let Some(mark) = server.mark() {
+        socket.set_mark(mark)?;
+    }
     if let Server::PodOfThisNode = server {
         pacing::stop(&socket);
     }

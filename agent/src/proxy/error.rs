@@ -14,6 +14,7 @@ use super::{
     tunnels::AnswerError,
 };
 use crate::{
+    discovery::model::ObjectName,
     hbone::{Authority, client::OpenError, pool::PoolError},
     identity::Identity,
     policy::Denied,
@@ -21,13 +22,27 @@ use crate::{
 };
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// A client of this node: no way to where it wants to go.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
     /// Another agent asks for a service by name.
     #[error("the authority {0} is a name, and no waypoint serves names here")]
     Name(Authority),
+    /// A waypoint is asked for what there isn't.
+    #[error("there is no service and no workload {0} here")]
+    Unknown(Authority),
+    /// A waypoint is asked for what another stands before, or none.
+    #[error(
+        "{authority} doesn't use waypoint {waypoint}: its labels name another or none, or the waypoint \
+         isn't for such traffic (istio.io/waypoint-for)"
+    )]
+    NotOurs {
+        /// What is asked for.
+        authority: Authority,
+        /// Who is asked.
+        waypoint: ObjectName,
+    },
     /// Another agent asks for the agent itself.
     #[error("port {0} is the agent's own, not a workload's")]
     OwnPort(u16),
@@ -75,11 +90,13 @@ impl From<CloseReason> for Error {
 
 impl Error {
     /// What another agent is told, that asked for the stream.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Name(_) | Self::OwnPort(_) | Self::NotHere(_) | Self::OtherIdentity { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            Self::NotOurs { .. } => StatusCode::BAD_REQUEST,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Denied(_) | Self::Register(RegisterError::Closed(CloseReason::Denied(_))) => {
                 StatusCode::UNAUTHORIZED
             }
@@ -93,6 +110,15 @@ impl Error {
         }
     }
 
+    /// Whether nobody listens at the other end of the tunnel that there should have been.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Tunnel(PoolError::Connect(cause)) => matches!(**cause, connector::Error::Dial(_)),
+            Self::Tunnel(PoolError::ConnectTimeout(_)) => true,
+            _ => false,
+        }
+    }
+
     /// The nearest of Istio's reasons.
     fn flags(&self) -> ResponseFlags {
         match self {
@@ -101,6 +127,8 @@ impl Error {
             Self::Tunnel(error) => tunnel_flags(error),
             Self::NoRoute(_)
             | Self::Name(_)
+            | Self::Unknown(_)
+            | Self::NotOurs { .. }
             | Self::OwnPort(_)
             | Self::NotHere(_)
             | Self::Register(_)
@@ -129,7 +157,7 @@ fn tunnel_flags(error: &PoolError<connector::Error>) -> ResponseFlags {
 }
 
 /// What a copy's end means: one that was cancelled by a change says which.
-pub(super) fn ended(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
+pub(crate) fn ended(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> Result<(), Error> {
     match (copied, guard.closed_by()) {
         (Err(CopyError::Cancelled), Some(reason)) => {
             Err(RegisterError::Closed(reason.clone()).into())
@@ -139,7 +167,7 @@ pub(super) fn ended(guard: &ConnectionGuard, copied: Result<(), CopyError>) -> R
 }
 
 /// Closes a report with how the connection ended.
-pub(super) fn finish(report: ConnectionReport, result: &Result<(), Error>) {
+pub(crate) fn finish(report: ConnectionReport, result: &Result<(), Error>) {
     match result {
         Ok(()) => report.finish(Outcome::Complete),
         Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),

@@ -24,7 +24,7 @@ pub(super) async fn follow(proxy: &Arc<Proxy>) {
         let update = tokio::select! {
             update = updates.recv() => update,
             renewed = renewals.recv() => {
-                replace_tunnels(proxy, renewed.ok());
+                proxy.replace_tunnels(renewed.ok().as_ref());
                 continue;
             }
         };
@@ -51,7 +51,7 @@ fn decides_otherwise(update: &Update, node: &str) -> bool {
     let is_here = |workload: &Arc<Workload>| *workload.node == *node;
     let workloads = update.workloads.iter();
     let mut ends = workloads.flat_map(|change| change.before.iter().chain(&change.after));
-    update.policies_changed || ends.any(is_here)
+    update.policies_changed || update.waypoints_changed || ends.any(is_here)
 }
 
 /// Has the kernel ask for everything that it was told it may let pass.
@@ -64,17 +64,6 @@ pub(super) fn renew(proxy: &Proxy) {
         tracing::error!("the kernel may let pass what is allowed no longer: {error}");
     }
     proxy.renewed.notify_one();
-}
-
-/// A tunnel has proven what two certificates said when it was opened. New streams go into one of
-/// the newer certificate, so that nobody relies for longer than a certificate lives on what was
-/// proven once, and roots that are trusted no more are out of use soon. `None`: of anybody's.
-fn replace_tunnels(proxy: &Proxy, renewed: Option<Identity>) {
-    proxy.tunnels.replace(|key| {
-        renewed
-            .as_ref()
-            .is_none_or(|renewed| *renewed == key.source)
-    });
 }
 
 async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, concern: Concern) {
@@ -91,9 +80,9 @@ async fn apply(proxy: &Arc<Proxy>, snapshot: Arc<Snapshot>, concern: Concern) {
     }
     if let Some(local) = local {
         // A tunnel is for one life of one pod: whoever gets its address is another.
-        proxy.tunnels.close_matching(|key| {
-            snapshot.workload(&key.uid).is_none() || !local.contains(&key.source)
-        });
+        proxy
+            .tunnels
+            .close_matching(|key| !snapshot.is_alive(&key.uid) || !local.contains(&key.source));
     }
 }
 

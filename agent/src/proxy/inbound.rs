@@ -12,14 +12,12 @@ use super::{
     error::{Error, ended, finish},
     log_dry_run,
     route::TUNNEL_PORT,
+    tunnel_server::{self, Ends},
     tunnels::TunnelRequest,
 };
 use crate::{
-    channel::ChannelStream,
-    direct,
     discovery::{model::Workload, store::Snapshot},
-    hbone::{Authority, server},
-    identity::{Identity, tls::Accepted},
+    hbone::Authority,
     policy::{self, Connection},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
@@ -29,95 +27,34 @@ const OWN_PORTS: [u16; 3] = [15001, 15006, TUNNEL_PORT];
 
 /// Serves one tunnel from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
-        return;
-    };
-    let (peer, local) = (super::canonical(peer), super::canonical(local));
-
-    // Whoever connects gets as far as a handshake; a tunnel's place is for who has proven to be
-    // somebody.
-    let handshake = match proxy.admission.handshake(peer.ip()) {
-        Ok(place) => place,
-        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
-    };
-
     // Whose certificate: a connection that was captured on its way to a pod is for that pod.
-    let captured_for = proxy.local_workload(&proxy.store.snapshot(), local.ip());
-    let expected = captured_for.as_ref().map(|workload| &workload.identity);
-    let protocols = proxy.admission.protocols();
-    let accepted = proxy
-        .server_certificates
-        .accept(stream, expected, protocols);
-    let Accepted {
-        channel,
-        is_direct,
-        client,
-        server,
-    } = match accepted.await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            tracing::warn!(%peer, %local, "tunnel refused: {error}");
-            return;
-        }
+    let captured_for = |local: SocketAddr| {
+        let workload = proxy.local_workload(&proxy.store.snapshot(), local.ip());
+        workload.map(|workload| workload.identity.clone())
     };
-    drop(handshake);
-    let _place = match proxy.admission.tunnel() {
-        Ok(place) => place,
-        Err(refused) => return proxy.admission.log(peer.ip(), &refused),
-    };
-    tracing::debug!(%peer, %client, %server, "tunnel accepted");
-
-    // From here on client and server are known, each by a certificate.
-    let _open = proxy.metrics.inbound_tunnel_opened();
-    let tunnel = Arc::new(Tunnel {
-        proxy: proxy.clone(),
-        client,
-        server,
-        peer,
-    });
-    let drain = proxy.drain.clone();
-    let ended = if is_direct {
-        let handler = |request| stream_in(tunnel.clone(), TunnelRequest::Direct(request));
-        direct::serve(channel, handler, drain)
-            .await
-            .map_err(|error| error.to_string())
-    } else {
-        let handler = |request| {
-            stream_in(
-                tunnel.clone(),
-                TunnelRequest::Multiplexed(Box::new(request)),
-            )
+    let handler = |ends, request| {
+        let tunnel = Tunnel {
+            proxy: proxy.clone(),
+            ends,
         };
-        let stream = ChannelStream::new(*channel);
-        let served = Box::pin(server::serve(
-            stream,
-            &proxy.tunnel_settings,
-            handler,
-            drain,
-        ))
-        .await;
-        served.map_err(|error| error.to_string())
+        stream_in(tunnel, request)
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, "tunnel ended: {error}");
-    }
+    tunnel_server::serve(&proxy, stream, captured_for, handler).await;
 }
 
-/// What holds for every stream of a tunnel.
+/// A tunnel of this node's agent.
 struct Tunnel {
     proxy: Arc<Proxy>,
-    client: Identity,
-    server: Identity,
-    peer: SocketAddr,
+    ends: Arc<Ends>,
 }
 
-async fn stream_in(tunnel: Arc<Tunnel>, request: TunnelRequest) {
+async fn stream_in(tunnel: Tunnel, request: TunnelRequest) {
     let snapshot = tunnel.proxy.store.snapshot();
-    let (source_address, source) = tunnel.source(&snapshot, &request);
+    let (source_address, source) = tunnel.ends.source(&snapshot, request.headers());
     let destination = tunnel.destination(&snapshot, request.authority());
     let address = match request.authority() {
         Authority::Address(address) => *address,
-        Authority::Host { port, .. } => SocketAddr::new(tunnel.peer.ip(), *port),
+        Authority::Host { port, .. } => SocketAddr::new(tunnel.ends.peer.ip(), *port),
     };
     let transfer = Arc::<Transfer>::default();
     let report = ConnectionReport::open(
@@ -125,14 +62,15 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: TunnelRequest) {
         ConnectionDescription {
             reporter: Reporter::Destination,
             source: source.clone(),
-            source_identity: Some(tunnel.client.clone()),
+            source_identity: Some(tunnel.ends.client.clone()),
             source_address,
             destination: destination.as_ref().ok().cloned(),
-            destination_identity: Some(tunnel.server.clone()),
+            destination_identity: Some(tunnel.ends.server.clone()),
             destination_address: address,
             hbone_address: None,
             service: None,
             secured: true,
+            waypoint: None,
         },
         transfer.clone(),
     );
@@ -155,25 +93,6 @@ async fn stream_in(tunnel: Arc<Tunnel>, request: TunnelRequest) {
 }
 
 impl Tunnel {
-    /// The client's own address. The other agent says it in a header, which is believed only
-    /// where the workload with that address has the identity that the tunnel has proven.
-    fn source(
-        &self,
-        snapshot: &Snapshot,
-        request: &TunnelRequest,
-    ) -> (SocketAddr, Option<Arc<Workload>>) {
-        let claimed = request.headers().forwarded.as_ref().map(|forwarded| {
-            SocketAddr::new(forwarded.address, forwarded.port.unwrap_or_default())
-        });
-        for address in claimed.into_iter().chain([self.peer]) {
-            let workload = snapshot.workload_by_address(address.ip());
-            if let Some(workload) = workload.filter(|w| w.identity == self.client) {
-                return (address, Some(workload.clone()));
-            }
-        }
-        (self.peer, None)
-    }
-
     /// The pod that a stream asks for.
     fn destination(
         &self,
@@ -190,9 +109,9 @@ impl Tunnel {
             .proxy
             .local_workload(snapshot, address.ip())
             .ok_or(Error::NotHere(address))?;
-        if workload.identity != self.server {
+        if workload.identity != self.ends.server {
             return Err(Error::OtherIdentity {
-                tunnel: Box::new(self.server.clone()),
+                tunnel: Box::new(self.ends.server.clone()),
                 address,
                 workload: Box::new(workload.identity.clone()),
             });
@@ -203,7 +122,7 @@ impl Tunnel {
 
 /// One stream whose client and destination are known.
 struct Stream {
-    tunnel: Arc<Tunnel>,
+    tunnel: Tunnel,
     snapshot: Arc<Snapshot>,
     source: Option<Arc<Workload>>,
     source_address: SocketAddr,
@@ -219,10 +138,13 @@ impl Stream {
     ) -> Result<(), Error> {
         // Allowed, and entered as open, before anything is dialled.
         let connection = Connection {
-            source: Some(&self.tunnel.client),
+            source: Some(&self.tunnel.ends.client),
             source_address: self.source_address.ip(),
             destination,
             destination_address: self.address,
+            through: self
+                .snapshot
+                .through(Some(&self.tunnel.ends.client), destination),
         };
         let decided = policy::evaluate(self.snapshot.policies(), &connection)
             .map_err(Error::from)
@@ -267,12 +189,13 @@ impl Stream {
     fn register(&self, destination: &Arc<Workload>) -> Result<ConnectionGuard, RegisterError> {
         let connection = OpenConnection {
             reporter: Reporter::Destination,
-            source_identity: Some(self.tunnel.client.clone()),
+            source_identity: Some(self.tunnel.ends.client.clone()),
             source: self.source.clone(),
             source_address: self.source_address,
             destination: Some(destination.clone()),
             destination_address: self.address,
             service: None,
+            waypoint: None,
             transfer: self.transfer.clone(),
         };
         self.tunnel

@@ -8,12 +8,12 @@ use crate::discovery::model::Endpoint;
 
 /// Open connections by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Load(Arc<Counts<SocketAddr>>);
+pub(crate) struct Load(Arc<Counts<SocketAddr>>);
 
 impl Load {
     /// The index of the endpoint to take; `endpoints` has at least one.
     #[must_use]
-    pub(super) fn choose(&self, endpoints: &[&Endpoint]) -> usize {
+    pub(crate) fn choose(&self, endpoints: &[&Endpoint]) -> usize {
         if endpoints.len() < 2 {
             return 0;
         }
@@ -34,7 +34,7 @@ impl Load {
 
     /// Counts a connection to an endpoint until the guard is dropped.
     #[must_use]
-    pub(super) fn count(&self, endpoint: SocketAddr) -> CountGuard<SocketAddr> {
+    pub(crate) fn count(&self, endpoint: SocketAddr) -> CountGuard<SocketAddr> {
         self.0.count(endpoint)
     }
 }

@@ -12,20 +12,21 @@ use super::{
     counts::CountGuard,
     dial,
     error::{Error, ended, finish},
-    route::{self, Request, Route},
+    route::{self, MissingWaypoint, NoRoute, Request, Route},
     tunnels::TunnelStream,
 };
 use crate::{
     discovery::{
-        model::{Endpoint, Workload},
+        model::{Endpoint, Service, Waypoint, Workload, WorkloadUid},
         store::Snapshot,
     },
     hbone::{
         Authority, Forwarded, RequestHeaders,
         pool::{PoolError, PoolKey},
     },
+    identity::Identity,
     policy::{self, Connection},
-    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
+    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer, WaypointUse},
 };
 
 /// From the client's connection to the answer of the other agent, a new tunnel included.
@@ -54,12 +55,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
-    let request = route::route(&snapshot, &proxy.node, original, |endpoints| {
-        choose(&proxy, &snapshot, &source, (peer, original), endpoints)
-    });
-    let request = match request {
+    let request = match find(&proxy, &snapshot, &source, (peer, original), false) {
         Ok(request) => request,
         Err(error) => {
+            if let NoRoute::NoWaypoint { waypoint } = &error {
+                let decision = MissingWaypoint::Deny.as_str();
+                proxy.metrics.waypoint_missing(waypoint, decision);
+            }
             let description = describe(&source, peer, original, None);
             let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
             finish(report, &Err(error.into()));
@@ -71,15 +73,33 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         snapshot,
         source,
         peer,
+        original,
         request,
         generation,
     };
-    let _load = exchange.count_load();
     match exchange.request.route.clone() {
-        Route::Local(destination) => exchange.local(client, &destination).await,
-        Route::Tunnel { workload, via } => exchange.tunnel(client, &workload, via).await,
-        Route::Plain(_) => exchange.plain(client).await,
+        Route::Waypoint { waypoint, via, .. } => exchange.waypoint(client, &waypoint, via).await,
+        Route::Local(_) | Route::Tunnel { .. } | Route::Plain(_) => exchange.directly(client).await,
     }
+}
+
+/// Where a connection goes.
+fn find(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    source: &Workload,
+    (client, original): (SocketAddr, SocketAddr),
+    is_out_of_reach: bool,
+) -> Result<Request, NoRoute> {
+    let asking = route::Client {
+        node: &proxy.node,
+        identity: &source.identity,
+        missing: proxy.missing,
+        is_out_of_reach,
+    };
+    route::route(snapshot, &asking, original, |endpoints| {
+        choose(proxy, snapshot, source, (client, original), endpoints)
+    })
 }
 
 /// The index of the endpoint to take. Where the kernel has drawn one already, and left the connection to
@@ -123,6 +143,7 @@ struct Exchange {
     snapshot: Arc<Snapshot>,
     source: Arc<Workload>,
     peer: SocketAddr,
+    original: SocketAddr,
     request: Request,
     /// Of the state that is decided on, or of an earlier one.
     generation: u64,
@@ -134,6 +155,17 @@ impl Exchange {
             .service
             .as_ref()
             .map(|_| self.proxy.load.count(self.request.address))
+    }
+
+    /// Without a waypoint.
+    async fn directly(self, client: ResetOnDrop) {
+        self.note_missing();
+        let _load = self.count_load();
+        match self.request.route.clone() {
+            Route::Local(destination) => self.local(client, &destination).await,
+            Route::Tunnel { workload, via } => self.tunnel(client, &workload, via).await,
+            Route::Waypoint { .. } | Route::Plain(_) => self.plain(client).await,
+        }
     }
 
     /// An enrolled pod of this node: both agents are this one, so both reports are.
@@ -163,11 +195,16 @@ impl Exchange {
             source_address: self.peer.ip(),
             destination,
             destination_address: self.request.address,
+            through: self
+                .snapshot
+                .through(Some(&self.source.identity), destination),
         };
         let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         super::log_dry_run(&self.snapshot, &connection);
         let is_same = policy::is_same_for_all_addresses(self.snapshot.policies(), destination);
-        if is_same && !self.proxy.retired.is_cancelled() {
+        // Where a waypoint is missing, the next is asked for again.
+        let is_without = self.request.waypoint.is_some();
+        if is_same && !is_without && !self.proxy.retired.is_cancelled() {
             let port = self.request.address.port();
             let (source, uid) = (&self.source.identity, &destination.uid);
             self.proxy.passes.allow(source, uid, port, self.generation);
@@ -202,24 +239,28 @@ impl Exchange {
         let guard = self.register(Reporter::Source, transfer)?;
         // Boxed, as every step that is over before bytes move: for as long as a connection lives, its
         // task should hold no more than it needs.
-        let stream = Box::pin(guard.unless_closed(self.open_stream(destination, via))).await??;
+        let end = (&destination.identity, &destination.uid);
+        let authority = Authority::Address(self.request.address);
+        let opening = self.open_stream(end, via, &authority);
+        let stream = Box::pin(guard.unless_closed(opening)).await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
     }
 
     async fn open_stream(
         &self,
-        destination: &Arc<Workload>,
+        (identity, uid): (&Identity, &WorkloadUid),
         via: SocketAddr,
+        authority: &Authority,
     ) -> Result<TunnelStream, PoolError<connector::Error>> {
         let key = PoolKey {
             source: self.source.identity.clone(),
-            destination: destination.identity.clone(),
-            uid: destination.uid.clone(),
+            destination: identity.clone(),
+            uid: uid.clone(),
             address: via,
         };
         let service = self.request.service.as_ref();
-        let host = service.map(|service| service.name.service_host(&self.proxy.cluster_domain));
+        let host = service.map(|service| self.host(service));
         let headers = RequestHeaders {
             baggage: super::baggage(&self.source, &self.proxy.cluster),
             forwarded: Some(Forwarded {
@@ -229,11 +270,90 @@ impl Exchange {
             }),
             traceparent: None,
         };
-        let authority = Authority::Address(self.request.address);
         self.proxy
             .tunnels
-            .open(&key, &authority, &headers, Instant::now() + DEADLINE)
+            .open(&key, authority, &headers, Instant::now() + DEADLINE)
             .await
+    }
+
+    /// By way of a waypoint, which decides.
+    async fn waypoint(self, client: ResetOnDrop, waypoint: &Waypoint, via: SocketAddr) {
+        let mut description = describe(&self.source, self.peer, via, Some(&self.request));
+        description.hbone_address = Some(self.request.address);
+        description.destination_identity = Some(waypoint.identity.clone());
+        description.secured = true;
+        let transfer = Arc::<Transfer>::default();
+        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
+        let (guard, stream) = match self.open_waypoint(waypoint, via, &transfer).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let is_out_of_reach = error.is_out_of_reach();
+                finish(report, &Err(error));
+                if is_out_of_reach {
+                    self.out_of_reach(client, waypoint).await;
+                }
+                return;
+            }
+        };
+        let copied = copy_tunnel(client, TcpSide::Client, stream, &transfer, guard.token()).await;
+        finish(report, &ended(&guard, copied));
+    }
+
+    async fn open_waypoint(
+        &self,
+        waypoint: &Waypoint,
+        via: SocketAddr,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(ConnectionGuard, TunnelStream), Error> {
+        let guard = self.register(Reporter::Source, transfer)?;
+        let authority = match &self.request.service {
+            Some(service) if self.request.route.workload().is_none() => Authority::Host {
+                host: self.host(service).into(),
+                port: self.request.address.port(),
+            },
+            _ => Authority::Address(self.request.address),
+        };
+        let opening = self.open_stream((&waypoint.identity, &waypoint.uid), via, &authority);
+        let stream = Box::pin(guard.unless_closed(opening)).await??;
+        Ok((guard, stream))
+    }
+
+    /// No process of the waypoint takes connections: nothing was sent yet.
+    async fn out_of_reach(mut self, client: ResetOnDrop, waypoint: &Waypoint) {
+        if self.proxy.missing == MissingWaypoint::Deny {
+            let decision = MissingWaypoint::Deny.as_str();
+            self.proxy
+                .metrics
+                .waypoint_missing(&waypoint.name, decision);
+            return;
+        }
+        let ends = (self.peer, self.original);
+        match find(&self.proxy, &self.snapshot, &self.source, ends, true) {
+            Ok(request) => {
+                self.request = request;
+                Box::pin(self.directly(client)).await;
+            }
+            Err(error) => {
+                let description = describe(&self.source, self.peer, self.original, None);
+                let metrics = &self.proxy.metrics;
+                let report = ConnectionReport::open(metrics, description, Arc::default());
+                finish(report, &Err(error.into()));
+            }
+        }
+    }
+
+    fn host(&self, service: &Service) -> String {
+        service.name.service_host(&self.proxy.cluster_domain)
+    }
+
+    /// Counts that it goes without the waypoint that it should go through.
+    fn note_missing(&self) {
+        if let (Some(waypoint), false) = (&self.request.waypoint, self.request.is_by_waypoint()) {
+            let decision = MissingWaypoint::Allow.as_str();
+            self.proxy
+                .metrics
+                .waypoint_missing(&waypoint.name, decision);
+        }
     }
 
     /// Not of the mesh: carried on as it came.
@@ -287,6 +407,7 @@ impl Exchange {
                 .service
                 .as_ref()
                 .map(|service| service.name.clone()),
+            waypoint: self.request.waypoint.as_ref().map(|it| it.name.clone()),
             transfer: transfer.clone(),
         };
         self.proxy.connections.register(connection, &self.snapshot)
@@ -317,5 +438,12 @@ fn describe(
         destination_address: destination,
         hbone_address: None,
         service: request.and_then(|request| request.service.clone()),
+        waypoint: request.and_then(|request| {
+            let name = request.waypoint.as_ref()?.name.clone();
+            Some(match request.is_by_waypoint() {
+                true => WaypointUse::Through(name),
+                false => WaypointUse::Missing(name),
+            })
+        }),
     }
 }

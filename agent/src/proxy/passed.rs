@@ -17,9 +17,10 @@ use tokio::{sync::oneshot, time};
 
 use super::{
     Proxy,
-    connections::{OpenConnection, RegisterError},
+    connections::{CloseReason, OpenConnection, RegisterError},
     error::{Error, finish},
     follow::renew,
+    route,
 };
 use crate::{
     capture::passed::{Events, Pass},
@@ -234,6 +235,7 @@ async fn serve(
         destination_address: pass.server(),
         hbone_address: None,
         service: service.clone(),
+        waypoint: None,
     };
     let reports = ConnectionReport::open_both(&proxy.metrics, &description, &transfer);
     let pair = Pair {
@@ -275,6 +277,7 @@ async fn watch(
         source_address: pass.client().ip(),
         destination: &pair.destination,
         destination_address: pass.server(),
+        through: snapshot.through(Some(&pair.source.identity), &pair.destination),
     };
     let _ = policy::evaluate(snapshot.policies(), &connection)?;
     super::log_dry_run(snapshot, &connection);
@@ -286,8 +289,15 @@ async fn watch(
         destination: Some(pair.destination.clone()),
         destination_address: pass.server(),
         service: pair.service.as_ref().map(|service| service.name.clone()),
+        waypoint: None,
         transfer: transfer.clone(),
     };
+    // It may have opened by what was allowed before a waypoint came into force.
+    let (client, service) = (&pair.source.identity, pair.service.as_deref());
+    if let Some(now) = route::waypoint_for(snapshot, client, service, Some(&pair.destination)) {
+        let waypoint = now.name.clone();
+        return Err(CloseReason::OtherWaypoint { waypoint }.into());
+    }
     let guard = proxy.connections.register(open, snapshot)?;
     tokio::select! {
         // What has ended already isn't spliced.

@@ -15,7 +15,7 @@ use super::{
     log_dry_run,
 };
 use crate::{
-    policy::{self, Connection},
+    policy::{self, Connection, Through},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
 };
 
@@ -48,6 +48,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             hbone_address: None,
             service: None,
             secured: false,
+            waypoint: None,
         },
         transfer.clone(),
     );
@@ -58,6 +59,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             source_address: peer.ip(),
             destination: &destination,
             destination_address: original,
+            through: Through::None,
         };
         let permit = policy::evaluate(snapshot.policies(), &connection)?;
         log_dry_run(&snapshot, &connection);
@@ -69,6 +71,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             destination: Some(destination.clone()),
             destination_address: original,
             service: None,
+            waypoint: None,
             transfer: transfer.clone(),
         };
         let guard = proxy.connections.register(open, &snapshot)?;

@@ -5,9 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use crate::discovery::{
-    model::{Endpoint, Service, TrafficDistribution, Tunnel, Workload},
-    store::Snapshot,
+use crate::{
+    discovery::{
+        model::{Endpoint, ObjectName, Service, TrafficDistribution, Tunnel, Waypoint, Workload},
+        store::Snapshot,
+    },
+    identity::Identity,
 };
 
 /// Port of HBONE on nodes and pods.
@@ -22,6 +25,16 @@ pub struct Request {
     pub address: SocketAddr,
     /// How to get there.
     pub route: Route,
+    /// The waypoint that it should go through.
+    pub waypoint: Option<Arc<Waypoint>>,
+}
+
+impl Request {
+    /// Whether it goes through its waypoint.
+    #[must_use]
+    pub fn is_by_waypoint(&self) -> bool {
+        matches!(self.route, Route::Waypoint { .. })
+    }
 }
 
 /// The way to a server.
@@ -36,6 +49,15 @@ pub enum Route {
         /// The agent of its node, or the pod itself.
         via: SocketAddr,
     },
+    /// To a waypoint, which finds the way from there.
+    Waypoint {
+        /// The waypoint.
+        waypoint: Arc<Waypoint>,
+        /// Where it takes HBONE.
+        via: SocketAddr,
+        /// The pod that was addressed; `None` if it was a service.
+        workload: Option<Arc<Workload>>,
+    },
     /// Not enrolled: as the pod itself would have connected.
     Plain(Option<Arc<Workload>>),
 }
@@ -46,7 +68,27 @@ impl Route {
     pub fn workload(&self) -> Option<&Arc<Workload>> {
         match self {
             Self::Local(workload) | Self::Tunnel { workload, .. } => Some(workload),
-            Self::Plain(workload) => workload.as_ref(),
+            Self::Plain(workload) | Self::Waypoint { workload, .. } => workload.as_ref(),
+        }
+    }
+}
+
+/// What becomes of a connection whose waypoint isn't ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingWaypoint {
+    /// It is refused.
+    Deny,
+    /// It goes without.
+    Allow,
+}
+
+impl MissingWaypoint {
+    /// As metrics have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
         }
     }
 }
@@ -62,6 +104,15 @@ pub enum NoRoute {
         /// The service port.
         port: u16,
     },
+    /// Nothing is to go there but through the waypoint.
+    #[error(
+        "no endpoint of waypoint {waypoint} is ready (--waypoint-missing=allow would send connections \
+         without it)"
+    )]
+    NoWaypoint {
+        /// The waypoint.
+        waypoint: ObjectName,
+    },
     /// `internalTrafficPolicy: Local`, and nobody serves it here.
     #[error(
         "service {service} asks for endpoints on this node only (internalTrafficPolicy: Local), \
@@ -75,7 +126,20 @@ pub enum NoRoute {
     },
 }
 
-/// Decides where a connection of a pod on `node` to `original` goes.
+/// Who asks for a way.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// Its node.
+    pub node: &'a str,
+    /// Its identity.
+    pub identity: &'a Identity,
+    /// What it gets where a waypoint isn't ready.
+    pub missing: MissingWaypoint,
+    /// Its waypoint was found to be out of reach.
+    pub is_out_of_reach: bool,
+}
+
+/// Decides where a connection of a pod to `original` goes.
 ///
 /// `choose` picks one of several endpoints by its index; it is called with at least one.
 ///
@@ -83,31 +147,109 @@ pub enum NoRoute {
 /// [`NoRoute`].
 pub fn route(
     snapshot: &Snapshot,
-    node: &str,
+    client: &Client<'_>,
     original: SocketAddr,
-    choose: impl FnOnce(&[&Endpoint]) -> usize,
+    choose: impl Fn(&[&Endpoint]) -> usize,
 ) -> Result<Request, NoRoute> {
-    let service = snapshot.service_by_vip(original);
-    let address = match service {
-        Some(service) => endpoint(service, node, original, choose)?,
+    let service = snapshot.service_by_vip(original).cloned();
+    let of_service = waypoint_for(snapshot, client.identity, service.as_deref(), None);
+    if let Some(waypoint) = of_service
+        && let Some(route) = to_waypoint(waypoint, None, original, client, &choose)?
+    {
+        return Ok(Request {
+            waypoint: Some(waypoint.clone()),
+            service,
+            address: original,
+            route,
+        });
+    }
+    let address = match &service {
+        Some(service) => endpoint(service, client.node, original.port(), &choose)?,
         None => original,
     };
     let workload = snapshot.workload_by_address(address.ip()).cloned();
-    let route = match workload {
+    let waypoint = of_service
+        .or_else(|| waypoint_for(snapshot, client.identity, None, workload.as_deref()))
+        .cloned();
+    if of_service.is_none()
+        && let Some(waypoint) = &waypoint
+        && let Some(route) = to_waypoint(waypoint, workload.as_ref(), address, client, &choose)?
+    {
+        return Ok(Request {
+            waypoint: Some(waypoint.clone()),
+            service,
+            address,
+            route,
+        });
+    }
+    Ok(Request {
+        service,
+        address,
+        route: direct(workload, client.node, address.ip()),
+        waypoint,
+    })
+}
+
+/// The waypoint that a client's connection has to go through: that of the service which it is
+/// addressed to, or else that of the enrolled workload which it ends at. The waypoint itself goes on
+/// directly.
+#[must_use]
+pub fn waypoint_for<'a>(
+    snapshot: &'a Snapshot,
+    client: &Identity,
+    service: Option<&Service>,
+    workload: Option<&Workload>,
+) -> Option<&'a Arc<Waypoint>> {
+    let enrolled = workload.filter(|workload| workload.is_enrolled());
+    service
+        .and_then(|service| snapshot.waypoint_of_service(service))
+        .or_else(|| snapshot.waypoint_of_workload(enrolled?))
+        .filter(|waypoint| waypoint.identity != *client)
+}
+
+/// The way to a workload that is found at an address, from a node.
+#[must_use]
+pub fn direct(workload: Option<Arc<Workload>>, node: &str, address: IpAddr) -> Route {
+    match workload {
         Some(workload) if workload.is_enrolled() && *workload.node == *node => {
             Route::Local(workload)
         }
         Some(workload) if workload.is_enrolled() => {
-            let via = SocketAddr::new(tunnel_address(&workload, address.ip()), TUNNEL_PORT);
+            let via = SocketAddr::new(tunnel_address(&workload, address), TUNNEL_PORT);
             Route::Tunnel { workload, via }
         }
         other => Route::Plain(other),
-    };
-    Ok(Request {
-        service: service.cloned(),
-        address,
-        route,
-    })
+    }
+}
+
+/// The way by a waypoint; `None` if none is ready, and it may be left out then. Of a dual-stack node's
+/// addresses those of the destination's family are preferred.
+fn to_waypoint(
+    waypoint: &Arc<Waypoint>,
+    workload: Option<&Arc<Workload>>,
+    destination: SocketAddr,
+    client: &Client<'_>,
+    choose: impl Fn(&[&Endpoint]) -> usize,
+) -> Result<Option<Route>, NoRoute> {
+    let is_same_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == destination.is_ipv4();
+    let mut ready: Vec<&Endpoint> = waypoint.endpoints.iter().filter(is_same_family).collect();
+    if ready.is_empty() {
+        ready.extend(waypoint.endpoints.iter());
+    }
+    if !ready.is_empty() && !client.is_out_of_reach {
+        let chosen = ready[choose(&ready).min(ready.len() - 1)];
+        return Ok(Some(Route::Waypoint {
+            waypoint: waypoint.clone(),
+            via: SocketAddr::new(chosen.address, chosen.port),
+            workload: workload.cloned(),
+        }));
+    }
+    match client.missing {
+        MissingWaypoint::Allow => Ok(None),
+        MissingWaypoint::Deny => Err(NoRoute::NoWaypoint {
+            waypoint: waypoint.name.clone(),
+        }),
+    }
 }
 
 /// The node's address of the same family as the pod's where there is one: a dual-stack node may
@@ -128,22 +270,26 @@ fn tunnel_address(workload: &Workload, pod: IpAddr) -> IpAddr {
     }
 }
 
-fn endpoint(
+/// Picks an endpoint for a port of a service, for a client on `node`.
+///
+/// # Errors
+/// [`NoRoute`].
+pub fn endpoint(
     service: &Service,
     node: &str,
-    original: SocketAddr,
-    choose: impl FnOnce(&[&Endpoint]) -> usize,
+    port: u16,
+    choose: impl Fn(&[&Endpoint]) -> usize,
 ) -> Result<SocketAddr, NoRoute> {
-    let candidates = service.candidates(node, original.port());
+    let candidates = service.candidates(node, port);
     if candidates.is_empty() {
-        let (name, port) = (service.name.to_string(), original.port());
+        let service_name = service.name.to_string();
         return Err(match service.traffic_distribution {
             TrafficDistribution::OnlySameNode => NoRoute::NoLocalEndpoint {
-                service: name,
+                service: service_name,
                 port,
             },
             TrafficDistribution::Any | TrafficDistribution::PreferSameNode => NoRoute::NoEndpoint {
-                service: name,
+                service: service_name,
                 port,
             },
         });

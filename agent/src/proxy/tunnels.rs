@@ -57,14 +57,14 @@ pub enum TunnelStream {
 
 /// A connection that another agent asks for. Dropped without an answer, it is reset.
 #[derive(Debug)]
-pub(super) enum TunnelRequest {
+pub(crate) enum TunnelRequest {
     Direct(DirectRequest),
     Multiplexed(Box<InboundRequest>),
 }
 
 /// Why the other agent couldn't be answered.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AnswerError {
+pub(crate) enum AnswerError {
     #[error(transparent)]
     Direct(#[from] TunnelError),
     #[error(transparent)]
@@ -73,7 +73,7 @@ pub(super) enum AnswerError {
 
 impl TunnelRequest {
     /// Where the client wants to go.
-    pub(super) fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &Authority {
         match self {
             Self::Direct(request) => &request.authority,
             Self::Multiplexed(request) => &request.authority,
@@ -81,7 +81,7 @@ impl TunnelRequest {
     }
 
     /// What is said about the client. Not evidence.
-    pub(super) fn headers(&self) -> &RequestHeaders {
+    pub(crate) fn headers(&self) -> &RequestHeaders {
         match self {
             Self::Direct(request) => &request.headers,
             Self::Multiplexed(request) => &request.headers,
@@ -89,7 +89,7 @@ impl TunnelRequest {
     }
 
     /// Says that the connection is there, and what the workload calls itself.
-    pub(super) async fn accept(self, server: Baggage) -> Result<TunnelStream, AnswerError> {
+    pub(crate) async fn accept(self, server: Baggage) -> Result<TunnelStream, AnswerError> {
         Ok(match self {
             Self::Direct(request) => TunnelStream::Direct(request.accept(server).await?),
             Self::Multiplexed(request) => TunnelStream::Multiplexed(request.accept(&server)?),
@@ -97,7 +97,7 @@ impl TunnelRequest {
     }
 
     /// Says why not. The reason is for our log only.
-    pub(super) async fn refuse(self, status: StatusCode, reason: &str) {
+    pub(crate) async fn refuse(self, status: StatusCode, reason: &str) {
         match self {
             Self::Direct(request) => request.refuse(status, reason).await,
             Self::Multiplexed(request) => request.refuse(status, reason),
@@ -106,7 +106,7 @@ impl TunnelRequest {
 }
 
 /// Tunnels to other agents.
-pub(super) struct Tunnels {
+pub(crate) struct Tunnels {
     connector: TunnelConnector,
     direct: direct::Pool,
     handshakes: Arc<Counts<SocketAddr>>,
@@ -131,7 +131,7 @@ impl Tunnels {
     ///
     /// # Errors
     /// [`PoolError`].
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         key: &PoolKey,
         authority: &Authority,
@@ -184,7 +184,7 @@ impl Tunnels {
     }
 
     /// Ends tunnels and what is in them at once.
-    pub(super) fn close_matching(&self, mut matches: impl FnMut(&PoolKey) -> bool) {
+    pub(crate) fn close_matching(&self, mut matches: impl FnMut(&PoolKey) -> bool) {
         self.direct.close_matching(&mut matches);
         self.multiplexed.close_matching(matches);
     }

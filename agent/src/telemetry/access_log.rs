@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{ConnectionDescription, Outcome, Transfer, traffic::Traffic};
+use super::{ConnectionDescription, Outcome, Transfer, report::WaypointUse, traffic::Traffic};
 
 /// The target of the access log's lines, for filters such as `info,ambit::access=off`.
 pub const TARGET: &str = "ambit::access";
@@ -45,6 +45,8 @@ pub(super) fn write(line: &Line<'_>) {
                 dst.workload = destination.map(|workload| &*workload.name.name),
                 dst.namespace = destination.map(|workload| &*workload.name.namespace),
                 dst.identity = known.destination_identity.as_ref().map(tracing::field::display),
+                dst.waypoint = known.waypoint.as_ref().map(|waypoint| waypoint.name().to_string()),
+                note = known.waypoint.as_ref().and_then(WaypointUse::note),
                 direction = known.reporter.direction().as_str(),
                 bytes_sent = line.transfer.sent(),
                 bytes_recv = line.transfer.received(),

@@ -39,6 +39,7 @@ impl Denials {
                 [policy] => ("not_allowed", policy.to_string()),
                 _ => ("not_allowed", "several".to_owned()),
             },
+            Denied::PastWaypoint { waypoint } => ("past_waypoint", waypoint.to_string()),
             Denied::PlaintextRefused { policy, .. } => ("plaintext", policy.to_string()),
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,6 +38,7 @@ pub(crate) fn workload(namespace: &str, name: &str, node: &str) -> Arc<Workload>
         labels: Arc::default(),
         exclusions: Arc::default(),
         tunnel: Tunnel::NodeAgent,
+        waypoint: None,
         ready: true,
         terminating: false,
         telemetry: Arc::new(TelemetryNames {
@@ -57,6 +58,7 @@ pub(crate) fn service(namespace: &str, name: &str) -> Arc<Service> {
         vips: vec![[10, 96, 0, 1].into()],
         ports: Vec::new(),
         traffic_distribution: TrafficDistribution::Any,
+        waypoint: None,
         endpoints: Arc::new([]),
     })
 }
@@ -76,6 +78,7 @@ pub(crate) fn description() -> ConnectionDescription {
         hbone_address: Some(([10, 0, 1, 1], 8080).into()),
         service: Some(service("shop", "front")),
         secured: true,
+        waypoint: None,
     }
 }
 

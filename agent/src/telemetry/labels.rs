@@ -10,6 +10,8 @@ pub enum Reporter {
     Source,
     /// The agent of the server's node.
     Destination,
+    /// A waypoint between the two.
+    Waypoint,
 }
 
 impl Reporter {
@@ -19,6 +21,7 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
         }
     }
 
@@ -28,6 +31,7 @@ impl Reporter {
         match self {
             Self::Source => Direction::Outbound,
             Self::Destination => Direction::Inbound,
+            Self::Waypoint => Direction::Through,
         }
     }
 }
@@ -39,6 +43,8 @@ pub enum Direction {
     Inbound,
     /// By a pod of this node.
     Outbound,
+    /// By a client of a waypoint, to a server behind it.
+    Through,
 }
 
 impl Direction {
@@ -48,6 +54,7 @@ impl Direction {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
+            Self::Through => "through",
         }
     }
 }

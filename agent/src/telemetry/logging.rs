@@ -66,6 +66,7 @@ pub fn install(format: LogFormat, filter: &str) -> Result<Logging, LogError> {
     let (subscriber, control) = subscriber(format, filter, writer)?;
     subscriber.try_init()?;
     Ok(Logging {
+        format,
         control,
         dropped,
         _writes_the_rest: guard,
@@ -74,12 +75,26 @@ pub fn install(format: LogFormat, filter: &str) -> Result<Logging, LogError> {
 
 /// The log of the process. Hold it until the end: dropping it writes what still waits.
 pub struct Logging {
+    format: LogFormat,
     control: LogControl,
     dropped: ErrorCounter,
     _writes_the_rest: WorkerGuard,
 }
 
 impl Logging {
+    /// What has another process of this program log likewise: arguments for its command line.
+    ///
+    /// # Errors
+    /// [`LogError::Gone`].
+    pub fn arguments(&self) -> Result<[String; 4], LogError> {
+        let format = match self.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let filter = self.control.filter()?;
+        Ok(["--log-format", format, "--log-level", &filter].map(str::to_owned))
+    }
+
     /// A handle that changes the filter.
     #[must_use]
     pub fn control(&self) -> LogControl {

@@ -18,7 +18,9 @@ use super::{
     process,
     traffic::Traffic,
 };
-use crate::{identity::certificates::CertificateState, policy::Denied};
+use crate::{
+    discovery::model::ObjectName, identity::certificates::CertificateState, policy::Denied,
+};
 
 const CAPTURE: Family = Family {
     name: "ambit_capture_packets_total",
@@ -140,6 +142,7 @@ pub struct Metrics {
     round_trips: HistogramVec,
     retransmitted: IntCounterVec,
     tunnels_open: IntGauge,
+    missing_waypoints: IntCounterVec,
     /// One page is written at a time, so that many scrapers cost no more memory than one.
     scrape: Mutex<()>,
 }
@@ -184,8 +187,16 @@ impl Metrics {
                 "ambit_inbound_tunnels_open",
                 "HBONE connections that other agents opened to this one.",
             )?,
+            missing_waypoints: IntCounterVec::new(
+                Opts::new(
+                    "ambit_waypoint_missing_total",
+                    "Connections whose waypoint wasn't ready, by what became of them.",
+                ),
+                &["waypoint", "decision"],
+            )?,
             scrape: Mutex::default(),
         };
+        metrics.register(metrics.missing_waypoints.clone())?;
         metrics.register(metrics.connections_open.clone())?;
         metrics.register(metrics.round_trips.clone())?;
         metrics.register(metrics.retransmitted.clone())?;
@@ -309,6 +320,13 @@ impl Metrics {
         self.observe(&[&OUTBOUND_TUNNELS], move || {
             vec![OUTBOUND_TUNNELS.single(read() as f64)]
         })
+    }
+
+    /// A connection's waypoint isn't ready.
+    pub fn waypoint_missing(&self, waypoint: &ObjectName, decision: &str) {
+        self.missing_waypoints
+            .with_label_values(&[waypoint.to_string().as_str(), decision])
+            .inc();
     }
 
     pub(super) fn connection_opened(&self, direction: Direction) -> OpenCount {

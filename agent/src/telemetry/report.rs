@@ -8,7 +8,7 @@ use super::{
     traffic::{Opened, Peer, SeriesLabels},
 };
 use crate::{
-    discovery::model::{Service, Workload},
+    discovery::model::{ObjectName, Service, Workload},
     identity::Identity,
     policy::Denied,
 };
@@ -37,6 +37,38 @@ pub struct ConnectionDescription {
     pub service: Option<Arc<Service>>,
     /// Whether mutual TLS carries it.
     pub secured: bool,
+    /// The waypoint that it goes through, or should.
+    pub waypoint: Option<WaypointUse>,
+}
+
+/// What a waypoint has to do with a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaypointUse {
+    /// It goes through this one.
+    Through(ObjectName),
+    /// It goes past this one, which isn't ready.
+    Missing(ObjectName),
+}
+
+impl WaypointUse {
+    /// The waypoint.
+    #[must_use]
+    pub fn name(&self) -> &ObjectName {
+        match self {
+            Self::Through(name) | Self::Missing(name) => name,
+        }
+    }
+
+    /// What has to be said of it.
+    #[must_use]
+    pub fn note(&self) -> Option<&'static str> {
+        match self {
+            Self::Through(_) => None,
+            Self::Missing(_) => {
+                Some("the waypoint isn't ready: went without it (--waypoint-missing=allow)")
+            }
+        }
+    }
 }
 
 /// How a connection ended.

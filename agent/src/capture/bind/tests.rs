@@ -23,6 +23,7 @@ pub(in crate::capture) fn pod(name: &str, addresses: &[&str]) -> Arc<Workload> {
         labels: Arc::default(),
         exclusions: Arc::new(Exclusions::default()),
         tunnel: Tunnel::NodeAgent,
+        waypoint: None,
         ready: true,
         terminating: false,
         telemetry: Arc::new(TelemetryNames {

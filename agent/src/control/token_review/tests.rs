@@ -64,7 +64,7 @@ fn a_caller_is_the_node_of_the_pod_that_the_token_is_bound_to() {
         ),
         (
             review(AUDIENCE, other, &[(POD, "u1")]),
-            Err("isn't the service account of agents"),
+            Err("neither the service account of agents"),
         ),
         (TokenReviewStatus::default(), Err("doesn't know the token")),
     ] {

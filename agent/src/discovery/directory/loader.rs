@@ -262,8 +262,16 @@ impl Loader {
                 .collect::<Vec<_>>()
         };
         let problems = self.files.iter().flat_map(of_file);
-        self.problems
-            .replace(directory.into_iter().chain(problems).collect());
+        let snapshot = self.store.snapshot();
+        let joined = snapshot.waypoint_problems().iter().map(|problem| {
+            let file = self.owners.get(&problem.object);
+            Problem {
+                origin: Origin::File(file.map_or(self.path.clone(), |it| self.path.join(&**it))),
+                kind: problem.into(),
+            }
+        });
+        let all = directory.into_iter().chain(problems).chain(joined);
+        self.problems.replace(all.collect());
     }
 }
 

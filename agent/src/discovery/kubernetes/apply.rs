@@ -76,7 +76,12 @@ impl Applier {
         }
         self.store.apply(changes);
         let problems = self.kinds.values().flat_map(Followed::problems);
-        self.problems.replace(problems.collect());
+        let snapshot = self.store.snapshot();
+        let joined = snapshot.waypoint_problems().iter().map(|problem| Problem {
+            origin: Origin::ApiServer,
+            kind: problem.into(),
+        });
+        self.problems.replace(problems.chain(joined).collect());
     }
 }
 

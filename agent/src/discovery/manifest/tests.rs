@@ -317,3 +317,65 @@ fn errors_name_object_and_field_as_far_as_they_are_known() {
         );
     }
 }
+
+#[test]
+fn a_gateway_of_no_use_is_told_of_by_field_and_those_of_other_classes_are_left_alone() {
+    let gateway = |metadata: &str, class: &str, listeners: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1beta1, kind: Gateway, metadata: {{namespace: \
+             shop, name: w, {metadata}}}, spec: {{gatewayClassName: {class}, \
+             listeners: [{listeners}]}}}}"
+        )
+    };
+    const GOOD: &str = "{name: mesh, port: 15008, protocol: HBONE}";
+    const CURE: &str = "a waypoint has one listener: {name: mesh, port: 15008, protocol: HBONE}";
+    let http = "{name: web, port: 80, protocol: HTTP}";
+    let both = format!("{GOOD}, {GOOD}");
+    for (metadata, class, listeners, is_usable, expected) in [
+        ("", "ambit-waypoint", GOOD, true, None),
+        ("", "istio", http, true, None),
+        ("", "ambit-waypoint", "", false, Some(format!("spec.listeners: there are 0; {CURE}"))),
+        ("", "ambit-waypoint", &*both, false, Some(format!("spec.listeners: there are 2; {CURE}"))),
+        (
+            "",
+            "ambit-waypoint",
+            http,
+            false,
+            Some(format!("spec.listeners[0].protocol: \"HTTP\" is not supported; {CURE}")),
+        ),
+        (
+            "",
+            "ambit-waypoint",
+            "{port: 15009, protocol: HBONE}",
+            false,
+            Some(format!("spec.listeners[0].port: 15009 is not 15008; {CURE}")),
+        ),
+        (
+            "labels: {istio.io/waypoint-for: pods}",
+            "ambit-waypoint",
+            GOOD,
+            true,
+            Some(
+                "metadata.labels[istio.io/waypoint-for]: \"pods\" is not \"service\", \"workload\", \
+                 \"all\" or \"none\"; it counts as \"service\""
+                    .to_owned(),
+            ),
+        ),
+        (
+            "annotations: {ambit.dev/waypoint-port: '0'}",
+            "ambit-waypoint",
+            GOOD,
+            false,
+            Some(
+                "metadata.annotations[ambit.dev/waypoint-port]: \"0\" is not a port between 1 and \
+                 65533: it and the next two are taken"
+                    .to_owned(),
+            ),
+        ),
+    ] {
+        let manifest = read(&gateway(metadata, class, listeners));
+        let expected = expected.map(|reason| format!("Gateway shop/w: {reason}"));
+        assert_eq!(errors(&manifest), Vec::from_iter(expected));
+        assert_eq!(manifest.objects.len(), usize::from(is_usable), "{metadata} {listeners}");
+    }
+}

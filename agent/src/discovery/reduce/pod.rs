@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
-use super::{FieldError, Reducer, address, dns_name, is_tcp, port, settings, telemetry};
+use super::{FieldError, Reducer, address, dns_name, gateway, is_tcp, port, settings, telemetry};
 use crate::{
     discovery::{
         facts::{NamedPort, PodFacts},
@@ -32,6 +32,7 @@ pub(super) fn reduce(
     let own_enrolment = settings::enrolment(&metadata, issues);
     let exclusions = settings::exclusions(&metadata, issues);
     let to_pod = settings::tunnel_to_pod(&metadata, issues);
+    let waypoint = gateway::use_waypoint(&metadata, &name.namespace, issues);
     let node = match spec.node_name.as_deref() {
         None | Some("") => "",
         Some(node) => dns_name("spec.nodeName", node)?,
@@ -62,6 +63,7 @@ pub(super) fn reduce(
         },
         labels: reducer.interner.labels(labels),
         exclusions: reducer.interner.exclusions(exclusions),
+        waypoint: waypoint.named().cloned(),
         ready: is_ready(&status),
         terminating,
         telemetry,
@@ -69,6 +71,7 @@ pub(super) fn reduce(
     Ok(PodFacts {
         workload,
         enrolment: own_enrolment,
+        waypoint,
         ended: has_ended(&status, terminating),
         started: status
             .start_time

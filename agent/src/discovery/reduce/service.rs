@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{FieldError, Reducer, address, is_tcp, port};
+use super::{FieldError, Reducer, address, gateway, is_tcp, port};
 use crate::discovery::{
     facts::{Candidate, Families, ServiceFacts, SliceFacts, TargetPort},
     model::{Endpoint, ObjectName, ServicePort, TrafficDistribution},
@@ -22,6 +22,7 @@ pub(super) fn reduce(
     issues: &mut Vec<FieldError>,
 ) -> Result<ServiceFacts, FieldError> {
     let name = reducer.object_name(&service.metadata)?;
+    let waypoint = gateway::use_waypoint(&service.metadata, &name.namespace, issues);
     let spec = service.spec.unwrap_or_default();
     let cluster = cluster_addresses(&spec)?;
     let families = families(&spec, &cluster);
@@ -41,6 +42,7 @@ pub(super) fn reduce(
         ports,
         traffic_distribution: distribution(&spec, issues),
         selector: spec.selector.filter(|selector| !selector.is_empty()),
+        waypoint,
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),
         families,
     })

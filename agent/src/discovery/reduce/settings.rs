@@ -137,7 +137,7 @@ fn parse_network(entry: &str) -> Option<IpNet> {
     }
 }
 
-fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     let annotations: &BTreeMap<String, String> = metadata.annotations.as_ref()?;
     annotations.get(key).map(String::as_str)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
-    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
@@ -11,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::discovery::{
     facts::{NamedPort, NamespaceFacts, PodFacts},
-    model::{Enrolment, Exclusions, ObjectName, Tunnel, Workload, WorkloadUid},
+    model::{Enrolment, Exclusions, ObjectName, Tunnel, UseWaypoint, Workload, WorkloadUid},
     reduce::derived_uid,
 };
 
@@ -22,8 +21,8 @@ pub(super) type Before = BTreeMap<ObjectName, Option<Arc<Workload>>>;
 #[derive(Debug, Default)]
 pub(super) struct PodIndex {
     pods: HashMap<ObjectName, Pod>,
-    by_namespace: HashMap<Arc<str>, BTreeSet<ObjectName>>,
-    by_node: HashMap<Arc<str>, BTreeSet<ObjectName>>,
+    by_namespace: BTreeMap<Arc<str>, BTreeSet<ObjectName>>,
+    by_node: BTreeMap<Arc<str>, BTreeSet<ObjectName>>,
     by_uid: HashMap<WorkloadUid, ObjectName>,
     /// Nearly always of one pod: a set for each address would be a third of all memory.
     claims: HashMap<IpAddr, Vec<ObjectName>>,
@@ -40,6 +39,7 @@ pub(super) struct Pod {
     enrolment: Option<bool>,
     exclusions: Arc<Exclusions>,
     tunnel: Tunnel,
+    waypoint: UseWaypoint,
     started: Option<Timestamp>,
     /// In which order the store saw the lives of pods begin.
     arrival: u64,
@@ -62,6 +62,16 @@ impl PodIndex {
     pub(super) fn asks_for(&self, pod: &ObjectName) -> bool {
         let own = self.pods.get(pod).and_then(|pod| pod.enrolment);
         own.unwrap_or_else(|| self.enrols(&pod.namespace))
+    }
+
+    /// Every node that has pods, with the addresses that these tell of it.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &[IpAddr])> {
+        let known = self.by_node.iter().filter(|(node, _)| !node.is_empty());
+        known.map(|(node, pods)| {
+            let mut pods = pods.iter().filter_map(|name| self.workload(name));
+            let told = pods.find(|pod| !pod.node_addresses.is_empty());
+            (node, told.map_or(&[][..], |pod| &pod.node_addresses))
+        })
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
@@ -110,6 +120,7 @@ impl PodIndex {
             enrolment: facts.enrolment,
             exclusions: Arc::clone(&workload.exclusions),
             tunnel: workload.tunnel,
+            waypoint: facts.waypoint,
             started: facts.started,
             arrival,
             workload: Arc::new(workload),
@@ -181,11 +192,17 @@ impl PodIndex {
             true => Tunnel::PodAddress,
             false => pod.tunnel,
         };
-        if (&own.enrolment, &own.exclusions, own.tunnel) != (&enrolment, &exclusions, tunnel) {
+        let waypoint = match namespace {
+            Some(namespace) => pod.waypoint.or(&namespace.waypoint),
+            None => pod.waypoint.named().cloned(),
+        };
+        let before = (&own.enrolment, &own.exclusions, own.tunnel, &own.waypoint);
+        if before != (&enrolment, &exclusions, tunnel, &waypoint) {
             pod.workload = Arc::new(Workload {
                 enrolment,
                 exclusions,
                 tunnel,
+                waypoint,
                 ..Workload::clone(own)
             });
         }
@@ -256,15 +273,14 @@ fn both<T: Clone + Ord>(one: &[T], other: &[T]) -> Vec<T> {
     all.into_iter().collect()
 }
 
-fn group<K: Eq + Hash>(groups: &mut HashMap<K, BTreeSet<ObjectName>>, key: K, name: &ObjectName) {
+/// Names in groups, by what they have in common.
+type Groups = BTreeMap<Arc<str>, BTreeSet<ObjectName>>;
+
+pub(super) fn group(groups: &mut Groups, key: Arc<str>, name: &ObjectName) {
     groups.entry(key).or_default().insert(name.clone());
 }
 
-fn ungroup<K: Eq + Hash>(
-    groups: &mut HashMap<K, BTreeSet<ObjectName>>,
-    key: &K,
-    name: &ObjectName,
-) {
+pub(super) fn ungroup(groups: &mut Groups, key: &str, name: &ObjectName) {
     if let Some(names) = groups.get_mut(key) {
         names.remove(name);
         if names.is_empty() {

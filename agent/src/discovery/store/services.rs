@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::pods::{Pod, PodIndex};
+use super::pods::{Pod, PodIndex, group, ungroup};
 use crate::discovery::{
     facts::{Candidate, ServiceFacts, SliceFacts, TargetPort},
-    model::{Endpoint, ObjectName, Service, TrafficDistribution, Workload},
+    model::{Endpoint, ObjectName, Service, TrafficDistribution, UseWaypoint, Workload},
 };
 
 type Slices = BTreeMap<ObjectName, Vec<Candidate>>;
@@ -25,6 +25,9 @@ pub(super) struct ServiceIndex {
     service_of_slice: HashMap<ObjectName, ObjectName>,
     /// The services that follow pods, by namespace and one label of their selectors, `key=value`.
     followers: HashMap<Arc<str>, HashMap<String, BTreeSet<ObjectName>>>,
+    by_namespace: BTreeMap<Arc<str>, BTreeSet<ObjectName>>,
+    /// What namespaces say of the waypoint of their services, where they say something.
+    waypoints: HashMap<Arc<str>, UseWaypoint>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl ServiceIndex {
     pub(super) fn insert(&mut self, facts: ServiceFacts, dirty: &mut BTreeSet<ObjectName>) {
         let name = facts.name.clone();
         self.unfollow(&name);
+        group(&mut self.by_namespace, Arc::clone(&name.namespace), &name);
         self.services.insert(
             name.clone(),
             Entry {
@@ -51,7 +55,24 @@ impl ServiceIndex {
     pub(super) fn remove(&mut self, name: &ObjectName, dirty: &mut BTreeSet<ObjectName>) {
         self.unfollow(name);
         self.services.remove(name);
+        ungroup(&mut self.by_namespace, &name.namespace, name);
         dirty.insert(name.clone());
+    }
+
+    /// Notes what a namespace says of the waypoint of its services.
+    pub(super) fn set_namespace(
+        &mut self,
+        name: &Arc<str>,
+        waypoint: &UseWaypoint,
+        dirty: &mut BTreeSet<ObjectName>,
+    ) {
+        let before = match waypoint {
+            UseWaypoint::Unset => self.waypoints.remove(name),
+            _ => self.waypoints.insert(Arc::clone(name), waypoint.clone()),
+        };
+        if before.unwrap_or_default() != *waypoint {
+            dirty.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
+        }
     }
 
     pub(super) fn insert_slice(&mut self, facts: SliceFacts, dirty: &mut BTreeSet<ObjectName>) {
@@ -128,8 +149,11 @@ impl ServiceIndex {
             }
             (None, None) => Arc::default(),
         };
+        let inherited = self.waypoints.get(&name.namespace);
+        let waypoint = facts.waypoint.or(inherited.unwrap_or(&UseWaypoint::Unset));
         Some(Service {
             name: name.clone(),
+            waypoint,
             vips: facts.vips.clone(),
             ports: facts.ports.iter().map(|(port, _)| port.clone()).collect(),
             traffic_distribution: facts.traffic_distribution,

@@ -1,15 +1,18 @@
 //! One state of everything, in persistent maps: a copy shares all but what is changed in it.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use imbl::{HashMap, OrdMap};
 
+use super::ObjectProblem;
 use crate::{
-    discovery::model::{ObjectName, Service, Workload, WorkloadUid},
-    policy::PolicySet,
+    discovery::model::{ObjectName, Service, Waypoint, Workload, WorkloadUid},
+    identity::Identity,
+    policy::{PolicySet, Through},
 };
 
 /// Everything known at one moment. Cloning costs the same at any size.
@@ -21,6 +24,10 @@ pub struct Snapshot {
     contested: HashMap<IpAddr, Arc<[ObjectName]>>,
     services: HashMap<ObjectName, Arc<Service>>,
     by_vip: HashMap<IpAddr, Arc<[ObjectName]>>,
+    /// Services that use a waypoint, by the addresses of their endpoints.
+    fronted: HashMap<IpAddr, Arc<[ObjectName]>>,
+    pub(super) waypoints: OrdMap<ObjectName, Arc<Waypoint>>,
+    pub(super) waypoint_problems: Arc<[ObjectProblem]>,
     pub(super) policies: PolicySet,
     pub(super) generation: u64,
 }
@@ -49,6 +56,25 @@ impl Snapshot {
     #[must_use]
     pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)
+    }
+
+    /// Whether that is a workload, or a waypoint, that is there now.
+    #[must_use]
+    pub fn is_alive(&self, uid: &WorkloadUid) -> bool {
+        self.workloads.contains_key(uid) || self.waypoints().any(|waypoint| waypoint.uid == *uid)
+    }
+
+    /// How a connection of `source` stands to the waypoints of `destination`.
+    #[must_use]
+    pub fn through<'a>(&'a self, source: Option<&Identity>, destination: &Workload) -> Through<'a> {
+        let Some(source) = source else {
+            return Through::None;
+        };
+        if let Some(before) = self.waypoint_before(source, destination) {
+            return Through::Waypoint(&before.name);
+        }
+        let own = self.waypoint_of_workload(destination);
+        own.map_or(Through::None, |own| Through::Past(&own.name))
     }
 
     /// The service whose VIP and port this is. If there are several, the first by name.
@@ -90,6 +116,58 @@ impl Snapshot {
         self.contested
             .iter()
             .map(|(address, pods)| (*address, &**pods))
+    }
+
+    /// Every waypoint, by name.
+    pub fn waypoints(&self) -> impl Iterator<Item = &Arc<Waypoint>> {
+        self.waypoints.values()
+    }
+
+    /// The waypoint of this name.
+    #[must_use]
+    pub fn waypoint(&self, name: &ObjectName) -> Option<&Arc<Waypoint>> {
+        self.waypoints.get(name)
+    }
+
+    /// The waypoint that traffic addressed to a service's VIP goes through.
+    #[must_use]
+    pub fn waypoint_of_service(&self, service: &Service) -> Option<&Arc<Waypoint>> {
+        let waypoint = self.waypoint(service.waypoint.as_ref()?)?;
+        waypoint.serves.services.then_some(waypoint)
+    }
+
+    /// The waypoint that traffic addressed to a workload goes through.
+    #[must_use]
+    pub fn waypoint_of_workload(&self, workload: &Workload) -> Option<&Arc<Waypoint>> {
+        let waypoint = self.waypoint(workload.waypoint.as_ref()?)?;
+        waypoint.serves.workloads.then_some(waypoint)
+    }
+
+    /// The waypoint of that identity, if it is one through which traffic comes to the workload: its own,
+    /// or that of a service which has it for an endpoint.
+    #[must_use]
+    pub fn waypoint_before(
+        &self,
+        identity: &Identity,
+        workload: &Workload,
+    ) -> Option<&Arc<Waypoint>> {
+        let is_it = |waypoint: &&Arc<Waypoint>| waypoint.identity == *identity;
+        if let Some(own) = self.waypoint_of_workload(workload).filter(is_it) {
+            return Some(own);
+        }
+        let fronts = workload.addresses.iter();
+        let fronts = fronts.filter_map(|address| self.fronted.get(address));
+        let mut services = fronts.flat_map(|names| names.iter());
+        services.find_map(|name| {
+            let service = self.services.get(name)?;
+            self.waypoint_of_service(service).filter(is_it)
+        })
+    }
+
+    /// What is wrong with waypoints and with what names them.
+    #[must_use]
+    pub fn waypoint_problems(&self) -> &[ObjectProblem] {
+        &self.waypoint_problems
     }
 
     /// The policies, ready to be evaluated.
@@ -165,26 +243,48 @@ impl Snapshot {
         let old = before.as_ref().map_or(&[][..], |service| &service.vips);
         let new = after.as_ref().map_or(&[][..], |service| &service.vips);
         for vip in old.iter().filter(|vip| !new.contains(vip)) {
-            self.set_vip(*vip, |names| names.retain(|held| held != name));
+            edit(&mut self.by_vip, *vip, |names| {
+                names.retain(|held| held != name)
+            });
         }
         for vip in new.iter().filter(|vip| !old.contains(vip)) {
-            self.set_vip(*vip, |names| names.push(name.clone()));
+            edit(&mut self.by_vip, *vip, |names| names.push(name.clone()));
+        }
+        let fronted = |service: Option<&Arc<Service>>| -> BTreeSet<IpAddr> {
+            let service = service.filter(|service| service.waypoint.is_some());
+            let endpoints = service.into_iter().flat_map(|it| it.endpoints.iter());
+            endpoints.map(|endpoint| endpoint.address).collect()
+        };
+        let (old, new) = (fronted(before.as_ref()), fronted(after.as_ref()));
+        for address in old.difference(&new) {
+            edit(&mut self.fronted, *address, |names| {
+                names.retain(|held| held != name)
+            });
+        }
+        for address in new.difference(&old) {
+            edit(&mut self.fronted, *address, |names| {
+                names.push(name.clone())
+            });
         }
     }
+}
 
-    fn set_vip(&mut self, vip: IpAddr, edit: impl FnOnce(&mut Vec<ObjectName>)) {
-        let mut names = self
-            .by_vip
-            .get(&vip)
-            .map(|names| names.to_vec())
-            .unwrap_or_default();
-        edit(&mut names);
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            self.by_vip.remove(&vip);
-        } else {
-            self.by_vip.insert(vip, names.into());
-        }
+/// Changes the names under an address; sorted, and none is there twice.
+fn edit(
+    map: &mut HashMap<IpAddr, Arc<[ObjectName]>>,
+    address: IpAddr,
+    edit: impl FnOnce(&mut Vec<ObjectName>),
+) {
+    let mut names = map
+        .get(&address)
+        .map(|names| names.to_vec())
+        .unwrap_or_default();
+    edit(&mut names);
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        map.remove(&address);
+    } else {
+        map.insert(address, names.into());
     }
 }

@@ -1,5 +1,6 @@
 mod properties;
 mod services;
+mod waypoints;
 
 use super::*;
 use crate::discovery::{
@@ -48,6 +49,15 @@ fn slice(name: &str, endpoints: &str) -> String {
         "---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: \
          {{namespace: shop, name: {name}, labels: {{kubernetes.io/service-name: cart}}}}, \
          ports: [{{name: web, port: 8080}}], endpoints: [{endpoints}]}}\n"
+    )
+}
+
+fn gateway(name: &str, serves: &str, annotations: &str) -> String {
+    format!(
+        "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{namespace: shop, \
+         name: {name}, labels: {{istio.io/waypoint-for: {serves}}}, annotations: {{{annotations}}}}}, \
+         spec: {{gatewayClassName: ambit-waypoint, \
+         listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}}}\n"
     )
 }
 

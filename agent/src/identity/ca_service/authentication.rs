@@ -10,13 +10,27 @@ use std::{
 use aws_lc_rs::{constant_time, digest};
 use futures::future::BoxFuture;
 
-use crate::identity::files::{self, FileError};
+use crate::{
+    discovery::model::ObjectName,
+    identity::files::{self, FileError},
+};
 
-/// An authenticated node agent.
+/// Who calls, authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The node that it runs on.
     pub node: String,
+    /// What it may ask for.
+    pub role: CallerRole,
+}
+
+/// What a caller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerRole {
+    /// The agent of its node: any identity that is there.
+    Agent,
+    /// The waypoint of a Gateway: its own identity.
+    Waypoint(ObjectName),
 }
 
 /// Why a caller isn't known.
@@ -163,6 +177,7 @@ fn find(tokens: &[Token], presented: &str) -> Option<Caller> {
     }
     found.map(|token| Caller {
         node: token.node.clone(),
+        role: CallerRole::Agent,
     })
 }
 

@@ -1,9 +1,13 @@
-//! Which identities a node may ask for: those of workloads that run on it.
+//! Which identities a node may ask for: those of workloads and waypoints that run on it. And which a
+//! waypoint may.
 
 use std::sync::Arc;
 
 use crate::{
-    discovery::{model::Workload, store::Store},
+    discovery::{
+        model::{ObjectName, WaypointPlace, Workload},
+        store::Store,
+    },
     identity::Identity,
 };
 
@@ -11,19 +15,43 @@ use crate::{
 pub trait NodeAuthorizer: Send + Sync + 'static {
     /// Whether a workload with this identity runs on this node now.
     fn runs_on(&self, identity: &Identity, node: &str) -> bool;
+
+    /// Whether this is the identity of that Gateway's waypoint.
+    fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool;
 }
 
 /// Workloads that have ended aren't in the store.
 impl NodeAuthorizer for Store {
     fn runs_on(&self, identity: &Identity, node: &str) -> bool {
+        let snapshot = self.snapshot();
+        // Its namespace and account are the Gateway's name.
+        let gateway = ObjectName {
+            namespace: identity.namespace().into(),
+            name: identity.service_account().into(),
+        };
+        let waypoint = snapshot.waypoint(&gateway);
+        let place = waypoint
+            .filter(|it| it.identity == *identity)
+            .map(|it| &it.place);
+        let is_here = |place: &WaypointPlace| matches!(place, WaypointPlace::Node(Some(there)) if **there == *node);
         // The node's own alone: a call must not cost more the larger the cluster is.
-        any_runs_on(self.snapshot().local_workloads(node), identity, node)
+        place.is_some_and(is_here) || any_runs_on(snapshot.local_workloads(node), identity, node)
+    }
+
+    fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool {
+        let snapshot = self.snapshot();
+        let waypoint = snapshot.waypoint(gateway);
+        waypoint.is_some_and(|waypoint| waypoint.identity == *identity)
     }
 }
 
 impl<A: NodeAuthorizer + ?Sized> NodeAuthorizer for Arc<A> {
     fn runs_on(&self, identity: &Identity, node: &str) -> bool {
         (**self).runs_on(identity, node)
+    }
+
+    fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool {
+        (**self).is_waypoint(identity, gateway)
     }
 }
 
@@ -63,6 +91,7 @@ mod tests {
             labels: Arc::default(),
             exclusions: Arc::default(),
             tunnel: Tunnel::NodeAgent,
+            waypoint: None,
             ready: false,
             terminating: false,
             telemetry: Arc::new(TelemetryNames {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tonic::{Request, Response, Status, server::UnaryService};
 
-use super::{CallerAuthenticator, authenticate};
+use super::{CallerAuthenticator, CallerRole, authenticate};
 use crate::identity::pod_report::{MAX_PODS, PodReport, PodReportTaken};
 
 /// Takes what agents report.
@@ -39,6 +39,11 @@ pub(super) struct ReportService {
 impl ReportService {
     async fn take(&self, request: Request<PodReport>) -> Result<Response<PodReportTaken>, Status> {
         let caller = authenticate(&*self.authenticator, &request).await?;
+        if let CallerRole::Waypoint(waypoint) = &caller.role {
+            tracing::warn!(%waypoint, "refused a report: only agents know which pods are enrolled");
+            let message = format!("{waypoint} is a waypoint: only agents report pods");
+            return Err(Status::permission_denied(message));
+        }
         let report = request.into_inner();
         if report.pods.len() > MAX_PODS {
             return Err(Status::invalid_argument(format!(

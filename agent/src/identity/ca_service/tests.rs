@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 
 use super::*;
+use crate::discovery::model::ObjectName;
 use crate::identity::{
     Certificates,
     ca_client::{self, CaClient, CertificateSource, Error},
@@ -28,6 +29,11 @@ impl NodeAuthorizer for Placement {
         self.0
             .iter()
             .any(|(local, at)| local == identity && *at == node)
+    }
+
+    fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool {
+        let own = (identity.namespace(), identity.service_account());
+        own == (&*gateway.namespace, &*gateway.name)
     }
 }
 

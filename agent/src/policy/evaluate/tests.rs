@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Connection, Denied, Permit, evaluate};
+use super::{Connection, Denied, Permit, Through, evaluate};
 use crate::{
     discovery::model::{
         Enrolment, Exclusions, ObjectName, TelemetryNames, Tunnel, Workload, WorkloadUid,
@@ -83,6 +83,7 @@ fn httpbin_in(namespace: &str) -> Workload {
         )),
         exclusions: Arc::new(Exclusions::default()),
         tunnel: Tunnel::NodeAgent,
+        waypoint: None,
         ready: true,
         terminating: false,
         telemetry: Arc::new(TelemetryNames {
@@ -133,6 +134,7 @@ fn judge(policies: &PolicySet, client: &Client, server: &Workload) -> Result<Per
             source_address: client.address,
             destination: server,
             destination_address: (server.addresses[0], client.port).into(),
+            through: Through::None,
         },
     )
 }
@@ -146,8 +148,43 @@ fn verdict(policies: &PolicySet, client: &Client, server: &Workload) -> String {
         },
         Err(Denied::ByPolicy { rule }) => format!("denied by {rule}"),
         Err(Denied::NotAllowed { .. }) => "not allowed".to_owned(),
+        Err(Denied::PastWaypoint { waypoint }) => format!("not by {waypoint}"),
         Err(Denied::PlaintextRefused { policy, level }) => {
             format!("plaintext refused by {policy} {level}")
         }
+    }
+}
+
+#[test]
+fn a_waypoint_has_decided_and_nobody_else_gets_past_one_that_is_demanded() {
+    let waypoint = ObjectName {
+        namespace: "foo".into(),
+        name: "w".into(),
+    };
+    let server = httpbin_in("foo");
+    let denying = policy_in("foo", "deny", "action: DENY\nrules: [{}]");
+    let none = PolicySet::default();
+    let lenient = PolicySet::default().letting_past_waypoints(true);
+    let denied = Err(Denied::PastWaypoint {
+        waypoint: waypoint.clone(),
+    });
+    let client = web();
+    for (policies, through, expected) in [
+        (&none, Through::None, Ok(())),
+        (&none, Through::Waypoint(&waypoint), Ok(())),
+        (&denying, Through::Waypoint(&waypoint), Ok(())),
+        (&none, Through::Past(&waypoint), denied.clone()),
+        (&denying, Through::Past(&waypoint), denied),
+        (&lenient, Through::Past(&waypoint), Ok(())),
+    ] {
+        let connection = Connection {
+            source: client.identity.as_ref(),
+            source_address: client.address,
+            destination: &server,
+            destination_address: (server.addresses[0], 80).into(),
+            through,
+        };
+        let told = evaluate(policies, &connection).map(drop);
+        assert_eq!(told, expected, "{through:?}");
     }
 }

@@ -25,6 +25,9 @@ impl Concern {
     /// `None`: no open connection. Where a service leads matters to new ones only.
     #[must_use]
     pub fn of(update: &Update) -> Option<Self> {
+        if update.waypoints_changed {
+            return Some(Self::Everything);
+        }
         let has_pods = !update.workloads.is_empty() || !update.addresses.is_empty();
         match (update.policies_changed, has_pods) {
             (false, false) => None,

@@ -28,6 +28,7 @@ fn connection() -> OpenConnection {
         destination: Some(workload("shop", "server", NODE)),
         destination_address: ([10, 0, 1, 1], 8080).into(),
         service: Some(object("shop", "front")),
+        waypoint: None,
         transfer: Arc::default(),
     }
 }
@@ -324,6 +325,7 @@ fn a_change_is_applied_to_the_connections_that_it_can_concern() {
         workloads: Vec::new(),
         addresses: Vec::new(),
         services: Vec::new(),
+        waypoints_changed: false,
         policies_changed: false,
     };
     let services_only = Update {

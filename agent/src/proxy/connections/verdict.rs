@@ -9,8 +9,9 @@ use crate::{
         store::Snapshot,
     },
     identity::Identity,
-    policy::{self, Connection, Denied},
-    telemetry::{Outcome, ResponseFlags},
+    policy::{self, Connection, Denied, Through},
+    proxy::route,
+    telemetry::{Outcome, Reporter, ResponseFlags},
 };
 
 /// One end of a connection.
@@ -70,6 +71,12 @@ pub enum CloseReason {
         /// Who it is now.
         now: Identity,
     },
+    /// It was opened past it, or by way of another.
+    #[error("connections to its destination go through waypoint {waypoint} now")]
+    OtherWaypoint {
+        /// The waypoint.
+        waypoint: ObjectName,
+    },
     /// The agent stops, and the connection went on for longer than it may then.
     #[error("the agent stopped, and the connection was still open when --drain had passed")]
     Drained,
@@ -81,9 +88,11 @@ impl CloseReason {
     pub fn outcome(&self) -> Outcome<'_> {
         let flags = match self {
             Self::Denied(denied) => return Outcome::Denied(denied),
-            Self::Gone { .. } | Self::LeftMesh { .. } | Self::JoinedMesh { .. } | Self::Drained => {
-                ResponseFlags::None
-            }
+            Self::Gone { .. }
+            | Self::LeftMesh { .. }
+            | Self::JoinedMesh { .. }
+            | Self::OtherWaypoint { .. }
+            | Self::Drained => ResponseFlags::None,
             Self::IdentityChanged { .. } => ResponseFlags::IdentityError,
         };
         Outcome::Failed { flags, error: self }
@@ -106,20 +115,59 @@ pub(super) fn check_in(
     node: &str,
     connection: &OpenConnection,
 ) -> Result<(), CloseReason> {
+    let reporter = connection.reporter;
     let present = Present {
         workload: |uid: &WorkloadUid| snapshot.workload(uid),
         holder: |address| snapshot.workload_by_address(address),
         evaluate: |connection: &Connection<'_>| {
+            let through = match reporter {
+                Reporter::Waypoint => Through::None,
+                Reporter::Source | Reporter::Destination => {
+                    snapshot.through(connection.source, connection.destination)
+                }
+            };
+            let connection = Connection {
+                through,
+                ..*connection
+            };
             // The permit is for dialling, which is long done.
-            policy::evaluate(snapshot.policies(), connection).map(drop)
+            policy::evaluate(snapshot.policies(), &connection).map(drop)
         },
     };
-    check(&present, node, connection)
+    check(&present, node, connection)?;
+    check_waypoint(snapshot, node, connection)
+}
+
+/// Whether a connection of one of this node's pods went the way that it would go now, as far as
+/// waypoints are concerned. One that needs none any more goes on.
+fn check_waypoint(
+    snapshot: &Snapshot,
+    node: &str,
+    connection: &OpenConnection,
+) -> Result<(), CloseReason> {
+    let source = connection.source.as_ref();
+    let source = source.filter(|source| *source.node == *node);
+    let Some(source) = source.filter(|_| connection.reporter != Reporter::Waypoint) else {
+        return Ok(());
+    };
+    let service = connection.service.as_ref();
+    let service = service.and_then(|name| snapshot.service(name));
+    let destination = connection.destination.as_ref();
+    let destination = destination.and_then(|before| snapshot.workload(&before.uid));
+    let (service, destination) = (service.map(|it| &**it), destination.map(|it| &**it));
+    match route::waypoint_for(snapshot, &source.identity, service, destination) {
+        Some(now) if connection.waypoint.as_ref() != Some(&now.name) => {
+            Err(CloseReason::OtherWaypoint {
+                waypoint: now.name.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a connection of the agent of `node` may stay.
 ///
-/// Policy is decided by the agent of the server's node, so only for a server on `node`.
+/// Policy is decided by the agent of the server's node, so only for a server on `node`, and by waypoints.
 pub(super) fn check<'a, W, A, P>(
     present: &Present<W, A, P>,
     node: &str,
@@ -164,8 +212,16 @@ where
     if !before.is_enrolled() {
         joined(destination)?;
     }
-    // Policies are for pods that are captured.
-    if *destination.node != *node || !destination.is_enrolled() {
+    let decides = match connection.reporter {
+        Reporter::Waypoint => true,
+        // The waypoint decides.
+        Reporter::Source if connection.waypoint.is_some() => false,
+        // Policies are for pods that are captured.
+        Reporter::Source | Reporter::Destination => {
+            *destination.node == *node && destination.is_enrolled()
+        }
+    };
+    if !decides {
         return Ok(());
     }
     (present.evaluate)(&Connection {
@@ -173,6 +229,7 @@ where
         source_address: connection.source_address.ip(),
         destination,
         destination_address: connection.destination_address,
+        through: Through::None,
     })
     .map_err(CloseReason::Denied)
 }

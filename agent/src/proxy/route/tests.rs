@@ -7,6 +7,28 @@ use crate::discovery::{
     store::{Change, Store},
 };
 
+/// Reads objects into a store.
+fn store(documents: impl IntoIterator<Item = serde_json::Value>) -> Store {
+    let mut reducer = Reducer::new("cluster.local");
+    let documents = documents.into_iter();
+    let text: Vec<_> = documents.map(|document| document.to_string()).collect();
+    let manifest = crate::discovery::manifest::parse(
+        &text.join("\n---\n"),
+        crate::discovery::manifest::Format::Yaml,
+        &mut reducer,
+    )
+    .unwrap();
+    assert_eq!(manifest.errors, []);
+    let store = Store::default();
+    store.apply(
+        manifest
+            .objects
+            .into_iter()
+            .map(|parsed| Change::Upsert(parsed.object)),
+    );
+    store
+}
+
 /// Two nodes, a and b: pods `a-1` and `b-1` of the mesh and `b-out` outside it; services over them.
 fn snapshot() -> Arc<Snapshot> {
     let documents = [
@@ -34,24 +56,21 @@ fn snapshot() -> Arc<Snapshot> {
         slice("near", &[("10.77.1.1", "a"), ("10.77.2.1", "b")]),
         slice("local", &[("10.77.1.1", "a")]),
     ];
-    let mut reducer = Reducer::new("cluster.local");
-    let text = documents
-        .map(|document| document.to_string())
-        .join("\n---\n");
-    let manifest = crate::discovery::manifest::parse(
-        &text,
-        crate::discovery::manifest::Format::Yaml,
-        &mut reducer,
-    )
-    .unwrap();
-    let store = Store::default();
-    store.apply(
-        manifest
-            .objects
-            .into_iter()
-            .map(|parsed| Change::Upsert(parsed.object)),
-    );
-    store.snapshot()
+    store(documents).snapshot()
+}
+
+/// A pod of service account `web`, on a node.
+fn client<'a>(node: &'a str, identity: &'a Identity) -> Client<'a> {
+    Client {
+        node,
+        identity,
+        missing: MissingWaypoint::Deny,
+        is_out_of_reach: false,
+    }
+}
+
+fn web() -> Identity {
+    Identity::new("cluster.local", "shop", "web")
 }
 
 fn namespace(name: &str, mesh: &str) -> serde_json::Value {
@@ -101,13 +120,14 @@ fn slice(service: &str, endpoints: &[(&str, &str)]) -> serde_json::Value {
 /// Routes, and gives the result as text.
 fn routed(node: &str, original: &str, choice: usize) -> String {
     let original = original.parse().unwrap();
-    match route(&snapshot(), node, original, |_| choice) {
+    match route(&snapshot(), &client(node, &web()), original, |_| choice) {
         Ok(Request { address, route, .. }) => match route {
             Route::Local(pod) => format!("local {} {address}", pod.name.name),
             Route::Tunnel { workload, via } => {
                 format!("tunnel {} {address} via {via}", workload.name.name)
             }
             Route::Plain(_) => format!("plain {address}"),
+            Route::Waypoint { .. } => unreachable!("there is none"),
         },
         Err(error) => error.to_string(),
     }
@@ -179,6 +199,147 @@ fn a_service_may_prefer_or_demand_the_same_node() {
     }
 }
 
+/// A waypoint `w` for some traffic, at some addresses; service `all` and pod `b-1` in the namespace
+/// that uses it.
+fn with_waypoint(serves: &str, addresses: &[(&str, &str)]) -> Arc<Snapshot> {
+    let mut namespace = namespace("shop", "enabled");
+    namespace["metadata"]["labels"]["ambit.dev/use-waypoint"] = "w".into();
+    let mut own = slice("w", addresses);
+    own["ports"] = json!([{ "name": "hbone", "port": 15008 }]);
+    let mut behind = service("w", "10.96.0.9", json!({}));
+    behind["spec"]["ports"] = json!([{ "name": "hbone", "port": 15008 }]);
+    behind["metadata"]["labels"] = json!({ "ambit.dev/use-waypoint": "none" });
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {
+            "namespace": "shop", "name": "w", "labels": { "istio.io/waypoint-for": serves },
+        },
+        "spec": {
+            "gatewayClassName": "ambit-waypoint",
+            "listeners": [{ "name": "mesh", "port": 15008, "protocol": "HBONE" }],
+        },
+    });
+    let documents = [
+        namespace,
+        pod("shop", "b-1", "b", "10.77.2.1", "10.78.0.2"),
+        service("all", "10.96.0.1", json!({})),
+        slice("all", &[("10.77.2.1", "b")]),
+        gateway,
+        behind,
+        own,
+    ];
+    store(documents).snapshot()
+}
+
+#[test]
+fn a_waypoint_is_on_the_way_to_what_it_is_for() {
+    const VIP: &str = "10.96.0.1:80";
+    const POD: &str = "10.77.2.1:8080";
+    const DIRECT: &str = "b-1 10.77.2.1:8080";
+    const MISSING: &str = "no endpoint of waypoint shop/w is ready (--waypoint-missing=allow would \
+                           send connections without it)";
+    let ready = [("10.77.3.1", "c")].as_slice();
+    let own = Identity::new("cluster.local", "shop", "w");
+    let allow = |client: Client<'static>| Client {
+        missing: MissingWaypoint::Allow,
+        ..client
+    };
+    let unreachable = |client: Client<'static>| Client {
+        is_out_of_reach: true,
+        ..client
+    };
+    let web: &'static Identity = Box::leak(Box::new(web()));
+    let w: &'static Identity = Box::leak(Box::new(own));
+    let usual = client("a", web);
+    for (serves, addresses, client, to, expected) in [
+        (
+            "service",
+            ready,
+            usual,
+            VIP,
+            "waypoint for 10.96.0.1:80 via 10.77.3.1:15008",
+        ),
+        ("service", ready, usual, POD, DIRECT),
+        (
+            "workload",
+            ready,
+            usual,
+            POD,
+            "waypoint for b-1 10.77.2.1:8080 via 10.77.3.1:15008",
+        ),
+        // The pod demands it, whatever name it is called by.
+        (
+            "workload",
+            ready,
+            usual,
+            VIP,
+            "waypoint for b-1 10.77.2.1:8080 via 10.77.3.1:15008",
+        ),
+        (
+            "all",
+            ready,
+            usual,
+            VIP,
+            "waypoint for 10.96.0.1:80 via 10.77.3.1:15008",
+        ),
+        (
+            "all",
+            ready,
+            usual,
+            POD,
+            "waypoint for b-1 10.77.2.1:8080 via 10.77.3.1:15008",
+        ),
+        ("none", ready, usual, VIP, DIRECT),
+        ("none", ready, usual, POD, DIRECT),
+        ("all", ready, self::client("a", w), VIP, DIRECT),
+        ("all", ready, self::client("a", w), POD, DIRECT),
+        ("service", &[], usual, VIP, MISSING),
+        ("workload", &[], usual, POD, MISSING),
+        (
+            "service",
+            &[],
+            allow(usual),
+            VIP,
+            "b-1 10.77.2.1:8080 without shop/w",
+        ),
+        (
+            "workload",
+            &[],
+            allow(usual),
+            POD,
+            "b-1 10.77.2.1:8080 without shop/w",
+        ),
+        (
+            "service",
+            ready,
+            unreachable(allow(usual)),
+            VIP,
+            "b-1 10.77.2.1:8080 without shop/w",
+        ),
+        ("service", ready, unreachable(usual), VIP, MISSING),
+    ] {
+        let snapshot = with_waypoint(serves, addresses);
+        let told = match route(&snapshot, &client, to.parse().unwrap(), |_| 0) {
+            Err(error) => error.to_string(),
+            Ok(request) => {
+                let pod = request
+                    .route
+                    .workload()
+                    .map(|pod| format!("{} ", pod.name.name));
+                let end = format!("{}{}", pod.unwrap_or_default(), request.address);
+                match (&request.route, &request.waypoint) {
+                    (Route::Waypoint { via, .. }, Some(_)) => {
+                        format!("waypoint for {end} via {via}")
+                    }
+                    (_, Some(waypoint)) => format!("{end} without {waypoint}"),
+                    (_, None) => end,
+                }
+            }
+        };
+        assert_eq!(told, expected, "{serves}, {client:?} to {to}");
+    }
+}
+
 proptest! {
     /// Whatever is dialled, from wherever, and whatever is chosen.
     #[test]
@@ -193,7 +354,8 @@ proptest! {
         let address = if is_vip { [10, 96, 0, fourth] } else { [10, 77, third, fourth] };
         let original = SocketAddr::from((address, port));
         let snapshot = snapshot();
-        let Ok(request) = route(&snapshot, &node, original, |_| choice) else {
+        let web = web();
+        let Ok(request) = route(&snapshot, &client(&node, &web), original, |_| choice) else {
             prop_assert!(is_vip, "only a service can be without endpoints");
             return Ok(());
         };
@@ -216,6 +378,7 @@ proptest! {
                 prop_assert_eq!(via.port(), TUNNEL_PORT);
                 prop_assert!(workload.node_addresses.contains(&via.ip()));
             }
+            Route::Waypoint { .. } => prop_assert!(false, "there is none"),
             Route::Plain(pod) => prop_assert!(pod.as_ref().is_none_or(|pod| !pod.is_enrolled())),
         }
     }

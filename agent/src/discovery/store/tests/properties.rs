@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::identity::Identity;
 
 /// A change by its object: the manifest to write, or `None` to remove.
 type Step = (Kind, String, Option<String>);
@@ -15,6 +16,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         "",
         "labels: {ambit.dev/mesh: enabled}",
         "labels: {ambit.dev/mesh: disabled}",
+        "labels: {ambit.dev/use-waypoint: w}",
+        "labels: {ambit.dev/mesh: enabled, istio.io/use-waypoint: v}",
     ]);
     let namespace = prop::option::of(labels)
         .prop_map(|labels| labels.map(|labels| namespace("shop", labels)))
@@ -41,7 +44,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 } else {
                     ""
                 };
-                let metadata = format!("{deleted} uid: u{number}, labels: {{app: a{app}}}");
+                let waypoint = [
+                    "",
+                    ", istio.io/use-waypoint: v",
+                    ", ambit.dev/use-waypoint: none",
+                ];
+                let waypoint = waypoint[usize::from(app) % 3];
+                let metadata =
+                    format!("{deleted} uid: u{number}, labels: {{app: a{app}{waypoint}}}");
                 let address = if address == 0 {
                     String::new()
                 } else {
@@ -73,7 +83,29 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         });
         (Kind::EndpointSlice, format!("shop/s{number}"), manifest)
     });
-    let step = prop_oneof![1 => namespace, 1 => tunnel, 6 => pod, 2 => service, 2 => slice];
+    let gateway = (
+        prop::sample::select(vec!["v", "w"]),
+        prop::option::of((0..4usize, any::<bool>(), 0..2u16)),
+    )
+        .prop_map(|(name, state)| {
+            let manifest = state.map(|(serves, on_b, port)| {
+                let serves = ["service", "workload", "all", "none"][serves];
+                let node = if on_b {
+                    "ambit.dev/waypoint-node: b,"
+                } else {
+                    ""
+                };
+                let port = 15088 + port;
+                super::gateway(
+                    name,
+                    serves,
+                    &format!("{node} ambit.dev/waypoint-port: '{port}'"),
+                )
+            });
+            (Kind::Gateway, format!("shop/{name}"), manifest)
+        });
+    let step =
+        prop_oneof![2 => gateway, 1 => namespace, 1 => tunnel, 6 => pod, 2 => service, 2 => slice];
     prop::collection::vec(step, 0..40)
 }
 
@@ -108,6 +140,18 @@ fn answers(snapshot: &Snapshot) -> Vec<String> {
             .map(|contested| format!("{contested:?}")),
     );
     lines.extend(snapshot.services().map(|service| format!("{service:?}")));
+    lines.extend(snapshot.waypoints().map(|waypoint| format!("{waypoint:?}")));
+    for problem in snapshot.waypoint_problems() {
+        lines.push(format!("{}: {}", problem.object, problem.error));
+    }
+    for name in ["v", "w"] {
+        let identity = Identity::new("cluster.local", "shop", name);
+        for workload in snapshot.workloads() {
+            let before = snapshot.waypoint_before(&identity, workload);
+            let before = before.map(|waypoint| &waypoint.name);
+            lines.push(format!("{name} before {}: {before:?}", workload.uid));
+        }
+    }
     for vip in (0..2).map(|n| IpAddr::from([10, 96, 0, n])) {
         lines.push(format!(
             "{vip}: {:?}",
@@ -184,8 +228,13 @@ fn replace<K: Ord>(
 
 proptest! {
     #[test]
-    fn indexes_equal_those_of_a_store_built_afresh(steps in steps(), batch in 1..5usize) {
+    fn indexes_equal_those_of_a_store_built_afresh(
+        steps in steps(),
+        batch in 1..5usize,
+        placement in prop::sample::select(vec![Placement::Pods, Placement::Nodes]),
+    ) {
         let store = Store::default();
+        store.place_waypoints(placement);
         let mut updates = store.subscribe();
         let mut follower = Follower::default();
         let mut left = BTreeMap::new();
@@ -199,6 +248,7 @@ proptest! {
             }
         }
         let afresh = Store::default();
+        afresh.place_waypoints(placement);
         afresh.apply(left.into_values().flatten().flat_map(|manifest| upserts(&manifest)));
         prop_assert_eq!(answers(&store.snapshot()), answers(&afresh.snapshot()));
 

@@ -361,6 +361,7 @@ spec: {{action: {action}, rules: {rules}}}"
             source_address: client.address,
             destination: &server,
             destination_address: (server.addresses[0], client.port).into(),
+            through: crate::policy::Through::None,
         };
         let dry_run = dry_run(&policies, &connection);
         assert_eq!(

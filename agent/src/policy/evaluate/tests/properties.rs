@@ -213,6 +213,7 @@ proptest! {
             source_address: client.address,
             destination: &server,
             destination_address: (server.addresses[0], client.port).into(),
+            through: crate::policy::Through::None,
         };
         match (dry_run(&marked, &connection), judge(&set(&policies), &client, &server)) {
             (None, would) => prop_assert_eq!(judge(&marked, &client, &server), would),

@@ -1,0 +1,218 @@
+//! `ambit waypoint`: a waypoint, in a pod of its own or as a child of a node's agent.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{node, told_to_stop};
+use crate::{
+    admin::{Limits, Readiness, serve_metrics, serve_readiness},
+    discovery::{
+        model::ObjectName,
+        source::{self, Source},
+        store::Store,
+    },
+    identity::{
+        Certificates, Identity,
+        ca_client::{self, CaClient},
+    },
+    proxy::{CoreParts, connections::Connections, dial::Marking},
+    telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+    waypoint::{Parts, Waypoint, supervisor},
+};
+
+/// What the role is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// The Gateway that it is.
+    pub gateway: ObjectName,
+    /// The node that it runs on.
+    pub node: Arc<str>,
+    /// Where Kubernetes objects come from.
+    pub source: source::Settings,
+    /// The cluster's name in telemetry.
+    pub cluster: Arc<str>,
+    /// The end of services' DNS names.
+    pub cluster_domain: Arc<str>,
+    /// Trust domain of all identities.
+    pub trust_domain: Arc<str>,
+    /// The certificate authority.
+    pub authority: ca_client::Settings,
+    /// Where HBONE is taken.
+    pub listen: Vec<SocketAddr>,
+    /// Most open connections.
+    pub max_connections: usize,
+    /// How long they may go on after SIGTERM.
+    pub drain: Duration,
+    /// Ends when standard input does.
+    pub supervised: bool,
+    /// `/metrics`.
+    pub metrics_address: SocketAddr,
+    /// `/healthz/ready`.
+    pub ready_address: SocketAddr,
+}
+
+/// How the agent of a node runs waypoints: by its own settings.
+///
+/// # Errors
+/// If it can't be found out which program this is, or how it logs.
+pub(super) fn supervision(
+    agent: &node::Settings,
+    logging: &Logging,
+) -> Result<supervisor::Settings> {
+    let authority = &agent.authority;
+    let validity = format!("{}s", authority.validity.as_secs());
+    let mut arguments: Vec<OsString> = Vec::new();
+    arguments.extend(logging.arguments()?.map(OsString::from));
+    let mut set = |flag: &str, value: &OsStr| arguments.extend([flag.into(), value.to_owned()]);
+    // Agents that follow an API server run none.
+    if let source::Settings::Directory(path) = &agent.source {
+        set("--directory", path.as_os_str());
+    }
+    set("--source", "directory".as_ref());
+    set("--cluster", agent.cluster.as_ref().as_ref());
+    set("--cluster-domain", agent.cluster_domain.as_ref().as_ref());
+    set("--trust-domain", agent.trust_domain.as_ref().as_ref());
+    set("--ca-address", authority.address.as_ref());
+    set("--ca-root", authority.root_file.as_os_str());
+    set("--ca-token", authority.token_file.as_os_str());
+    set("--certificate-ttl", validity.as_ref());
+    let connections = agent.max_connections.to_string();
+    set("--max-connections", connections.as_ref());
+    Ok(supervisor::Settings {
+        program: env::current_exe().context("finding this program, to start waypoints with")?,
+        node: agent.node.clone(),
+        arguments,
+        drain: agent.drain,
+    })
+}
+
+/// Runs until told to stop, then drains.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
+    let stop = CancellationToken::new();
+    // A child's own endpoints, whose ports its successor takes while this one drains.
+    let endpoints = stop.child_token();
+    let readiness = Readiness::default();
+    let listening = readiness.condition("listeners");
+    let metrics = Metrics::new(MetricsOptions {
+        cluster: settings.cluster.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        ..MetricsOptions::default()
+    })?;
+    metrics.observe_log_drops(logging.dropped_lines())?;
+    let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
+    let ready = bind(settings.ready_address, "--ready-address").await?;
+
+    let mut tasks = JoinSet::new();
+    let limits = Limits::default();
+    tasks.spawn(serve_readiness(ready, readiness, limits, endpoints.clone()));
+
+    // What is known: complete before anybody is served.
+    let store = Arc::new(Store::default());
+    let opening = Source::open(
+        settings.source,
+        settings.trust_domain.clone(),
+        store.clone(),
+    );
+    let truth = tokio::select! {
+        opened = opening => opened?,
+        told = told_to_stop() => return told.context("waiting for signals"),
+    };
+    let problems = truth.problems();
+    metrics.observe_problems(move || problems.list().len())?;
+
+    // Its one certificate.
+    let gateway = &settings.gateway;
+    let identity = Identity::new(
+        settings.trust_domain.clone(),
+        gateway.namespace.clone(),
+        gateway.name.clone(),
+    );
+    let certificates = Certificates::new(Arc::new(CaClient::new(settings.authority)));
+    certificates.prefetch(&identity)?;
+    let counted = certificates.clone();
+    metrics.observe_certificates(move || counted.states())?;
+
+    let connections = Connections::new(settings.node, settings.max_connections);
+    let waypoint = Waypoint::new(Parts {
+        core: CoreParts {
+            cluster: settings.cluster,
+            cluster_domain: settings.cluster_domain,
+            store,
+            certificates: certificates.clone(),
+            connections: Arc::new(connections),
+            metrics: metrics.clone(),
+            marking: Marking::None,
+        },
+        gateway: gateway.clone(),
+        identity: identity.clone(),
+    });
+    let counted = waypoint.clone();
+    metrics.observe_tunnels(move || counted.core().tunnels())?;
+    tasks.spawn(truth.run(stop.clone()));
+    tasks.spawn(waypoint.clone().follow());
+    for address in settings.listen {
+        let listener = bind(address, "--listen").await?;
+        tasks.spawn(waypoint.clone().serve(listener));
+    }
+    tasks.spawn(serve_metrics(
+        metrics_listener,
+        metrics,
+        limits,
+        endpoints.clone(),
+    ));
+    let (named, is_ready) = (gateway.clone(), certificates);
+    tasks.spawn(async move {
+        // Without a certificate nobody can be served.
+        while let Err(error) = is_ready.certificate(&identity).await {
+            tracing::warn!("not ready: {error}");
+        }
+        listening.set(true);
+        tracing::info!(gateway = %named, "waypoint ready");
+    });
+
+    let drain = tokio::select! {
+        told = told_to_stop() => told.context("waiting for signals").map(|()| settings.drain)?,
+        () = orphaned(), if settings.supervised => {
+            tracing::error!("the agent that started this waypoint is gone: it ends");
+            Duration::ZERO
+        }
+    };
+    if settings.supervised {
+        endpoints.cancel();
+    }
+    waypoint.core().drain(drain).await;
+    stop.cancel();
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Waits until the agent that started it is gone. Its end of the pipe closes however it ends, and
+/// whichever of its threads did start it, which a signal for the death of a parent would ask for.
+async fn orphaned() {
+    let (closed, awaited) = tokio::sync::oneshot::channel();
+    // A thread of its own: one of the runtime's that reads for ever would keep it from ending.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        closed.send(())
+    });
+    let _ = awaited.await;
+}
+
+async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}; {option} chooses another"))
+}

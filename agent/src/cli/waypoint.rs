@@ -1,0 +1,115 @@
+//! `ambit waypoint`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{duration, source};
+use crate::{
+    app, discovery::model::ObjectName, identity::ca_client, proxy::connections::DEFAULT_LIMIT,
+    telemetry::logging::Logging,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The Gateway that it is, as namespace/name.
+    #[arg(long, env = "AMBIT_GATEWAY", value_parser = object_name)]
+    gateway: ObjectName,
+    /// The node that it runs on.
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    node_name: String,
+    #[command(flatten)]
+    source: source::Arguments,
+    /// The cluster's name in telemetry.
+    #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
+    cluster: String,
+    /// The end of services' DNS names, as in front.shop.svc.cluster.local.
+    #[arg(long, env = "AMBIT_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Trust domain of all identities.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// The certificate authority, as host:port.
+    #[arg(
+        long,
+        env = "AMBIT_CA_ADDRESS",
+        default_value = "ambit-control.ambit-system.svc:15012"
+    )]
+    ca_address: String,
+    /// Roots (PEM) that the authority's own certificate must lead to.
+    #[arg(
+        long,
+        env = "AMBIT_CA_ROOT",
+        default_value = "/var/run/ambit/trust-bundle.pem"
+    )]
+    ca_root: PathBuf,
+    /// The token for the authority: the waypoint's own, or its node's.
+    #[arg(
+        long,
+        env = "AMBIT_CA_TOKEN",
+        default_value = "/var/run/secrets/tokens/ambit-token"
+    )]
+    ca_token: PathBuf,
+    /// Life of certificates to ask for; the authority may give less.
+    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]
+    certificate_ttl: Duration,
+    /// Where HBONE is taken.
+    #[arg(
+        long,
+        env = "AMBIT_LISTEN",
+        value_delimiter = ',',
+        default_value = "0.0.0.0:15008"
+    )]
+    listen: Vec<SocketAddr>,
+    /// Open connections at most.
+    #[arg(long, env = "AMBIT_MAX_CONNECTIONS", default_value_t = DEFAULT_LIMIT)]
+    max_connections: usize,
+    /// How long open connections may go on after SIGTERM.
+    #[arg(long, env = "AMBIT_DRAIN", default_value = "30s", value_parser = duration)]
+    drain: Duration,
+    /// Ends when standard input does: its other end is the agent's that started it.
+    #[arg(long, hide = true)]
+    supervised: bool,
+    /// `/metrics`.
+    #[arg(long, env = "AMBIT_METRICS_ADDRESS", default_value = "0.0.0.0:15020")]
+    metrics_address: SocketAddr,
+    /// `/healthz/ready`.
+    #[arg(long, env = "AMBIT_READY_ADDRESS", default_value = "0.0.0.0:15021")]
+    ready_address: SocketAddr,
+}
+
+pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
+    let settings = app::waypoint::Settings {
+        gateway: arguments.gateway,
+        node: arguments.node_name.into(),
+        source: arguments.source.into(),
+        cluster: arguments.cluster.into(),
+        cluster_domain: arguments.cluster_domain.into(),
+        trust_domain: arguments.trust_domain.into(),
+        authority: ca_client::Settings {
+            address: arguments.ca_address,
+            server_name: None,
+            root_file: arguments.ca_root,
+            token_file: arguments.ca_token,
+            validity: arguments.certificate_ttl,
+        },
+        listen: arguments.listen,
+        max_connections: arguments.max_connections,
+        drain: arguments.drain,
+        supervised: arguments.supervised,
+        metrics_address: arguments.metrics_address,
+        ready_address: arguments.ready_address,
+    };
+    app::waypoint::run(settings, logging).await
+}
+
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(ObjectName {
+            namespace: namespace.into(),
+            name: name.into(),
+        }),
+        _ => Err(format!("{text:?} is not a Gateway: write namespace/name")),
+    }
+}
