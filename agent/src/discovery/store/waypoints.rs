@@ -115,7 +115,8 @@ impl WaypointIndex {
                 .any(|name| self.facts(name).is_some()),
             // Pods tell of their nodes.
             Placement::Nodes => {
-                !touched.pods.is_empty() && !(self.gateways.is_empty() && self.made.is_empty())
+                let are_there = !self.gateways.is_empty() || !self.made.is_empty();
+                are_there && !touched.pods.is_empty()
             }
         }
     }
