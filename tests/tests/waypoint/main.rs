@@ -1,10 +1,11 @@
-//! Waypoints of a directory of manifests: connections go through them where they are asked for, and
-//! nowhere else.
+//! Waypoints of a directory of manifests, and of a cluster: connections go through them where they are asked
+//! for, and nowhere else.
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests, which clippy doesn't count as tests"
 )]
 
+mod cluster;
 mod lifecycle;
 mod path;
 mod policy;

@@ -7,13 +7,13 @@ use crate::shop::{
 };
 
 /// Only the stranger is refused, by both servers.
-const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+pub(super) const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
      metadata: {name: deny, namespace: shop}\n\
      spec:\n  action: DENY\n  \
      rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/stranger]}}]}]\n";
 
 /// Only the friend is admitted, by both servers.
-const ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+pub(super) const ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
      metadata: {name: allow, namespace: shop}\n\
      spec:\n  \
      rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/friend]}}]}]\n";

@@ -97,7 +97,11 @@ pub(crate) fn await_ready(lab: &Lab, node: &str) {
 /// Connections that the waypoint on a node has opened.
 pub(crate) fn opened(lab: &Lab, node: &str) -> f64 {
     let url = format!("{}/metrics", base(lab, node, 1));
-    let page = lab.node(node).fetch(&url).unwrap();
+    count_opened(&lab.node(node).fetch(&url).unwrap())
+}
+
+/// Connections opened, by a waypoint's page of metrics.
+pub(crate) fn count_opened(page: &str) -> f64 {
     let lines = page.lines().filter(|line| {
         line.starts_with("istio_tcp_connections_opened_total{reporter=\"waypoint\"")
     });
