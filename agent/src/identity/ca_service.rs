@@ -65,7 +65,8 @@ impl CertificateService {
         let refusal_reason = match &caller.role {
             CallerRole::Agent if self.authorizer.runs_on(&identity, &caller.node) => None,
             CallerRole::Agent => Some(format!(
-                "no workload with identity {identity} is known to run on node {}",
+                "no workload with identity {identity} is known to run on node {}, or the identity is \
+                 a waypoint's: then workloads need another service account",
                 caller.node
             )),
             CallerRole::Waypoint(gateway) if self.authorizer.is_waypoint(&identity, gateway) => {

@@ -13,7 +13,8 @@ use crate::{
 
 /// Knows what runs where.
 pub trait NodeAuthorizer: Send + Sync + 'static {
-    /// Whether a workload with this identity runs on this node now.
+    /// Whether a workload with this identity runs on this node now, or a waypoint that its agent has
+    /// started. A waypoint's identity is for nobody else.
     fn runs_on(&self, identity: &Identity, node: &str) -> bool;
 
     /// Whether this is the identity of that Gateway's waypoint.
@@ -30,12 +31,15 @@ impl NodeAuthorizer for Store {
             name: identity.service_account().into(),
         };
         let waypoint = snapshot.waypoint(&gateway);
-        let place = waypoint
-            .filter(|it| it.identity == *identity)
-            .map(|it| &it.place);
-        let is_here = |place: &WaypointPlace| matches!(place, WaypointPlace::Node(Some(there)) if **there == *node);
-        // The node's own alone: a call must not cost more the larger the cluster is.
-        place.is_some_and(is_here) || any_runs_on(snapshot.local_workloads(node), identity, node)
+        match waypoint.filter(|it| it.identity == *identity) {
+            // Destinations believe it who the client is: a workload of the same account must not have it.
+            Some(waypoint) => match &waypoint.place {
+                WaypointPlace::Node(Some(there)) => **there == *node,
+                WaypointPlace::Node(None) | WaypointPlace::Pods => false,
+            },
+            // The node's own alone: a call must not cost more the larger the cluster is.
+            None => any_runs_on(snapshot.local_workloads(node), identity, node),
+        }
     }
 
     fn is_waypoint(&self, identity: &Identity, gateway: &ObjectName) -> bool {
@@ -70,7 +74,12 @@ fn any_runs_on<'a>(
 mod tests {
     use super::*;
     use crate::{
-        discovery::model::{Enrolment, ObjectName, TelemetryNames, Tunnel, WorkloadUid},
+        discovery::{
+            manifest::{self, Format},
+            model::{Enrolment, ObjectName, TelemetryNames, Tunnel, WorkloadUid},
+            reduce::Reducer,
+            store::{Change, Placement},
+        },
         identity::testing::shop,
     };
 
@@ -126,6 +135,89 @@ mod tests {
         ] {
             let found = any_runs_on(&workloads, &identity, node);
             assert_eq!(found, expected, "{identity} on {node:?}");
+        }
+    }
+
+    /// Gateway shop/w is a waypoint, for node-a if it may choose; shop/i is one of another class. A pod of
+    /// account w runs on either node, one of account web on node-a.
+    fn store(placement: Placement) -> Store {
+        let gateway = |name: &str, class: &str| {
+            format!(
+                "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{namespace: shop, \
+                 name: {name}, annotations: {{ambit.dev/waypoint-node: node-a}}}}, \
+                 spec: {{gatewayClassName: {class}, \
+                 listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}}}\n"
+            )
+        };
+        let pod = |name: &str, account: &str, node: &str, address: &str| {
+            format!(
+                "---\n{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, uid: {name}}}, \
+                 spec: {{nodeName: {node}, serviceAccountName: {account}}}, \
+                 status: {{podIP: {address}, hostIP: 192.0.2.1}}}}\n"
+            )
+        };
+        let yaml = [
+            "{apiVersion: v1, kind: Node, metadata: {name: node-a}, \
+             status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}\n"
+                .to_owned(),
+            gateway("w", "ambit-waypoint"),
+            gateway("i", "istio-waypoint"),
+            pod("w-0", "w", "node-a", "10.0.0.1"),
+            pod("w-1", "w", "node-b", "10.0.1.1"),
+            pod("web-0", "web", "node-a", "10.0.0.2"),
+            pod("i-0", "i", "node-a", "10.0.0.3"),
+        ];
+        let mut reducer = Reducer::new(shop("w").trust_domain());
+        let parsed = manifest::parse(&yaml.concat(), Format::Yaml, &mut reducer).unwrap();
+        let store = Store::default();
+        store.place_waypoints(placement);
+        let objects = parsed.objects.into_iter();
+        store.apply(objects.map(|parsed| Change::Upsert(parsed.object)));
+        store
+    }
+
+    #[test]
+    fn a_waypoints_identity_is_for_the_agent_that_runs_it_and_no_other() {
+        use Placement::{Nodes, Pods};
+        for (placement, account, node, expected) in [
+            (Nodes, "w", "node-a", true),
+            // A workload of its account is none.
+            (Nodes, "w", "node-b", false),
+            (Nodes, "w", "", false),
+            (Nodes, "web", "node-a", true),
+            (Pods, "w", "node-a", false),
+            (Pods, "w", "node-b", false),
+            (Pods, "web", "node-a", true),
+            (Pods, "web", "node-b", false),
+            // Of another's class it is but a workload.
+            (Pods, "i", "node-a", true),
+        ] {
+            let allowed = store(placement).runs_on(&shop(account), node);
+            assert_eq!(allowed, expected, "{placement:?} {account} {node:?}");
+        }
+    }
+
+    #[test]
+    fn a_waypoint_has_the_identity_of_its_gateway_alone() {
+        let store = store(Placement::Pods);
+        let other_namespace = Identity::new(shop("w").trust_domain(), "street", "w");
+        for (identity, namespace, name, expected) in [
+            (shop("w"), "shop", "w", true),
+            (shop("web"), "shop", "w", false),
+            (shop("i"), "shop", "w", false),
+            (Identity::new("elsewhere", "shop", "w"), "shop", "w", false),
+            (other_namespace.clone(), "shop", "w", false),
+            (other_namespace, "street", "w", false),
+            // No Gateway, or one of another class.
+            (shop("web"), "shop", "web", false),
+            (shop("i"), "shop", "i", false),
+        ] {
+            let gateway = ObjectName {
+                namespace: namespace.into(),
+                name: name.into(),
+            };
+            let allowed = store.is_waypoint(&identity, &gateway);
+            assert_eq!(allowed, expected, "{identity} for {gateway}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::identity::{
 };
 
 mod reports;
+mod waypoints;
 
 /// Says who runs where.
 struct Placement(HashSet<(Identity, &'static str)>);
@@ -74,7 +75,7 @@ impl Control {
             },
             Parts {
                 authority: Arc::clone(&mesh.authority),
-                authenticator: token_file(&mesh),
+                authenticator: waypoints::callers(&mesh),
                 authorizer: placement(),
                 reports,
                 counts: Tally::default(),
@@ -239,7 +240,7 @@ fn services(mesh: &TestAuthority) -> server::Services {
 fn service(mesh: &TestAuthority) -> CertificateService {
     CertificateService {
         authority: Arc::clone(&mesh.authority),
-        authenticator: token_file(mesh),
+        authenticator: waypoints::callers(mesh),
         authorizer: placement(),
         counts: Tally::default(),
     }

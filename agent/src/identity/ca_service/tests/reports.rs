@@ -51,6 +51,11 @@ async fn a_report_is_taken_from_a_node_that_its_token_proves() {
     for (token, report, expected) in [
         ("wrong", report(1), "refused the token"),
         ("token-b", report(1), "not on node-b"),
+        (
+            "token-w",
+            report(1),
+            "shop/w is a waypoint: only agents report",
+        ),
         ("token-a", report(MAX_PODS + 1), "is the most"),
     ] {
         let refused = control.client(token).report_pods(report).await.unwrap_err();
