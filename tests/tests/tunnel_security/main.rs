@@ -10,3 +10,4 @@ mod client_side;
 mod credentials;
 mod hbone;
 mod server_side;
+mod waypoint;
