@@ -194,8 +194,7 @@ async fn open(home: Home, authority: authority::Settings, store: &Arc<Store>) ->
             waypoints,
         } => {
             let client = kubernetes::client(kubeconfig.as_deref()).await?;
-            let cluster =
-                Cluster::open(client.clone(), |_| true, trust_domain, store.clone()).await?;
+            let cluster = Cluster::open(client.clone(), trust_domain, store.clone()).await?;
             let mut key = ClusterKey::new(&client, &namespace);
             let reviewer = TokenReviewer::new(&client, store.clone(), &namespace, &agents);
             Ok(Opened {

@@ -114,25 +114,23 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Loads everything of the kinds that are wanted into the store. Waits until the server has
+    /// Loads everything into the store. Waits until the server has
     /// told of each, however long that takes: [`Problems`] are logged meanwhile.
     ///
     /// # Errors
     /// Every watch has ended, which none does.
     pub async fn open(
         client: Client,
-        is_wanted: impl Fn(Kind) -> bool,
         trust_domain: impl Into<Arc<str>>,
         store: Arc<Store>,
     ) -> Result<Self, Error> {
         let (sender, messages) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
-        let followed = || SCHEMAS.iter().filter(|schema| is_wanted(schema.kind));
-        for schema in followed() {
+        for schema in &SCHEMAS {
             watches.spawn(watch(client.clone(), schema, sender.clone()));
         }
         let mut cluster = Self {
-            applier: Applier::new(followed(), trust_domain.into(), store),
+            applier: Applier::new(trust_domain.into(), store),
             messages,
             _watches: watches,
         };

@@ -83,7 +83,7 @@ impl Source {
             }
             Settings::Kubernetes { kubeconfig } => {
                 let client = kubernetes::client(kubeconfig.as_deref()).await?;
-                let cluster = Cluster::open(client, |_| true, trust_domain, store).await?;
+                let cluster = Cluster::open(client, trust_domain, store).await?;
                 Self::Kubernetes(Box::new(cluster))
             }
         })

@@ -1,36 +1,29 @@
 //! Port 15001: connections that enrolled pods of this node open.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod local;
+mod plain;
+mod tunnel;
+mod waypoint;
 
-use tokio::{net::TcpStream, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::net::TcpStream;
 
 use super::{
     Proxy,
     connections::{ConnectionGuard, OpenConnection, RegisterError},
-    connector,
-    copy::{ResetOnDrop, TcpSide, copy_tcp, copy_tunnel},
+    copy::ResetOnDrop,
     counts::CountGuard,
-    dial,
-    error::{Error, ended, finish},
+    error::finish,
     route::{self, MissingWaypoint, NoRoute, Request, Route},
-    tunnels::TunnelStream,
 };
 use crate::{
     discovery::{
-        model::{Endpoint, Service, Waypoint, Workload, WorkloadUid},
+        model::{Endpoint, Workload},
         store::Snapshot,
     },
-    hbone::{
-        Authority, Forwarded, RequestHeaders,
-        pool::{PoolError, PoolKey},
-    },
-    identity::Identity,
-    policy::{self, Connection},
     telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer, WaypointUse},
 };
-
-/// From the client's connection to the answer of the other agent, a new tunnel included.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Carries one captured connection from accept to close.
 pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
@@ -168,184 +161,6 @@ impl Exchange {
         }
     }
 
-    /// An enrolled pod of this node: both agents are this one, so both reports are.
-    async fn local(self, client: ResetOnDrop, destination: &Arc<Workload>) {
-        let description = describe(
-            &self.source,
-            self.peer,
-            self.request.address,
-            Some(&self.request),
-        );
-        let transfer = Arc::<Transfer>::default();
-        let reports = ConnectionReport::open_both(&self.proxy.metrics, &description, &transfer);
-        let result = self.carry_local(client, destination, &transfer).await;
-        for report in reports {
-            finish(report, &result);
-        }
-    }
-
-    async fn carry_local(
-        &self,
-        client: ResetOnDrop,
-        destination: &Arc<Workload>,
-        transfer: &Arc<Transfer>,
-    ) -> Result<(), Error> {
-        let connection = Connection {
-            source: Some(&self.source.identity),
-            source_address: self.peer.ip(),
-            destination,
-            destination_address: self.request.address,
-            through: self
-                .snapshot
-                .through(Some(&self.source.identity), destination),
-        };
-        let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
-        super::log_dry_run(&self.snapshot, &connection);
-        let is_same = policy::is_same_for_all_addresses(self.snapshot.policies(), destination);
-        // Where a waypoint is missing, the next is asked for again.
-        let is_without = self.request.waypoint.is_some();
-        if is_same && !is_without && !self.proxy.retired.is_cancelled() {
-            let port = self.request.address.port();
-            let (source, uid) = (&self.source.identity, &destination.uid);
-            self.proxy.passes.allow(source, uid, port, self.generation);
-        }
-        let guard = self.register(Reporter::Destination, transfer)?;
-        // A packet from a pod to itself would arrive with its own address as source, which the
-        // pod's kernel refuses; the node's stands in.
-        let keep = (self.source.uid != destination.uid).then_some(self.peer.ip());
-        let server = Box::pin(guard.unless_closed(dial::to_pod(&permit, keep))).await??;
-        let server = server.with_pod(self.proxy.splice_namespace(destination));
-        let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        ended(&guard, copied)
-    }
-
-    /// An enrolled pod elsewhere: its agent decides.
-    async fn tunnel(self, client: ResetOnDrop, destination: &Arc<Workload>, via: SocketAddr) {
-        let mut description = describe(&self.source, self.peer, via, Some(&self.request));
-        description.hbone_address = Some(self.request.address);
-        let transfer = Arc::<Transfer>::default();
-        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
-        let result = self.carry_tunnel(client, destination, via, &transfer).await;
-        finish(report, &result);
-    }
-
-    async fn carry_tunnel(
-        &self,
-        client: ResetOnDrop,
-        destination: &Arc<Workload>,
-        via: SocketAddr,
-        transfer: &Arc<Transfer>,
-    ) -> Result<(), Error> {
-        let guard = self.register(Reporter::Source, transfer)?;
-        // Boxed, as every step that is over before bytes move: for as long as a connection lives, its
-        // task should hold no more than it needs.
-        let end = (&destination.identity, &destination.uid);
-        let authority = Authority::Address(self.request.address);
-        let opening = self.open_stream(end, via, &authority);
-        let stream = Box::pin(guard.unless_closed(opening)).await??;
-        let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
-        ended(&guard, copied)
-    }
-
-    async fn open_stream(
-        &self,
-        (identity, uid): (&Identity, &WorkloadUid),
-        via: SocketAddr,
-        authority: &Authority,
-    ) -> Result<TunnelStream, PoolError<connector::Error>> {
-        let key = PoolKey {
-            source: self.source.identity.clone(),
-            destination: identity.clone(),
-            uid: uid.clone(),
-            address: via,
-        };
-        let service = self.request.service.as_ref();
-        let host = service.map(|service| self.host(service));
-        let headers = RequestHeaders {
-            baggage: super::baggage(&self.source, &self.proxy.cluster),
-            forwarded: Some(Forwarded {
-                address: self.peer.ip(),
-                port: Some(self.peer.port()),
-                host: host.map(Into::into),
-            }),
-            traceparent: None,
-        };
-        self.proxy
-            .tunnels
-            .open(&key, authority, &headers, Instant::now() + DEADLINE)
-            .await
-    }
-
-    /// By way of a waypoint, which decides.
-    async fn waypoint(self, client: ResetOnDrop, waypoint: &Waypoint, via: SocketAddr) {
-        let mut description = describe(&self.source, self.peer, via, Some(&self.request));
-        description.hbone_address = Some(self.request.address);
-        description.destination_identity = Some(waypoint.identity.clone());
-        description.secured = true;
-        let transfer = Arc::<Transfer>::default();
-        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
-        let (guard, stream) = match self.open_waypoint(waypoint, via, &transfer).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                let is_out_of_reach = error.is_out_of_reach();
-                finish(report, &Err(error));
-                if is_out_of_reach {
-                    self.out_of_reach(client, waypoint).await;
-                }
-                return;
-            }
-        };
-        let copied = copy_tunnel(client, TcpSide::Client, stream, &transfer, guard.token()).await;
-        finish(report, &ended(&guard, copied));
-    }
-
-    async fn open_waypoint(
-        &self,
-        waypoint: &Waypoint,
-        via: SocketAddr,
-        transfer: &Arc<Transfer>,
-    ) -> Result<(ConnectionGuard, TunnelStream), Error> {
-        let guard = self.register(Reporter::Source, transfer)?;
-        let authority = match &self.request.service {
-            Some(service) if self.request.route.workload().is_none() => Authority::Host {
-                host: self.host(service).into(),
-                port: self.request.address.port(),
-            },
-            _ => Authority::Address(self.request.address),
-        };
-        let opening = self.open_stream((&waypoint.identity, &waypoint.uid), via, &authority);
-        let stream = Box::pin(guard.unless_closed(opening)).await??;
-        Ok((guard, stream))
-    }
-
-    /// No process of the waypoint takes connections: nothing was sent yet.
-    async fn out_of_reach(mut self, client: ResetOnDrop, waypoint: &Waypoint) {
-        if self.proxy.missing == MissingWaypoint::Deny {
-            let decision = MissingWaypoint::Deny.as_str();
-            self.proxy
-                .metrics
-                .waypoint_missing(&waypoint.name, decision);
-            return;
-        }
-        let ends = (self.peer, self.original);
-        match find(&self.proxy, &self.snapshot, &self.source, ends, true) {
-            Ok(request) => {
-                self.request = request;
-                Box::pin(self.directly(client)).await;
-            }
-            Err(error) => {
-                let description = describe(&self.source, self.peer, self.original, None);
-                let metrics = &self.proxy.metrics;
-                let report = ConnectionReport::open(metrics, description, Arc::default());
-                finish(report, &Err(error.into()));
-            }
-        }
-    }
-
-    fn host(&self, service: &Service) -> String {
-        service.name.service_host(&self.proxy.cluster_domain)
-    }
-
     /// Counts that it goes without the waypoint that it should go through.
     fn note_missing(&self) {
         if let (Some(waypoint), false) = (&self.request.waypoint, self.request.is_by_waypoint()) {
@@ -354,40 +169,6 @@ impl Exchange {
                 .metrics
                 .waypoint_missing(&waypoint.name, decision);
         }
-    }
-
-    /// Not of the mesh: carried on as it came.
-    async fn plain(self, client: ResetOnDrop) {
-        let mut description = describe(
-            &self.source,
-            self.peer,
-            self.request.address,
-            Some(&self.request),
-        );
-        description.secured = false;
-        let transfer = Arc::<Transfer>::default();
-        let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
-        let result = self.carry_plain(client, &transfer).await;
-        finish(report, &result);
-    }
-
-    async fn carry_plain(
-        &self,
-        client: ResetOnDrop,
-        transfer: &Arc<Transfer>,
-    ) -> Result<(), Error> {
-        let guard = self.register(Reporter::Source, transfer)?;
-        // A process of this node answers from a local socket, past the hook that would bring its
-        // answer to us: it gets the node's address as source.
-        let is_own = self
-            .source
-            .node_addresses
-            .contains(&self.request.address.ip());
-        let keep = (!is_own).then_some(self.peer.ip());
-        let dialled = dial::outside(self.request.address, keep);
-        let server = Box::pin(guard.unless_closed(dialled)).await??;
-        let copied = copy_tcp(client, server, transfer, guard.token()).await;
-        ended(&guard, copied)
     }
 
     fn register(

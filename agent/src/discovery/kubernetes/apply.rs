@@ -15,7 +15,7 @@ use crate::discovery::{
     model::ObjectName,
     problems::{Origin, Problem, ProblemKind, Problems},
     reduce::Reducer,
-    schema::Schema,
+    schema::{SCHEMAS, Schema},
     store::{Change, Store},
 };
 
@@ -44,11 +44,8 @@ struct Followed {
 }
 
 impl Applier {
-    pub(super) fn new(
-        kinds: impl Iterator<Item = &'static Schema>,
-        trust_domain: Arc<str>,
-        store: Arc<Store>,
-    ) -> Self {
+    pub(super) fn new(trust_domain: Arc<str>, store: Arc<Store>) -> Self {
+        let kinds = SCHEMAS.iter();
         let kinds = kinds.map(|schema| (schema.plural, <_>::default()));
         Self {
             store,

@@ -16,7 +16,7 @@ impl Followed {
     fn new() -> Self {
         let store = Arc::new(Store::default());
         Self {
-            applier: Applier::new(SCHEMAS.iter(), "cluster.local".into(), store.clone()),
+            applier: Applier::new("cluster.local".into(), store.clone()),
             store,
         }
     }
