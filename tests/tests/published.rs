@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 /// Longer than a Lease is valid.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Kinds of routes of the Gateway API that are noticed.
+const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
+
 /// A server that grants what the manifests of an installation grant, and nothing else.
 fn installed(lab: &Lab) -> Result<Arc<ApiServer>> {
     let api = ApiServer::start(lab)?;
@@ -21,6 +24,19 @@ fn policy(port: &str) -> Value {
         "kind": "AuthorizationPolicy",
         "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"rules": [{"to": [{"operation": {"ports": [port]}}]}]},
+    })
+}
+
+/// For a Service, and for a Gateway that is somebody else's.
+fn route(kind: &str) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"namespace": "shop", "name": "canary"},
+        "spec": {"parentRefs": [
+            {"name": "edge"},
+            {"group": "", "kind": "Service", "name": "web"},
+        ]},
     })
 }
 
@@ -62,6 +78,9 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
         "metadata": {"name": "other", "labels": {"ambit.dev/mesh": "yes"}},
     });
     api.apply(namespace)?;
+    for kind in ROUTES {
+        api.apply(route(kind))?;
+    }
     let field = "spec.rules[0].to[0].operation.ports[0]";
     eventually("an Event on the policy", DEADLINE, || {
         told(&api, "AuthorizationPolicy", "web").len() == 1
@@ -90,10 +109,21 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
         })
     });
 
+    for kind in ROUTES {
+        eventually(&format!("an Event on an {kind}"), DEADLINE, || {
+            let told = told(&api, kind, "canary");
+            told.iter().any(|event| {
+                let note = event["note"].as_str().unwrap();
+                event["reason"] == "NotApplied"
+                    && note.contains("spec.parentRefs[1]: Service shop/web")
+            })
+        });
+    }
+
     for sample in [
         "ambit_control_leading 1",
-        "ambit_manifest_problems 2",
-        "ambit_control_events_total{result=\"published\"} 2",
+        "ambit_manifest_problems 4",
+        "ambit_control_events_total{result=\"published\"} 4",
         "ambit_control_events_total{result=\"failed\"} 0",
         "ambit_control_conditions_total{result=\"failed\"} 0",
     ] {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     discovery::{
-        facts::ObjectKey,
+        facts::{Kind, ObjectKey},
         kubernetes::objects_like,
         manifest,
         problems::{Problem, ProblemKind, Problems},
@@ -134,6 +134,11 @@ fn of_problem(problem: &Problem) -> Option<Complaint> {
     let reason = match &problem.kind {
         ProblemKind::Unreadable { .. } | ProblemKind::NotFollowed { .. } => return None,
         ProblemKind::Manifest(manifest::Error::Version { .. }) => "UnknownVersion",
+        ProblemKind::Manifest(manifest::Error::Field { object, .. })
+            if matches!(object.kind, Kind::HTTPRoute | Kind::GRPCRoute) =>
+        {
+            "NotApplied"
+        }
         ProblemKind::Manifest(_) => "InvalidField",
         ProblemKind::Duplicate { .. } => "Duplicate",
     };

@@ -23,6 +23,8 @@ pub enum Kind {
     Service,
     EndpointSlice,
     Gateway,
+    HTTPRoute,
+    GRPCRoute,
     AuthorizationPolicy,
     PeerAuthentication,
 }
@@ -56,6 +58,8 @@ pub enum Object {
     Service(ServiceFacts),
     EndpointSlice(SliceFacts),
     Gateway(GatewayFacts),
+    /// An HTTPRoute or GRPCRoute. Once it is checked, nothing more is needed of it.
+    Route,
     AuthorizationPolicy(AuthorizationPolicy),
     PeerAuthentication(PeerAuthentication),
 }

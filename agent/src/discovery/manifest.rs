@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     facts::{Kind, Object, ObjectKey},
     model::ObjectName,
-    reduce::{FieldError, Gateway, Reducer},
+    reduce::{FieldError, Gateway, Reducer, Route},
     schema::Schema,
 };
 use crate::policy;
@@ -346,6 +346,11 @@ fn check(
         Kind::Gateway => {
             let gateway: Gateway = typed(value).map_err(field)?;
             Object::Gateway(reducer.gateway(&gateway, issues).map_err(field)?)
+        }
+        Kind::HTTPRoute | Kind::GRPCRoute => {
+            let route: Route = typed(value).map_err(field)?;
+            reducer.route(&route, issues).map_err(field)?;
+            Object::Route
         }
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(policy::parse::authorization_policy(value)?)

@@ -8,6 +8,7 @@
 mod gateway;
 mod intern;
 mod pod;
+mod route;
 mod service;
 mod settings;
 mod telemetry;
@@ -22,9 +23,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-pub(super) use self::gateway::Gateway;
 use self::intern::Interner;
 pub(crate) use self::pod::derived_uid;
+pub(super) use self::{gateway::Gateway, route::Route};
 use super::{
     facts::{GatewayFacts, NamespaceFacts, NodeFacts, PodFacts, ServiceFacts, SliceFacts},
     model::ObjectName,
@@ -158,6 +159,18 @@ impl Reducer {
         issues: &mut Vec<FieldError>,
     ) -> Result<GatewayFacts, FieldError> {
         gateway::reduce(self, gateway, issues)
+    }
+
+    /// Keeps nothing: that a route is for a Service is an issue, as none is applied yet.
+    ///
+    /// # Errors
+    /// A name that can't be one.
+    pub(super) fn route(
+        &mut self,
+        route: &Route,
+        issues: &mut Vec<FieldError>,
+    ) -> Result<(), FieldError> {
+        route::check(self, route, issues)
     }
 
     fn object_name(&mut self, metadata: &ObjectMeta) -> Result<ObjectName, FieldError> {

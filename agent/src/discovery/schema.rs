@@ -17,7 +17,7 @@ pub(super) struct Schema {
 }
 
 /// All of them.
-pub(super) static SCHEMAS: [Schema; 8] = [
+pub(super) static SCHEMAS: [Schema; 10] = [
     Schema::core("Namespace", "namespaces", Kind::Namespace, false),
     Schema::core("Node", "nodes", Kind::Node, false),
     Schema::core("Pod", "pods", Kind::Pod, true),
@@ -31,18 +31,33 @@ pub(super) static SCHEMAS: [Schema; 8] = [
         versions: &["discovery.k8s.io/v1"],
         optional: false,
     },
-    Schema {
-        group: "gateway.networking.k8s.io",
-        name: "Gateway",
-        plural: "gateways",
-        kind: Kind::Gateway,
-        namespaced: true,
-        versions: &[
+    Schema::gateway(
+        "Gateway",
+        "gateways",
+        Kind::Gateway,
+        &[
             "gateway.networking.k8s.io/v1",
             "gateway.networking.k8s.io/v1beta1",
         ],
-        optional: true,
-    },
+    ),
+    Schema::gateway(
+        "HTTPRoute",
+        "httproutes",
+        Kind::HTTPRoute,
+        &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1beta1",
+        ],
+    ),
+    Schema::gateway(
+        "GRPCRoute",
+        "grpcroutes",
+        Kind::GRPCRoute,
+        &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1alpha2",
+        ],
+    ),
     Schema::security(
         "AuthorizationPolicy",
         "authorizationpolicies",
@@ -65,6 +80,23 @@ impl Schema {
             namespaced,
             versions: &["v1"],
             optional: false,
+        }
+    }
+
+    const fn gateway(
+        name: &'static str,
+        plural: &'static str,
+        kind: Kind,
+        versions: &'static [&'static str],
+    ) -> Self {
+        Self {
+            group: "gateway.networking.k8s.io",
+            name,
+            plural,
+            kind,
+            namespaced: true,
+            versions,
+            optional: true,
         }
     }
 

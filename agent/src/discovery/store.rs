@@ -231,7 +231,7 @@ impl Inputs {
             Change::Upsert(Object::EndpointSlice(facts)) => {
                 self.services.insert_slice(facts, services);
             }
-            Change::Upsert(Object::Gateway(_)) => {}
+            Change::Upsert(Object::Gateway(_) | Object::Route) => {}
             Change::Upsert(Object::AuthorizationPolicy(policy)) => {
                 touched.policies = true;
                 next.policies.insert_authorization(policy);
@@ -250,7 +250,7 @@ impl Inputs {
                 Kind::Pod => self.pods.remove(&name, pods),
                 Kind::Service => self.services.remove(&name, services),
                 Kind::EndpointSlice => self.services.remove_slice(&name, services),
-                Kind::Gateway => {}
+                Kind::Gateway | Kind::HTTPRoute | Kind::GRPCRoute => {}
                 Kind::AuthorizationPolicy => {
                     touched.policies = true;
                     next.policies.remove_authorization(&name);

@@ -100,6 +100,8 @@ fn rights_are_those_that_each_role_uses() {
         "/services",
         "discovery.k8s.io/endpointslices",
         "gateway.networking.k8s.io/gateways",
+        "gateway.networking.k8s.io/grpcroutes",
+        "gateway.networking.k8s.io/httproutes",
         "security.istio.io/authorizationpolicies",
         "security.istio.io/peerauthentications",
     ] {

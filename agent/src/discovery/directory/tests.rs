@@ -254,6 +254,26 @@ async fn broken_object_leaves_its_last_good_state_and_the_others_change() {
 }
 
 #[tokio::test]
+async fn a_route_for_a_service_is_a_problem_until_it_is_gone() {
+    let route = "---\n{apiVersion: gateway.networking.k8s.io/v1beta1, kind: HTTPRoute, \
+                 metadata: {namespace: shop, name: canary}, \
+                 spec: {parentRefs: [{group: '', kind: Service, name: web}]}}\n";
+    let both = pod("a", "10.0.0.1") + route;
+    let mut followed = Followed::new(&[("all.yaml", &both)]).await;
+    assert_eq!(followed.pods(), ["a 10.0.0.1"]);
+    let problems = followed.problems();
+    let expected = "all.yaml: HTTPRoute shop/canary: spec.parentRefs[0]: Service shop/web: ";
+    assert!(
+        problems.len() == 1 && problems[0].starts_with(expected),
+        "{problems:?}"
+    );
+    followed.replace("all.yaml", &pod("a", "10.0.0.2"));
+    followed.until(&["a 10.0.0.2"]).await;
+    followed.settle().await;
+    assert_eq!(followed.problems(), [""; 0]);
+}
+
+#[tokio::test]
 async fn object_that_lost_its_name_deletes_nothing() {
     let (a, b) = (pod("a", "10.0.0.1"), pod("b", "10.0.0.2"));
     let mut followed = Followed::new(&[("all.yaml", &(a + &b))]).await;

@@ -57,7 +57,7 @@ fn objects_come_from_documents_and_lists() {
             "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: s}}\n---\n\
              {apiVersion: v1, kind: ConfigMap, metadata: {name: c}}\n---\n\
              {apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}\n---\n\
-             {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute}",
+             {apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute}",
             &[],
             4,
         ),

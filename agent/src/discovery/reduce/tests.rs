@@ -1,3 +1,4 @@
+mod routes;
 mod services;
 mod settings;
 
