@@ -1,9 +1,11 @@
 //! Roles and commands, and their settings. Each subcommand has a file.
 
 mod agent;
+mod authority;
 mod certificates;
 mod connections;
 mod control;
+mod names;
 mod node;
 mod operator;
 mod policies;

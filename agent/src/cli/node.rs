@@ -6,11 +6,10 @@ use ambit_common::splice::DEFAULT_LIMIT as DEFAULT_SPLICE_LIMIT;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{duration, source};
+use super::{authority, duration, names, source};
 use crate::{
     app,
     capture::{self, attach::Mechanism},
-    identity::ca_client,
     proxy::{connections::DEFAULT_LIMIT, route::MissingWaypoint},
     splice,
     telemetry::logging::Logging,
@@ -48,39 +47,10 @@ pub(super) struct Arguments {
     node_name: String,
     #[command(flatten)]
     source: source::Arguments,
-    /// The cluster's name in telemetry.
-    #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
-    cluster: String,
-    /// The end of services' DNS names, as in front.shop.svc.cluster.local.
-    #[arg(long, env = "AMBIT_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
-    /// Trust domain of all identities.
-    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
-    trust_domain: String,
-    /// The certificate authority, as host:port.
-    #[arg(
-        long,
-        env = "AMBIT_CA_ADDRESS",
-        default_value = "ambit-control.ambit-system.svc:15012"
-    )]
-    ca_address: String,
-    /// Roots (PEM) that the authority's own certificate must lead to.
-    #[arg(
-        long,
-        env = "AMBIT_CA_ROOT",
-        default_value = "/var/run/ambit/trust-bundle.pem"
-    )]
-    ca_root: PathBuf,
-    /// The node's token for the authority.
-    #[arg(
-        long,
-        env = "AMBIT_CA_TOKEN",
-        default_value = "/var/run/secrets/tokens/ambit-token"
-    )]
-    ca_token: PathBuf,
-    /// Life of certificates to ask for; the authority may give less.
-    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]
-    certificate_ttl: Duration,
+    #[command(flatten)]
+    names: names::Arguments,
+    #[command(flatten)]
+    authority: authority::Arguments,
     /// The BPF file system that programs and maps are pinned in; mounted if it isn't.
     #[arg(long, env = "AMBIT_BPFFS", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
@@ -184,18 +154,12 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
             limit: arguments.splice_limit,
             fail_self_test: arguments.splice_fail_self_test,
         },
-        authority: ca_client::Settings {
-            address: arguments.ca_address,
-            server_name: None,
-            root_file: arguments.ca_root,
-            token_file: arguments.ca_token,
-            validity: arguments.certificate_ttl,
-        },
+        authority: arguments.authority.into(),
         node,
         source: arguments.source.into(),
-        cluster: arguments.cluster.into(),
-        cluster_domain: arguments.cluster_domain.into(),
-        trust_domain: arguments.trust_domain.into(),
+        cluster: arguments.names.cluster.into(),
+        cluster_domain: arguments.names.cluster_domain.into(),
+        trust_domain: arguments.names.trust_domain.into(),
         waypoint_missing: match arguments.waypoint_missing {
             Fallback::Allow => MissingWaypoint::Allow,
             Fallback::Deny => MissingWaypoint::Deny,

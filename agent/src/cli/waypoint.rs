@@ -1,13 +1,13 @@
 //! `ambit waypoint`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{duration, source};
+use super::{authority, duration, names, source};
 use crate::{
-    app, discovery::model::ObjectName, identity::ca_client, proxy::connections::DEFAULT_LIMIT,
+    app, discovery::model::ObjectName, proxy::connections::DEFAULT_LIMIT,
     telemetry::logging::Logging,
 };
 
@@ -21,39 +21,10 @@ pub(super) struct Arguments {
     node_name: String,
     #[command(flatten)]
     source: source::Arguments,
-    /// The cluster's name in telemetry.
-    #[arg(long, env = "AMBIT_CLUSTER", default_value = "Kubernetes")]
-    cluster: String,
-    /// The end of services' DNS names, as in front.shop.svc.cluster.local.
-    #[arg(long, env = "AMBIT_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
-    /// Trust domain of all identities.
-    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local")]
-    trust_domain: String,
-    /// The certificate authority, as host:port.
-    #[arg(
-        long,
-        env = "AMBIT_CA_ADDRESS",
-        default_value = "ambit-control.ambit-system.svc:15012"
-    )]
-    ca_address: String,
-    /// Roots (PEM) that the authority's own certificate must lead to.
-    #[arg(
-        long,
-        env = "AMBIT_CA_ROOT",
-        default_value = "/var/run/ambit/trust-bundle.pem"
-    )]
-    ca_root: PathBuf,
-    /// The token for the authority: the waypoint's own, or its node's.
-    #[arg(
-        long,
-        env = "AMBIT_CA_TOKEN",
-        default_value = "/var/run/secrets/tokens/ambit-token"
-    )]
-    ca_token: PathBuf,
-    /// Life of certificates to ask for; the authority may give less.
-    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = duration)]
-    certificate_ttl: Duration,
+    #[command(flatten)]
+    names: names::Arguments,
+    #[command(flatten)]
+    authority: authority::Arguments,
     /// Where HBONE is taken.
     #[arg(
         long,
@@ -84,16 +55,10 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         gateway: arguments.gateway,
         node: arguments.node_name.into(),
         source: arguments.source.into(),
-        cluster: arguments.cluster.into(),
-        cluster_domain: arguments.cluster_domain.into(),
-        trust_domain: arguments.trust_domain.into(),
-        authority: ca_client::Settings {
-            address: arguments.ca_address,
-            server_name: None,
-            root_file: arguments.ca_root,
-            token_file: arguments.ca_token,
-            validity: arguments.certificate_ttl,
-        },
+        cluster: arguments.names.cluster.into(),
+        cluster_domain: arguments.names.cluster_domain.into(),
+        trust_domain: arguments.names.trust_domain.into(),
+        authority: arguments.authority.into(),
         listen: arguments.listen,
         max_connections: arguments.max_connections,
         drain: arguments.drain,
