@@ -61,7 +61,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             return;
         }
     };
-    let exchange = Exchange {
+    let mut exchange = Exchange {
         proxy,
         snapshot,
         source,
@@ -151,7 +151,7 @@ impl Exchange {
     }
 
     /// Without a waypoint.
-    async fn directly(self, client: ResetOnDrop) {
+    async fn directly(&self, client: ResetOnDrop) {
         self.note_missing();
         let _load = self.count_load();
         match self.request.route.clone() {

@@ -17,7 +17,7 @@ use crate::{
 
 impl Exchange {
     /// An enrolled pod of this node: both agents are this one, so both reports are.
-    pub(super) async fn local(self, client: ResetOnDrop, destination: &Arc<Workload>) {
+    pub(super) async fn local(&self, client: ResetOnDrop, destination: &Arc<Workload>) {
         let description = describe(
             &self.source,
             self.peer,

@@ -14,7 +14,7 @@ use crate::{
 
 impl Exchange {
     /// Carried on as it came.
-    pub(super) async fn plain(self, client: ResetOnDrop) {
+    pub(super) async fn plain(&self, client: ResetOnDrop) {
         let mut description = describe(
             &self.source,
             self.peer,

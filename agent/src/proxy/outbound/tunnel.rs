@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 impl Exchange {
     /// An enrolled pod elsewhere: its agent decides.
     pub(super) async fn tunnel(
-        self,
+        &self,
         client: ResetOnDrop,
         destination: &Arc<Workload>,
         via: SocketAddr,

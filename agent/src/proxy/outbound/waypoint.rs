@@ -18,7 +18,12 @@ use crate::{
 
 impl Exchange {
     /// The waypoint decides.
-    pub(super) async fn waypoint(self, client: ResetOnDrop, waypoint: &Waypoint, via: SocketAddr) {
+    pub(super) async fn waypoint(
+        &mut self,
+        client: ResetOnDrop,
+        waypoint: &Waypoint,
+        via: SocketAddr,
+    ) {
         let mut description = describe(&self.source, self.peer, via, Some(&self.request));
         description.hbone_address = Some(self.request.address);
         description.destination_identity = Some(waypoint.identity.clone());
@@ -60,7 +65,7 @@ impl Exchange {
     }
 
     /// No process of the waypoint takes connections: nothing was sent yet.
-    async fn out_of_reach(mut self, client: ResetOnDrop, waypoint: &Waypoint) {
+    async fn out_of_reach(&mut self, client: ResetOnDrop, waypoint: &Waypoint) {
         if self.proxy.missing == MissingWaypoint::Deny {
             let decision = MissingWaypoint::Deny.as_str();
             self.proxy
