@@ -238,22 +238,20 @@ fn a_narrow_link_is_measured_as_others_measure_it() -> Result<()> {
             assert_eq!(result.first_error, None, "{generator:?} {load:?}");
             Ok(figure(&result))
         };
+        // The link bounds it: 50 Mbit/s but for headers.
+        let is_links =
+            |own: f64| !matches!(load, Load::Bulk { .. }) || (0.043..=0.051).contains(&own);
         // Where one of the two is wrong, it is so each time; a machine that stops for a moment spoils one.
         let mut tries = Vec::new();
-        let own = loop {
+        loop {
             let (own, other) = (measure(Generator::Own)?, measure(generator)?);
-            tries.push(format!("{own:.3} here, {other:.3} by {generator:?}"));
-            if alike.contains(&(own / other)) {
-                break own;
+            tries.push(format!("{own:.4} here, {other:.4} by {generator:?}"));
+            if alike.contains(&(own / other)) && is_links(own) {
+                break;
             }
             assert!(tries.len() < TRIES, "{load:?}, {what}: {tries:?}");
-        };
-        let story = format!("{load:?}, {what}: {tries:?}");
-        eprintln!("{story}");
-        if let Load::Bulk { .. } = load {
-            // The link bounds it: 50 Mbit/s but for headers.
-            assert!((0.043..=0.051).contains(&own), "{story}");
         }
+        eprintln!("{load:?}, {what}: {tries:?}");
     }
     Ok(())
 }
