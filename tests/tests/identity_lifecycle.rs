@@ -161,6 +161,10 @@ spec:
     });
     let next = b.pod("next", spec("next").address(address))?;
     let mut served = next.peer_server(ECHO)?;
+    // The clients' agent may know of it a moment earlier, and would find no certificate there.
+    mesh.agent("b").await_stderr(DEADLINE, |line| {
+        line.contains("pod interface pod=shop/next")
+    })?;
     for client in [&buyer, &thief] {
         Connection::open(client, &at)?.echo().unwrap();
     }
