@@ -104,6 +104,23 @@ impl Lab {
         &self.nodes
     }
 
+    /// Writes a Node manifest with its address for each node.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn announce_nodes(&self) -> Result<()> {
+        for node in self.nodes() {
+            let manifest = format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n\
+                 status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n",
+                name = node.name(),
+                address = node.address()
+            );
+            self.apply(&format!("node-{}.yaml", node.name()), &manifest)?;
+        }
+        Ok(())
+    }
+
     /// The directory of manifests that every agent of the lab reads.
     #[must_use]
     pub fn manifests(&self) -> &Manifests {

@@ -56,7 +56,8 @@ pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use error::{Error, Result};
 pub use lab::{Builder, Lab};
 pub use load::{
-    Generator, Latency, Load, LoadResult, LoadServer, Point, load_program, run as run_load,
+    Generator, IdleConnections, Latency, Load, LoadResult, LoadServer, Point, load_program,
+    run as run_load,
 };
 pub use manifests::{Manifests, NamespaceManifest, Service};
 pub use mesh::{Mesh, RunningMesh, ambit_program};

@@ -2,6 +2,7 @@
 //! against the same server, which cross-check it.
 
 mod h2load;
+mod idle;
 mod iperf3;
 mod latency;
 mod own;
@@ -11,6 +12,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use idle::IdleConnections;
 pub use latency::{Latency, Point};
 
 use crate::{Child, Error, Output, Place, Result, peer};

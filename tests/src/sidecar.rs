@@ -29,6 +29,8 @@ const USER: u32 = 1337;
 pub enum Kind {
     /// HAProxy, as `deploy/bench/haproxy.yaml` configures it.
     HaProxy,
+    /// HAProxy that reads HTTP, as `deploy/bench/haproxy-http.yaml` configures it.
+    HaProxyHttp,
     /// Envoy, as `deploy/bench/envoy.yaml` configures it. No Debian package has it, so only the
     /// form of its configuration is tested.
     Envoy,
@@ -56,6 +58,12 @@ impl Kind {
     #[must_use]
     pub fn mode(&self) -> String {
         format!("sidecar-{}", self.name())
+    }
+
+    /// Whether it passes on nothing but HTTP.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        self.adapter().is_some_and(|adapter| adapter.http)
     }
 
     /// Whether this machine has all that the sidecars need.
@@ -95,6 +103,7 @@ impl Kind {
     fn name(&self) -> &str {
         match self {
             Self::HaProxy => "haproxy",
+            Self::HaProxyHttp => "haproxy-http",
             Self::Envoy => "envoy",
             Self::Linkerd => "linkerd",
             Self::Adapter(adapter) => adapter.name(),
@@ -105,6 +114,7 @@ impl Kind {
     fn adapter(&self) -> Option<Adapter> {
         match self {
             Self::HaProxy => Some(adapter::haproxy()),
+            Self::HaProxyHttp => Some(adapter::haproxy_http()),
             Self::Envoy => Some(adapter::envoy()),
             Self::Linkerd => None,
             Self::Adapter(adapter) => Some(adapter.clone()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lab::{Lab, PodSpec, Result};
+use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -92,5 +93,147 @@ fn a_slow_reader_gets_every_byte() -> Result<()> {
     let report = &sink.await_reports(1, DEADLINE)?[0];
     assert_eq!(report["received_bytes"], 30_000_000);
     assert_eq!(report["received_sha256"], told["sent_sha256"]);
+    Ok(())
+}
+
+#[test]
+fn peers_speak_protocols_and_tell_what_they_saw() -> Result<()> {
+    let lab = Lab::builder("protocols").build()?;
+    let client = lab.node("a").pod("client", shop())?;
+    let server = lab.node("b").pod("server", shop())?;
+    let start = |mode: &str, port: u16, more: &[&str]| {
+        let listen = format!("0.0.0.0:{port}");
+        let arguments = [mode, "--listen", &listen].into_iter();
+        server.peer_server(arguments.chain(more.iter().copied()))
+    };
+    let head = "HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nok";
+    let early = "HTTP/1.1 103 Early Hints\\r\\n\\r\\n";
+    let mut http = start("http-server", 7000, &["--name", "one"])?;
+    let mut chat = start("websocket-server", 7001, &[])?;
+    let mut grpc = start("grpc-server", 7002, &["--name", "one"])?;
+    let _raw = start("raw-server", 7003, &["--answer", early, "--answer", head])?;
+
+    // Of each: mode, port, arguments, and what the client tells, by JSON pointer.
+    type Told<'a> = &'a [(&'a str, Value)];
+    let url = |query: &str| format!("--url=http://front.shop/a{query}");
+    let table: [(&str, u16, Vec<String>, Told<'_>); 10] = [
+        (
+            "http-client",
+            7000,
+            vec![
+                url("?x=1&trailers"),
+                "--header=te: trailers".into(),
+                "--body=3".into(),
+            ],
+            &[
+                ("/responses/0/status", 200.into()),
+                ("/responses/0/version", "HTTP/1.1".into()),
+                ("/responses/0/trailers/x-trailer/0", "yes".into()),
+                ("/responses/0/body/name", "one".into()),
+                ("/responses/0/body/path", "/a".into()),
+                ("/responses/0/body/query", "x=1&trailers".into()),
+                ("/responses/0/body/headers/host/0", "front.shop".into()),
+                ("/responses/0/body/body_bytes", 3.into()),
+            ],
+        ),
+        (
+            "http-client",
+            7000,
+            vec![
+                url("?fail-first=1&key=k&trailers"),
+                "--http2".into(),
+                "--requests=2".into(),
+            ],
+            &[
+                ("/responses/0/status", 503.into()),
+                ("/responses/1/status", 200.into()),
+                ("/responses/1/body/version", "HTTP/2.0".into()),
+                ("/responses/1/body/authority", "front.shop".into()),
+                ("/responses/1/trailers/x-trailer/0", "yes".into()),
+            ],
+        ),
+        (
+            "http-client",
+            7000,
+            vec![url("?close&status=404&delay=10ms"), "--requests=2".into()],
+            &[
+                ("/responses/0/status", 404.into()),
+                ("/responses/0/headers/connection/0", "close".into()),
+                ("/responses/1", Value::Null),
+            ],
+        ),
+        (
+            "http-client",
+            7000,
+            vec![url("?abort")],
+            &[("/responses/0", Value::Null)],
+        ),
+        (
+            "http-client",
+            7009,
+            vec![url("")],
+            &[("/end", "refused".into()), ("/responses/0", Value::Null)],
+        ),
+        (
+            "http-client",
+            7003,
+            vec![url("")],
+            &[
+                ("/responses/0/informational/0", 103.into()),
+                ("/responses/0/body", "ok".into()),
+            ],
+        ),
+        (
+            "websocket-client",
+            7001,
+            vec!["--url=ws://front.shop/chat".into(), "--messages=3".into()],
+            &[("/echoed", 3.into()), ("/end", "closed".into())],
+        ),
+        (
+            "grpc-client",
+            7002,
+            vec![
+                "--url=http://front.shop".into(),
+                "--messages=2".into(),
+                "--replies=2".into(),
+            ],
+            &[("/status", 0.into()), ("/replies/3/name", "one".into())],
+        ),
+        (
+            "grpc-client",
+            7002,
+            vec![
+                "--url=http://front.shop".into(),
+                "--fail=14".into(),
+                "--metadata=x-a: 1".into(),
+            ],
+            &[
+                ("/status", 14.into()),
+                ("/message", "as asked for".into()),
+                ("/replies/0/metadata/x-a", "1".into()),
+            ],
+        ),
+        (
+            "raw-client",
+            7000,
+            vec![
+                "--send=GET / HTTP/1.1\\r\\n".into(),
+                "--send=\\x00: a\\r\\n\\r\\n".into(),
+            ],
+            &[("/end", "eof".into())],
+        ),
+    ];
+    for (mode, port, arguments, expected) in table {
+        let at = server.at(port).to_string();
+        let head = [mode, "--connect", &at].map(str::to_owned);
+        let told = client.peer(head.iter().chain(&arguments))?;
+        for (pointer, value) in expected {
+            let said = told.pointer(pointer).unwrap_or(&Value::Null);
+            assert_eq!(said, value, "{mode} {arguments:?}: {pointer} of {told}");
+        }
+    }
+    for (server, reports) in [(&mut http, 5), (&mut chat, 1), (&mut grpc, 2)] {
+        server.await_reports(reports, DEADLINE)?;
+    }
     Ok(())
 }

@@ -96,6 +96,29 @@ fn ports(packet: &Packet) -> (u16, u16) {
 }
 
 #[test]
+fn requests_are_routed_as_the_benchmarks_waypoint_routes_them() -> Result<()> {
+    let lab = Lab::builder("sidecar-http").build()?;
+    let client = lab.node("a").pod("client", shop())?;
+    let server = lab.node("b").pod("server", shop())?;
+    let _serve = server.peer_server(["http-server", "--listen", "0.0.0.0:8080"])?;
+    let _fleet = Fleet::start(&lab, &Kind::HaProxyHttp, &[&client, &server])?;
+    let canary = &["-H", "x-canary: yes"][..];
+    for (path, arguments, asked, route) in [
+        ("/", &[][..], "\"/\"", "default"),
+        ("/", canary, "\"/\"", "canary"),
+        ("/old/thing?a=b", canary, "\"/new/thing", "old"),
+        ("/older", &[], "\"/older\"", "default"),
+    ] {
+        let url = format!("http://{}{path}", server.at(8080));
+        let command = client.command("curl").args(["-sS", "-m", "10"]);
+        let seen = command.args(arguments).arg(url).run()?.success()?;
+        let is_seen = seen.contains(asked) && seen.contains(&format!("\"{route}\""));
+        assert!(is_seen, "{path} {arguments:?}: {seen}");
+    }
+    Ok(())
+}
+
+#[test]
 fn whoever_has_no_certificate_is_refused() -> Result<()> {
     let lab = Lab::builder("stranger").build()?;
     let member = lab.node("a").pod("member", shop())?;

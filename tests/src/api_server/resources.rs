@@ -40,7 +40,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const EVENTS: &str = "events.k8s.io";
 
 /// All kinds. A key of the storage names one by its place here.
-pub(super) static RESOURCES: [Resource; 22] = [
+pub(super) static RESOURCES: [Resource; 24] = [
     own::<Namespace>(CORE, "namespaces", "Namespace")
         .cluster()
         .with_status(),
@@ -61,10 +61,12 @@ pub(super) static RESOURCES: [Resource; 22] = [
     own::<Event>(EVENTS, "events", "Event"),
     custom(ISTIO, "authorizationpolicies", "AuthorizationPolicy"),
     custom(ISTIO, "peerauthentications", "PeerAuthentication"),
+    custom(ISTIO, "requestauthentications", "RequestAuthentication"),
     custom(GATEWAY, "gateways", "Gateway"),
     custom(GATEWAY, "gatewayclasses", "GatewayClass").cluster(),
     custom(GATEWAY, "httproutes", "HTTPRoute"),
     custom(GATEWAY, "grpcroutes", "GRPCRoute"),
+    custom(GATEWAY, "referencegrants", "ReferenceGrant").version("v1beta1"),
     custom("ambit.dev", "trafficpolicies", "TrafficPolicy").version("v1alpha1"),
 ];
 

@@ -9,9 +9,10 @@ use crate::lab::check_name;
 
 /// The adapters that come with the benchmark, with their file names.
 const HAPROXY: &str = include_str!("../../../deploy/bench/haproxy.yaml");
+const HAPROXY_HTTP: &str = include_str!("../../../deploy/bench/haproxy-http.yaml");
 const ENVOY: &str = include_str!("../../../deploy/bench/envoy.yaml");
 /// Whose names no other adapter may have: reports would show one for the other.
-const BUILT_IN: [&str; 3] = ["haproxy", "envoy", "linkerd"];
+const BUILT_IN: [&str; 4] = ["haproxy", "haproxy-http", "envoy", "linkerd"];
 
 /// How to start and configure a proxy as a sidecar.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +26,8 @@ pub struct Adapter {
     pub(super) user: User,
     #[serde(default)]
     pub(super) ipv6: bool,
+    #[serde(default)]
+    pub(super) http: bool,
     pub(super) ready: Ready,
     #[serde(default)]
     pub(super) configuration: String,
@@ -190,6 +193,11 @@ impl Adapter {
 /// HAProxy's adapter.
 pub(super) fn haproxy() -> Adapter {
     built_in("haproxy.yaml", HAPROXY)
+}
+
+/// HAProxy's adapter for requests.
+pub(super) fn haproxy_http() -> Adapter {
+    built_in("haproxy-http.yaml", HAPROXY_HTTP)
 }
 
 /// Envoy's adapter.

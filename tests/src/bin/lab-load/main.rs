@@ -4,6 +4,7 @@
 //! sockets, no spinning, no allocation on the way of a request.
 
 mod bulk;
+mod hold;
 mod http;
 mod poll;
 mod requests;
@@ -69,6 +70,14 @@ enum Mode {
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
         connections: u16,
     },
+    /// N keep-alive connections with one answered request each, open until this is killed.
+    Hold {
+        /// The server.
+        #[arg(long)]
+        connect: SocketAddr,
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+        connections: u16,
+    },
     /// N clients, each of which connects, asks, is answered, and ends in order, again and again.
     Connect {
         #[command(flatten)]
@@ -114,6 +123,16 @@ fn main() -> anyhow::Result<()> {
                 answered: AtomicU64::new(0),
             });
             return Ok(serve::run(port, threads, stall, || announce(port))?);
+        }
+        Mode::Hold {
+            connect,
+            connections,
+        } => {
+            let _held = hold::open(connect, usize::from(connections))?;
+            writeln!(io::stdout(), "{}", json!({ "held": connections }))?;
+            loop {
+                thread::park();
+            }
         }
         Mode::Bulk { target, streams } => {
             bulk::run(target.connect, usize::from(streams), threads, target.time())?

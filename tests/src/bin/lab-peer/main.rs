@@ -1,14 +1,22 @@
 //! What pods of the lab run to talk to each other: servers and clients that report in JSON.
 //!
 //! A server prints `{"listening": "<address>"}` when it is ready, then one line a connection, when
-//! that has ended. A client prints one line. Blocking sockets and threads throughout: the
-//! application that a mesh must not surprise.
+//! that has ended; a server of requests, a line a request. A client prints one line. Blocking sockets
+//! and threads, the application that a mesh must not surprise, but where a protocol needs more than
+//! bytes.
 
 mod advertise;
+mod asynchronous;
 mod client;
 mod connection;
 mod forge;
+mod grpc;
+mod http_client;
+mod http_server;
+mod otlp;
+mod raw;
 mod server;
+mod websocket;
 
 use std::{io::Write as _, net::SocketAddr, time::Duration};
 
@@ -128,6 +136,30 @@ enum Mode {
         #[arg(long, default_value_t = 1)]
         bytes: u64,
     },
+    /// Answers HTTP/1.1 and HTTP/2 with what it has seen, and does what the query says.
+    HttpServer(http_server::HttpServer),
+    /// Makes HTTP requests, one after the other on one connection.
+    HttpClient(http_client::HttpClient),
+    /// Echoes messages of WebSocket.
+    WebsocketServer {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Has messages of WebSocket echoed.
+    WebsocketClient(websocket::WebSocketClient),
+    /// Echoes messages of gRPC, method /lab.Echo/Call.
+    GrpcServer(grpc::GrpcServer),
+    /// Makes one gRPC call.
+    GrpcClient(grpc::GrpcClient),
+    /// Sends bytes as they are, slowly, and reports what comes back.
+    RawClient(raw::RawClient),
+    /// Answers a head of HTTP/1.1 with bytes as they are, and closes.
+    RawServer(raw::RawServer),
+    /// Takes spans by OTLP over gRPC.
+    Otlp {
+        #[command(flatten)]
+        server: Server,
+    },
     /// Sends TCP SYNs with any source address, in any dress, through a raw socket.
     ForgeSyn {
         #[command(flatten)]
@@ -228,6 +260,15 @@ fn main() -> anyhow::Result<()> {
         Mode::ObserveClient { client, bytes } => {
             client::run(&client, |stream| client::observe(stream, bytes))
         }
+        Mode::HttpServer(arguments) => http_server::run(arguments),
+        Mode::HttpClient(arguments) => http_client::run(&arguments),
+        Mode::WebsocketServer { server } => websocket::serve(&server),
+        Mode::WebsocketClient(arguments) => websocket::run(&arguments),
+        Mode::GrpcServer(arguments) => grpc::serve(arguments),
+        Mode::GrpcClient(arguments) => grpc::run(&arguments),
+        Mode::RawClient(arguments) => raw::run(&arguments),
+        Mode::RawServer(arguments) => raw::serve(arguments),
+        Mode::Otlp { server } => otlp::serve(&server),
         Mode::ForgeSyn { forgery } => report(&forge::send(&forgery)?),
         Mode::AdvertiseRouter => report(&advertise::send()?),
     }

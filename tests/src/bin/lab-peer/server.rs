@@ -75,7 +75,7 @@ pub(crate) fn reset(stream: &TcpStream, after: u64) -> io::Result<Value> {
     Ok(json!({ "received_bytes": bytes, "end": "reset by this side" }))
 }
 
-fn listen(server: &Server) -> io::Result<TcpListener> {
+pub(crate) fn listen(server: &Server) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(server.listen), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if server.listen.is_ipv6() {

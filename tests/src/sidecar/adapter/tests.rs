@@ -9,6 +9,7 @@ const SHORT: &str = "{name: mine, command: [proxy], ready: {port: 15021}}";
 #[test]
 fn the_files_that_come_with_the_benchmark_are_adapters() {
     assert_eq!(haproxy().name(), "haproxy");
+    assert_eq!(haproxy_http().name(), "haproxy-http");
     assert_eq!(envoy().name(), "envoy");
     assert_eq!(
         Adapter::parse("example.yaml", EXAMPLE).unwrap().name(),
@@ -27,8 +28,13 @@ fn the_example_explains_every_placeholder() {
 fn what_is_left_out_has_the_documented_default() {
     let adapter = Adapter::parse("f", SHORT).unwrap();
     assert_eq!(
-        (adapter.user, adapter.ipv6, adapter.configuration.as_str()),
-        (User::Proxy, false, "")
+        (
+            adapter.user,
+            adapter.ipv6,
+            adapter.http,
+            adapter.configuration.as_str()
+        ),
+        (User::Proxy, false, false, "")
     );
     assert!(adapter.environment.is_empty() && adapter.ready.path.is_none());
 }
