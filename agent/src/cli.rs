@@ -15,6 +15,7 @@ mod services;
 mod source;
 mod status;
 mod table;
+mod tracing;
 mod uninstall;
 mod waypoint;
 mod workloads;

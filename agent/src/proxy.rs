@@ -21,6 +21,7 @@ mod pacing;
 mod passed;
 mod plaintext;
 pub mod route;
+pub(crate) mod tunnel_io;
 pub(crate) mod tunnel_server;
 pub(crate) mod tunnels;
 

@@ -1,20 +1,38 @@
 //! A waypoint: takes HBONE from agents, decides who may go on, and goes on in its own name.
 //!
-//! Bytes are passed on as they are; what is in them is nobody's business here yet.
+//! HTTP is served request by request (`http`), anything else passed on as it is (`tcp`).
 
+pub mod authentication;
+mod detect;
+pub mod filters;
+mod http;
+pub mod jwks;
+mod onward;
+pub mod resilience;
 mod stream;
 pub mod supervisor;
 mod target;
+mod tcp;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::broadcast::error::RecvError};
+use futures::FutureExt;
+use tokio::{
+    net::TcpListener,
+    sync::broadcast::error::RecvError,
+    time::{self, Instant},
+};
 
+use self::{authentication::Authenticator, http::upstream::Upstreams, resilience::Resilience};
 use crate::{
     discovery::{model::ObjectName, store::Snapshot},
     identity::Identity,
     proxy::{Core, CoreParts, connections::Concern, tunnel_server},
+    telemetry::{ResilienceMetrics, trace::Tracer},
 };
+
+/// How often connections are looked for that nobody needs any more.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a waypoint is made of.
 pub struct Parts {
@@ -24,6 +42,12 @@ pub struct Parts {
     pub gateway: ObjectName,
     /// Who it is.
     pub identity: Identity,
+    /// The node that it runs on.
+    pub node: Arc<str>,
+    /// Who records the spans of requests.
+    pub tracer: Tracer,
+    /// Where balancing and its limits are counted.
+    pub resilience: Arc<ResilienceMetrics>,
 }
 
 /// A waypoint that is being served.
@@ -31,6 +55,11 @@ pub struct Waypoint {
     core: Core,
     gateway: ObjectName,
     identity: Identity,
+    node: Arc<str>,
+    tracer: Tracer,
+    upstreams: Upstreams,
+    resilience: Resilience,
+    authenticator: Authenticator,
 }
 
 impl Waypoint {
@@ -43,6 +72,11 @@ impl Waypoint {
             core,
             gateway: parts.gateway,
             identity: parts.identity,
+            node: parts.node,
+            tracer: parts.tracer,
+            upstreams: Upstreams::default(),
+            resilience: Resilience::new(parts.resilience),
+            authenticator: Authenticator::default(),
         })
     }
 
@@ -50,6 +84,12 @@ impl Waypoint {
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// Begins the spans of requests.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Serves a listener until the waypoint drains.
@@ -71,15 +111,32 @@ impl Waypoint {
     pub async fn follow(self: Arc<Self>) {
         let mut updates = self.core.store.subscribe();
         let mut renewals = self.core.certificates.renewals();
+        self.prepare(&self.core.store.snapshot());
+        let mut sweep = time::interval(SWEEP);
+        let drained = self.core.drain.cancelled();
+        let mut drained = pin!(drained.fuse());
         loop {
             let (snapshot, concern) = tokio::select! {
                 update = updates.recv() => match update {
-                    Ok(update) => (update.snapshot.clone(), Concern::of(&update)),
+                    Ok(update) => {
+                        self.resilience.apply(&update, std::time::Instant::now());
+                        (update.snapshot.clone(), Concern::of(&update))
+                    }
                     Err(RecvError::Lagged(_)) => {
-                        (self.core.store.snapshot(), Some(Concern::Everything))
+                        let snapshot = self.core.store.snapshot();
+                        self.resilience.resync(&snapshot, std::time::Instant::now());
+                        (snapshot, Some(Concern::Everything))
                     }
                     Err(RecvError::Closed) => return,
                 },
+                _ = sweep.tick() => {
+                    self.upstreams.sweep(Instant::now());
+                    continue;
+                }
+                () = &mut drained => {
+                    self.upstreams.drain();
+                    continue;
+                }
                 renewed = renewals.recv() => {
                     self.core.replace_tunnels(renewed.ok().as_ref());
                     continue;
@@ -91,7 +148,14 @@ impl Waypoint {
         }
     }
 
+    /// Fetches the keys of issuers before their first token comes.
+    fn prepare(&self, snapshot: &Snapshot) {
+        let policies = snapshot.policies().request_authentications();
+        self.authenticator.prepare(policies);
+    }
+
     async fn apply(&self, snapshot: Arc<Snapshot>, concern: Concern) {
+        self.prepare(&snapshot);
         let (connections, latest) = (self.core.connections.clone(), snapshot.clone());
         let decide = move || connections.reevaluate(&latest, &concern);
         let closed = tokio::task::spawn_blocking(decide).await.unwrap_or(0);
@@ -100,5 +164,6 @@ impl Waypoint {
         }
         let is_gone = |key: &crate::hbone::pool::PoolKey| !snapshot.is_alive(&key.uid);
         self.core.tunnels.close_matching(is_gone);
+        self.upstreams.forget(|uid| !snapshot.is_alive(uid));
     }
 }

@@ -148,6 +148,11 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
                     policies
                         .peer_authentications()
                         .map(|policy| PolicyView::of_peer_authentication(policy, policies)),
+                )
+                .chain(
+                    policies
+                        .request_authentications()
+                        .map(|policy| PolicyView::of_request_authentication(policy, policies)),
                 );
             json(&sorted(views, |view| &view.name))
         }

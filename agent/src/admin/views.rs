@@ -15,7 +15,9 @@ use crate::{
     },
     policy::{
         PolicySet,
-        model::{AuthorizationPolicy, PeerAuthentication, Target, TargetReference},
+        model::{
+            AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Target, TargetReference,
+        },
     },
 };
 
@@ -143,7 +145,7 @@ impl CertificateView {
 pub struct PolicyView {
     /// Namespace and name.
     pub name: String,
-    /// `AuthorizationPolicy` or `PeerAuthentication`.
+    /// `AuthorizationPolicy`, `PeerAuthentication` or `RequestAuthentication`.
     pub kind: String,
     /// How far it reaches.
     pub scope: String,
@@ -153,8 +155,15 @@ pub struct PolicyView {
     pub targets: Vec<String>,
     /// What an AuthorizationPolicy does with connections that a rule matches.
     pub action: Option<String>,
-    /// How many rules an AuthorizationPolicy has.
+    /// How many rules an AuthorizationPolicy or a RequestAuthentication has.
     pub rules: Option<usize>,
+    /// What the rules of an AuthorizationPolicy ask that only HTTP can decide, as in `paths` or
+    /// `request.headers[x-user]`.
+    #[serde(default)]
+    pub http: Vec<String>,
+    /// Whose tokens a RequestAuthentication trusts.
+    #[serde(default)]
+    pub issuers: Vec<String>,
     /// Whether it is only reported on, never enforced.
     pub dry_run: bool,
     /// A PeerAuthentication's mode.
@@ -165,13 +174,11 @@ pub struct PolicyView {
 
 impl PolicyView {
     pub(super) fn of_authorization(policy: &AuthorizationPolicy, all: &PolicySet) -> Self {
-        let (selector, targets) = match &policy.target {
-            Target::Workloads(selector) => (selector.0.clone(), Vec::new()),
-            Target::References(references) => {
-                let named = |it: &TargetReference| format!("{}/{}", it.kind, it.name);
-                (BTreeMap::new(), references.iter().map(named).collect())
-            }
-        };
+        let (selector, targets) = attachment(&policy.target);
+        let fields = policy.rules.iter().flat_map(|rule| &rule.http_fields);
+        let mut http: Vec<_> = fields.map(|path| last_of(path).to_owned()).collect();
+        http.sort();
+        http.dedup();
         Self {
             name: policy.name.to_string(),
             kind: "AuthorizationPolicy".to_owned(),
@@ -180,7 +187,31 @@ impl PolicyView {
             targets,
             action: Some(policy.action.to_string()),
             rules: Some(policy.rules.len()),
+            http,
+            issuers: Vec::new(),
             dry_run: policy.dry_run,
+            mode: None,
+            ports: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn of_request_authentication(
+        policy: &RequestAuthentication,
+        all: &PolicySet,
+    ) -> Self {
+        let (selector, targets) = attachment(&policy.target);
+        let rules = policy.rules.iter();
+        Self {
+            name: policy.name.to_string(),
+            kind: "RequestAuthentication".to_owned(),
+            scope: all.request_authentication_scope(policy).to_string(),
+            selector,
+            targets,
+            action: None,
+            rules: Some(policy.rules.len()),
+            http: Vec::new(),
+            issuers: rules.map(|rule| rule.issuer.clone()).collect(),
+            dry_run: false,
             mode: None,
             ports: BTreeMap::new(),
         }
@@ -196,6 +227,8 @@ impl PolicyView {
             targets: Vec::new(),
             action: None,
             rules: None,
+            http: Vec::new(),
+            issuers: Vec::new(),
             dry_run: false,
             mode: Some(policy.mode.to_string()),
             ports: ports
@@ -203,6 +236,23 @@ impl PolicyView {
                 .collect(),
         }
     }
+}
+
+/// The labels that a policy selects by, or what it names.
+fn attachment(target: &Target) -> (BTreeMap<String, String>, Vec<String>) {
+    match target {
+        Target::Workloads(selector) => (selector.0.clone(), Vec::new()),
+        Target::References(references) => {
+            let named = |it: &TargetReference| format!("{}/{}", it.kind, it.name);
+            (BTreeMap::new(), references.iter().map(named).collect())
+        }
+    }
+}
+
+/// `paths` of `to[0].operation.paths`, and the key of `when[0].key request.headers[a.b]`.
+fn last_of(path: &str) -> &str {
+    let key = path.split_once(' ').map(|(_, key)| key);
+    key.or_else(|| path.rsplit('.').next()).unwrap_or(path)
 }
 
 /// An object that can't be used as it is.

@@ -125,9 +125,15 @@ pub async fn run(settings: Settings) -> Result<()> {
             let publisher = publisher.clone();
             async move { publisher.run().await }
         }));
-        let (client, settings, until) = (cluster.client, cluster.waypoints, stop.clone());
+        let (client, settings) = (cluster.client, cluster.waypoints);
+        let (known, until) = (store.clone(), stop.clone());
         tasks.spawn(while_leading(leading, move || {
-            waypoints::run(client.clone(), settings.clone(), until.clone())
+            waypoints::run(
+                client.clone(),
+                settings.clone(),
+                known.clone(),
+                until.clone(),
+            )
         }));
         tasks.spawn(leadership.run(stop.clone()));
     }

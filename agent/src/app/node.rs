@@ -35,7 +35,7 @@ use crate::{
     },
     reporting, splice,
     takeover::{self, Predecessor},
-    telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+    telemetry::{Metrics, logging::Logging, metrics::MetricsOptions, trace},
     waypoint::supervisor::supervise,
 };
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub trust_domain: Arc<str>,
     /// The certificate authority.
     pub authority: ca_client::Settings,
+    /// Where the spans of its waypoints go.
+    pub tracing: trace::Settings,
     /// The capture.
     pub capture: capture::Settings,
     /// The splice.
@@ -204,9 +206,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         problems,
     });
 
-    let waypoints_stop = CancellationToken::new();
-    let waypoints = supervise(supervision, known, waypoints_stop.clone());
-    let waypoints = tokio::spawn(waypoints);
+    let waypoints = tokio::spawn(supervise(supervision, known, leads_no_more.clone()));
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
     if predecessor.is_some() {
@@ -241,7 +241,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         successor = lead.asked() => Some(successor),
     };
 
-    waypoints_stop.cancel();
     // Whoever leads next finds nobody else who writes to the maps.
     proxy.retire();
     leads_no_more.cancel();

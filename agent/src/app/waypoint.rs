@@ -26,7 +26,7 @@ use crate::{
         ca_client::{self, CaClient},
     },
     proxy::{CoreParts, connections::Connections, dial::Marking},
-    telemetry::{Metrics, logging::Logging, metrics::MetricsOptions},
+    telemetry::{Metrics, ResilienceMetrics, logging::Logging, metrics::MetricsOptions, trace},
     waypoint::{Parts, Waypoint, supervisor},
 };
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub trust_domain: Arc<str>,
     /// The certificate authority.
     pub authority: ca_client::Settings,
+    /// Where its spans go.
+    pub tracing: trace::Settings,
     /// Where HBONE is taken.
     pub listen: Vec<SocketAddr>,
     /// Most open connections.
@@ -88,6 +90,7 @@ pub(super) fn supervision(
     set("--certificate-ttl", validity.as_ref());
     let connections = agent.max_connections.to_string();
     set("--max-connections", connections.as_ref());
+    arguments.extend(agent.tracing.arguments().into_iter().map(OsString::from));
     Ok(supervisor::Settings {
         program: env::current_exe().context("finding this program, to start waypoints with")?,
         node: agent.node.clone(),
@@ -145,7 +148,26 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let counted = certificates.clone();
     metrics.observe_certificates(move || counted.states())?;
 
-    let connections = Connections::new(settings.node, settings.max_connections);
+    let resource = [
+        ("service.name", &*gateway.name),
+        ("service.namespace", &*gateway.namespace),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("k8s.cluster.name", &*settings.cluster),
+        ("k8s.namespace.name", &*gateway.namespace),
+        ("k8s.node.name", &*settings.node),
+    ];
+    let (tracer, exporter) = settings.tracing.tracer(&resource)?;
+    // After all requests have ended.
+    let exported = CancellationToken::new();
+    let exporting = match exporter {
+        Some(exporter) => {
+            exporter.queue().counts().observe(&metrics)?;
+            Some(tokio::spawn(exporter.run(exported.clone())))
+        }
+        None => None,
+    };
+
+    let connections = Connections::new(settings.node.clone(), settings.max_connections);
     let waypoint = Waypoint::new(Parts {
         core: CoreParts {
             cluster: settings.cluster,
@@ -158,6 +180,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         },
         gateway: gateway.clone(),
         identity: identity.clone(),
+        node: settings.node,
+        tracer,
+        resilience: ResilienceMetrics::register(&metrics)?,
     });
     let counted = waypoint.clone();
     metrics.observe_tunnels(move || counted.core().tunnels())?;
@@ -196,6 +221,10 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     waypoint.core().drain(drain).await;
     stop.cancel();
     tasks.shutdown().await;
+    exported.cancel();
+    if let Some(exporting) = exporting {
+        exporting.await.context("sending the last spans")?;
+    }
     Ok(())
 }
 

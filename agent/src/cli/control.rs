@@ -5,17 +5,20 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Result;
 use clap::Args;
 
-use super::{duration, source};
+use super::{duration, source, tracing};
 use crate::{
     app::{self, control::Home},
     control::waypoints,
     identity::{authority, ca_service},
+    telemetry::trace,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     source: source::Arguments,
+    #[command(flatten)]
+    tracing: tracing::Arguments,
     /// With --source kubernetes: namespace of Secret ambit-ca, which has the authority's key, of ConfigMap
     /// ambit-trust-bundle, and of the agents.
     #[arg(long, env = "AMBIT_NAMESPACE", default_value = "ambit-system")]
@@ -93,6 +96,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
                 image: arguments.waypoint_image,
                 ca_address,
                 trust_domain: arguments.trust_domain.clone(),
+                arguments: trace::Settings::from(arguments.tracing).arguments(),
             },
             namespace: arguments.namespace,
             agents: arguments.agent_account,

@@ -6,7 +6,7 @@ use ambit_common::splice::DEFAULT_LIMIT as DEFAULT_SPLICE_LIMIT;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{authority, duration, names, source};
+use super::{authority, duration, names, source, tracing};
 use crate::{
     app,
     capture::{self, attach::Mechanism},
@@ -51,6 +51,8 @@ pub(super) struct Arguments {
     names: names::Arguments,
     #[command(flatten)]
     authority: authority::Arguments,
+    #[command(flatten)]
+    tracing: tracing::Arguments,
     /// The BPF file system that programs and maps are pinned in; mounted if it isn't.
     #[arg(long, env = "AMBIT_BPFFS", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
@@ -155,6 +157,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
             fail_self_test: arguments.splice_fail_self_test,
         },
         authority: arguments.authority.into(),
+        tracing: arguments.tracing.into(),
         node,
         source: arguments.source.into(),
         cluster: arguments.names.cluster.into(),

@@ -18,7 +18,7 @@ pub(super) async fn run(AskOf { ask, of }: AskOf) -> Result<()> {
     })
 }
 
-fn table(policies: &[PolicyView]) -> Table<8> {
+fn table(policies: &[PolicyView]) -> Table<9> {
     let headers = [
         "NAMESPACE",
         "NAME",
@@ -27,11 +27,12 @@ fn table(policies: &[PolicyView]) -> Table<8> {
         "SELECTS",
         "EFFECT",
         "RULES",
+        "HTTP",
         "DRY-RUN",
     ];
     let row = |policy: &PolicyView| {
         let (namespace, name) = table::split_name(&policy.name);
-        let is_dry = match policy.rules {
+        let is_dry = match policy.action {
             Some(_) => table::yes_or_no(policy.dry_run),
             None => NOTHING.to_owned(),
         };
@@ -43,6 +44,7 @@ fn table(policies: &[PolicyView]) -> Table<8> {
             selection(policy),
             effect(policy),
             table::list(policy.rules),
+            table::list(&policy.http),
             is_dry,
         ]
     };
@@ -56,12 +58,12 @@ fn selection(policy: &PolicyView) -> String {
     table::list(labels.chain(policy.targets.iter().cloned()))
 }
 
-/// `DENY`, or `STRICT,8080=PERMISSIVE`.
+/// `DENY`, or `STRICT,8080=PERMISSIVE`, or the issuers whose tokens are trusted.
 fn effect(policy: &PolicyView) -> String {
     let ports = policy.ports.iter();
     let ports = ports.map(|(port, mode)| format!("{port}={mode}"));
     let all = policy.action.iter().chain(&policy.mode).cloned();
-    table::list(all.chain(ports))
+    table::list(all.chain(ports).chain(policy.issuers.iter().cloned()))
 }
 
 #[cfg(test)]
@@ -79,6 +81,8 @@ mod tests {
             targets: Vec::new(),
             action: Some("DENY".into()),
             rules: Some(2),
+            http: Vec::new(),
+            issuers: Vec::new(),
             dry_run: false,
             mode: None,
             ports: BTreeMap::new(),
@@ -97,7 +101,16 @@ mod tests {
             PolicyView {
                 scope: "waypoints".into(),
                 targets: vec!["Service/web".into(), "Gateway/way".into()],
+                http: vec!["methods".into(), "paths".into()],
                 ..authorization("shop/http")
+            },
+            PolicyView {
+                kind: "RequestAuthentication".into(),
+                scope: "namespace".into(),
+                action: None,
+                rules: Some(1),
+                issuers: vec!["https://issuer".into()],
+                ..authorization("shop/who")
             },
             PolicyView {
                 kind: "PeerAuthentication".into(),
@@ -110,10 +123,11 @@ mod tests {
             },
         ];
         let expected = "\
-NAMESPACE      NAME   KIND                  SCOPE       SELECTS                   EFFECT                              RULES   DRY-RUN
-shop           few    AuthorizationPolicy   workloads   app=till,tier=front       DENY                                2       yes
-shop           http   AuthorizationPolicy   waypoints   Service/web,Gateway/way   DENY                                2       no
-ambit-system   all    PeerAuthentication    mesh        -                         STRICT,80=PERMISSIVE,8080=DISABLE   -       -
+NAMESPACE      NAME   KIND                    SCOPE       SELECTS                   EFFECT                              RULES   HTTP            DRY-RUN
+shop           few    AuthorizationPolicy     workloads   app=till,tier=front       DENY                                2       -               yes
+shop           http   AuthorizationPolicy     waypoints   Service/web,Gateway/way   DENY                                2       methods,paths   no
+shop           who    RequestAuthentication   namespace   -                         https://issuer                      1       -               -
+ambit-system   all    PeerAuthentication      mesh        -                         STRICT,80=PERMISSIVE,8080=DISABLE   -       -               -
 ";
         assert_eq!(table(&policies).to_string(), expected);
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Result;
 use clap::Args;
 
-use super::{authority, duration, names, source};
+use super::{authority, duration, names, source, tracing};
 use crate::{
     app, discovery::model::ObjectName, proxy::connections::DEFAULT_LIMIT,
     telemetry::logging::Logging,
@@ -25,6 +25,8 @@ pub(super) struct Arguments {
     names: names::Arguments,
     #[command(flatten)]
     authority: authority::Arguments,
+    #[command(flatten)]
+    tracing: tracing::Arguments,
     /// Where HBONE is taken.
     #[arg(
         long,
@@ -59,6 +61,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         cluster_domain: arguments.names.cluster_domain.into(),
         trust_domain: arguments.names.trust_domain.into(),
         authority: arguments.authority.into(),
+        tracing: arguments.tracing.into(),
         listen: arguments.listen,
         max_connections: arguments.max_connections,
         drain: arguments.drain,

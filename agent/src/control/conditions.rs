@@ -23,7 +23,12 @@ use crate::{
 /// The condition's type: of a name that no other writer of these objects' status uses.
 const ACCEPTED: &str = "ambit.dev/Accepted";
 /// The kinds whose status has conditions that are ours to write.
-const KINDS: [Kind; 2] = [Kind::AuthorizationPolicy, Kind::PeerAuthentication];
+const KINDS: [Kind; 4] = [
+    Kind::AuthorizationPolicy,
+    Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
+    Kind::TrafficPolicy,
+];
 /// Objects a page of a list.
 const PAGE: u32 = 250;
 /// How long one object may take to be read and written.

@@ -134,8 +134,9 @@ fn of_problem(problem: &Problem) -> Option<Complaint> {
     let reason = match &problem.kind {
         ProblemKind::Unreadable { .. } | ProblemKind::NotFollowed { .. } => return None,
         ProblemKind::Manifest(manifest::Error::Version { .. }) => "UnknownVersion",
-        ProblemKind::Manifest(manifest::Error::Field { object, .. })
-            if matches!(object.kind, Kind::HTTPRoute | Kind::GRPCRoute) =>
+        ProblemKind::Manifest(manifest::Error::Field { object, error })
+            if matches!(object.kind, Kind::HTTPRoute | Kind::GRPCRoute)
+                && error.field.starts_with("spec.parentRefs") =>
         {
             "NotApplied"
         }

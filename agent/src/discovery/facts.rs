@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use k8s_openapi::jiff::Timestamp;
 
 use super::model::{
-    Exclusions, ObjectName, ServicePort, TrafficDistribution, UseWaypoint, WaypointFor, Workload,
-    WorkloadUid,
+    Exclusions, ObjectName, Route, RouteKind, ServicePort, TrafficDistribution, TrafficPolicy,
+    UseWaypoint, WaypointFor, Workload, WorkloadUid,
 };
 use crate::{
     identity::Identity,
-    policy::{AuthorizationPolicy, PeerAuthentication},
+    policy::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
 };
 
 /// The kinds of object that change what the mesh does.
@@ -25,8 +25,11 @@ pub enum Kind {
     Gateway,
     HTTPRoute,
     GRPCRoute,
+    ReferenceGrant,
+    TrafficPolicy,
     AuthorizationPolicy,
     PeerAuthentication,
+    RequestAuthentication,
 }
 
 /// Names one object. The namespace is empty for kinds that have none.
@@ -58,10 +61,13 @@ pub enum Object {
     Service(ServiceFacts),
     EndpointSlice(SliceFacts),
     Gateway(GatewayFacts),
-    /// An HTTPRoute or GRPCRoute. Once it is checked, nothing more is needed of it.
-    Route,
+    /// An HTTPRoute or GRPCRoute.
+    Route(Box<Route>),
+    ReferenceGrant(GrantFacts),
+    TrafficPolicy(TrafficPolicy),
     AuthorizationPolicy(AuthorizationPolicy),
     PeerAuthentication(PeerAuthentication),
+    RequestAuthentication(RequestAuthentication),
 }
 
 /// A namespace's defaults for its pods.
@@ -88,6 +94,8 @@ pub struct NodeFacts {
     pub tunnel_to_pods: bool,
     /// `status.addresses` of type InternalIP.
     pub addresses: Vec<IpAddr>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
 }
 
 /// A pod by itself: its namespace and node have still to be asked.
@@ -212,4 +220,24 @@ pub struct WaypointFacts {
     pub node: Option<Arc<str>>,
     /// Its port there.
     pub port: u16,
+}
+
+/// A ReferenceGrant, as far as it allows routes to refer to Services of its namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantFacts {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Which routes may.
+    pub from: Vec<GrantFrom>,
+    /// To which Services; `None` to all of them.
+    pub services: Vec<Option<Arc<str>>>,
+}
+
+/// The routes of one kind and namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantFrom {
+    /// Their kind.
+    pub kind: RouteKind,
+    /// Their namespace.
+    pub namespace: Arc<str>,
 }

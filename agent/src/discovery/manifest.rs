@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use super::{
     facts::{Kind, Object, ObjectKey},
     model::ObjectName,
-    reduce::{FieldError, Gateway, Reducer, Route},
+    reduce::{
+        FieldError, Gateway, GrpcMatch, HttpMatch, Reducer, ReferenceGrant, Route, TrafficPolicy,
+    },
     schema::Schema,
 };
 use crate::policy;
@@ -347,16 +349,30 @@ fn check(
             let gateway: Gateway = typed(value).map_err(field)?;
             Object::Gateway(reducer.gateway(&gateway, issues).map_err(field)?)
         }
-        Kind::HTTPRoute | Kind::GRPCRoute => {
-            let route: Route = typed(value).map_err(field)?;
-            reducer.route(&route, issues).map_err(field)?;
-            Object::Route
+        Kind::HTTPRoute => {
+            let route: Route<HttpMatch> = typed(value).map_err(field)?;
+            Object::Route(Box::new(reducer.route(&route, issues).map_err(field)?))
+        }
+        Kind::GRPCRoute => {
+            let route: Route<GrpcMatch> = typed(value).map_err(field)?;
+            Object::Route(Box::new(reducer.route(&route, issues).map_err(field)?))
+        }
+        Kind::ReferenceGrant => {
+            let grant: ReferenceGrant = typed(value).map_err(field)?;
+            Object::ReferenceGrant(reducer.reference_grant(&grant).map_err(field)?)
+        }
+        Kind::TrafficPolicy => {
+            let policy: TrafficPolicy = typed(value).map_err(field)?;
+            Object::TrafficPolicy(reducer.traffic_policy(&policy).map_err(field)?)
         }
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(policy::parse::authorization_policy(value)?)
         }
         Kind::PeerAuthentication => {
             Object::PeerAuthentication(policy::parse::peer_authentication(value)?)
+        }
+        Kind::RequestAuthentication => {
+            Object::RequestAuthentication(policy::parse::request_authentication(value)?)
         }
     })
 }

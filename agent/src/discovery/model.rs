@@ -1,10 +1,29 @@
 //! Checked types: a Kubernetes object stops at `discovery`, these go on.
 
+mod route;
+mod traffic_policy;
 mod waypoint;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
+
+pub use self::route::{
+    AllowedOrigins, Attached, Backend, BackendTarget, Cors, Filters, Found, Fraction, HeaderChange,
+    InvalidBackend, Listed, Mirror, Origin, PathChange, PathMatch, Pattern, PatternError, Redirect,
+    RequestMatch, Retry, Rewrite, Route, RouteEntry, RouteKind, RouteParent, RouteRule, RouteTable,
+    TextMatch, Timeouts, is_grpc,
+};
+pub use self::traffic_policy::{
+    BackendPolicy, CircuitLimits, ConnectionPool, FaultAbort, FaultDelay, FaultPolicy, FaultShare,
+    HashCookie, HashKey, LoadBalancing, OutlierEjection, RateLimit, RateLimitBy, RetryBudgetPolicy,
+    Strategy, SuccessRate, TrafficPolicy, TrafficPolicyTarget, ZonePreference,
+};
 
 pub use self::waypoint::{UseWaypoint, WAYPOINT_CLASS, Waypoint, WaypointFor, WaypointPlace};
 use crate::identity::Identity;
@@ -160,21 +179,28 @@ pub struct Service {
 }
 
 impl Service {
+    /// What is spoken at one of its ports.
+    #[must_use]
+    pub fn protocol(&self, port: u16) -> AppProtocol {
+        let mut ports = self.ports.iter();
+        let port = ports.find(|served| served.port == port);
+        port.map(|port| port.protocol).unwrap_or_default()
+    }
+
+    /// All endpoints of one of its ports.
+    pub fn of_port(&self, port: u16) -> impl Iterator<Item = &Endpoint> {
+        let ports = self.ports.iter().filter(move |served| served.port == port);
+        let names: Vec<&Arc<str>> = ports.map(|served| &served.name).collect();
+        let all = self.endpoints.iter();
+        all.filter(move |endpoint| names.contains(&&endpoint.port_name))
+    }
+
     /// The endpoints for one of its ports among which a client on `node` has the choice.
     #[must_use]
     pub fn candidates(&self, node: &str, port: u16) -> Vec<&Endpoint> {
-        let names: Vec<&Arc<str>> = self
-            .ports
-            .iter()
-            .filter(|served| served.port == port)
-            .map(|served| &served.name)
-            .collect();
-        let all = self.endpoints.iter();
-        let mut all: Vec<&Endpoint> = all
-            .filter(|endpoint| names.contains(&&endpoint.port_name))
-            .collect();
+        let mut all: Vec<&Endpoint> = self.of_port(port).collect();
         let prefers_here = match self.traffic_distribution {
-            TrafficDistribution::Any => false,
+            TrafficDistribution::Any | TrafficDistribution::PreferSameZone => false,
             TrafficDistribution::PreferSameNode => all.iter().any(|endpoint| endpoint.is_on(node)),
             TrafficDistribution::OnlySameNode => true,
         };
@@ -192,6 +218,22 @@ pub struct ServicePort {
     pub name: Arc<str>,
     /// The port of the VIP.
     pub port: u16,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
+}
+
+/// What is spoken at a port, as far as a waypoint is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AppProtocol {
+    /// Nothing is said of it: what a client says first tells.
+    #[default]
+    Unknown,
+    /// HTTP/1.1, or HTTP/2 where the client begins with that.
+    Http,
+    /// HTTP/2 without TLS (gRPC too), whatever the client speaks.
+    Http2,
+    /// Bytes that are nobody's business.
+    Tcp,
 }
 
 /// One address and port behind a service port.
@@ -205,9 +247,17 @@ pub struct Endpoint {
     pub port: u16,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
+    /// `zone`, or its node's where a manifest has no EndpointSlice.
+    pub zone: Option<Arc<str>>,
 }
 
 impl Endpoint {
+    /// Address and port.
+    #[must_use]
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
     /// Whether it is on that node.
     #[must_use]
     pub fn is_on(&self, node: &str) -> bool {
@@ -223,6 +273,8 @@ pub enum TrafficDistribution {
     Any,
     /// `trafficDistribution: PreferSameNode`: this node's if there are any.
     PreferSameNode,
+    /// `trafficDistribution: PreferSameZone`, or `PreferClose` as it was called: this zone's if there are any.
+    PreferSameZone,
     /// `internalTrafficPolicy: Local`: this node's, or none.
     OnlySameNode,
 }

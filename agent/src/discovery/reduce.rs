@@ -12,6 +12,7 @@ mod route;
 mod service;
 mod settings;
 mod telemetry;
+mod traffic_policy;
 
 use std::{fmt::Display, net::IpAddr, sync::Arc};
 
@@ -25,10 +26,16 @@ use k8s_openapi::{
 
 use self::intern::Interner;
 pub(crate) use self::pod::derived_uid;
-pub(super) use self::{gateway::Gateway, route::Route};
+pub(super) use self::{
+    gateway::Gateway,
+    route::{GrpcMatch, HttpMatch, RawMatch, ReferenceGrant, Route},
+    traffic_policy::TrafficPolicy,
+};
 use super::{
-    facts::{GatewayFacts, NamespaceFacts, NodeFacts, PodFacts, ServiceFacts, SliceFacts},
-    model::ObjectName,
+    facts::{
+        GatewayFacts, GrantFacts, NamespaceFacts, NodeFacts, PodFacts, ServiceFacts, SliceFacts,
+    },
+    model::{self, ObjectName},
 };
 
 /// What is wrong with one field of an object, and what was expected.
@@ -53,6 +60,9 @@ impl FieldError {
         Self::new(field, format!("\"{value}\" is not {expected}"))
     }
 }
+
+/// The label by which a Node says where it is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Reduces objects, sharing equal parts (names, label maps) between them.
 #[derive(Debug)]
@@ -103,7 +113,7 @@ impl Reducer {
         })
     }
 
-    /// Keeps whether the node's pods are tunnelled to directly, and its addresses.
+    /// Keeps whether the node's pods are tunnelled to directly, its addresses and its zone.
     ///
     /// # Errors
     /// A name that is missing or not a DNS name, an address that can't be one.
@@ -114,10 +124,13 @@ impl Reducer {
     ) -> Result<NodeFacts, FieldError> {
         let name = present("metadata.name", node.metadata.name.as_deref())?;
         let name = dns_name("metadata.name", name)?;
+        let labels = node.metadata.labels.as_ref();
+        let zone = labels.and_then(|labels| labels.get(ZONE));
         Ok(NodeFacts {
             name: self.interner.text(name),
             tunnel_to_pods: settings::tunnel_to_pod(&node.metadata, issues),
             addresses: internal_addresses(node)?,
+            zone: zone.map(|zone| self.interner.text(zone)),
         })
     }
 
@@ -161,16 +174,38 @@ impl Reducer {
         gateway::reduce(self, gateway, issues)
     }
 
-    /// Keeps nothing: that a route is for a Service is an issue, as none is applied yet.
+    /// Keeps what a route says of requests to Services.
+    ///
+    /// # Errors
+    /// A field that can't be as it is. What can't be done here is an issue, and its requests are refused.
+    pub(super) fn route<M: RawMatch>(
+        &mut self,
+        route: &Route<M>,
+        issues: &mut Vec<FieldError>,
+    ) -> Result<model::Route, FieldError> {
+        route::reduce(self, route, issues)
+    }
+
+    /// Keeps which routes of other namespaces may refer to Services.
     ///
     /// # Errors
     /// A name that can't be one.
-    pub(super) fn route(
+    pub(super) fn reference_grant(
         &mut self,
-        route: &Route,
-        issues: &mut Vec<FieldError>,
-    ) -> Result<(), FieldError> {
-        route::check(self, route, issues)
+        grant: &ReferenceGrant,
+    ) -> Result<GrantFacts, FieldError> {
+        route::reduce_grant(self, grant)
+    }
+
+    /// Keeps a policy as it is.
+    ///
+    /// # Errors
+    /// A field that isn't known, is out of its bounds, or would have no effect.
+    pub(super) fn traffic_policy(
+        &mut self,
+        policy: &TrafficPolicy,
+    ) -> Result<model::TrafficPolicy, FieldError> {
+        traffic_policy::reduce(self, policy)
     }
 
     fn object_name(&mut self, metadata: &ObjectMeta) -> Result<ObjectName, FieldError> {

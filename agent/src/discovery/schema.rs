@@ -17,7 +17,7 @@ pub(super) struct Schema {
 }
 
 /// All of them.
-pub(super) static SCHEMAS: [Schema; 10] = [
+pub(super) static SCHEMAS: [Schema; 13] = [
     Schema::core("Namespace", "namespaces", Kind::Namespace, false),
     Schema::core("Node", "nodes", Kind::Node, false),
     Schema::core("Pod", "pods", Kind::Pod, true),
@@ -58,6 +58,24 @@ pub(super) static SCHEMAS: [Schema; 10] = [
             "gateway.networking.k8s.io/v1alpha2",
         ],
     ),
+    Schema::gateway(
+        "ReferenceGrant",
+        "referencegrants",
+        Kind::ReferenceGrant,
+        &[
+            "gateway.networking.k8s.io/v1beta1",
+            "gateway.networking.k8s.io/v1",
+        ],
+    ),
+    Schema {
+        group: "ambit.dev",
+        name: "TrafficPolicy",
+        plural: "trafficpolicies",
+        kind: Kind::TrafficPolicy,
+        namespaced: true,
+        versions: &["ambit.dev/v1alpha1"],
+        optional: true,
+    },
     Schema::security(
         "AuthorizationPolicy",
         "authorizationpolicies",
@@ -67,6 +85,11 @@ pub(super) static SCHEMAS: [Schema; 10] = [
         "PeerAuthentication",
         "peerauthentications",
         Kind::PeerAuthentication,
+    ),
+    Schema::security(
+        "RequestAuthentication",
+        "requestauthentications",
+        Kind::RequestAuthentication,
     ),
 ];
 

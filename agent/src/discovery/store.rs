@@ -5,8 +5,10 @@
 //! service its endpoints.
 
 mod pods;
+mod routes;
 mod services;
 mod snapshot;
+mod traffic_policies;
 mod waypoints;
 
 use std::{
@@ -18,12 +20,19 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
+pub use self::routes::NotAttached;
 pub use self::snapshot::Snapshot;
 pub use self::waypoints::{ObjectProblem, Placement};
-use self::{pods::PodIndex, services::ServiceIndex, waypoints::WaypointIndex};
+use self::{
+    pods::PodIndex,
+    routes::RouteIndex,
+    services::ServiceIndex,
+    traffic_policies::TrafficPolicyIndex,
+    waypoints::{WaypointIndex, uses_another},
+};
 use super::{
-    facts::{Kind, Object, ObjectKey},
-    model::{ObjectName, Service, UseWaypoint, Workload},
+    facts::{GrantFacts, Kind, Object, ObjectKey},
+    model::{ObjectName, RouteKind, Service, UseWaypoint, Workload},
 };
 use crate::policy::PolicySet;
 
@@ -54,6 +63,8 @@ pub struct Update {
     pub policies_changed: bool,
     /// Whether any waypoint did, or which one a service uses.
     pub waypoints_changed: bool,
+    /// Whether any service's routes did.
+    pub routes_changed: bool,
 }
 
 /// One workload before and after. Both have the same uid: a pod that begins another life shows as
@@ -172,8 +183,12 @@ impl Store {
         let policies_changed = touched.policies;
         let waypoints_changed =
             inputs.settle_waypoints(&mut next, &mut touched) || uses_another(&services);
+        let routes_changed = inputs.routes.settle(&mut next, &services);
+        touched.traffic |= inputs.traffic_policies.settle(&mut next, &services);
         let objects = workloads.is_empty() && addresses.is_empty() && services.is_empty();
-        if objects && !policies_changed && !waypoints_changed && !touched.problems {
+        let others = policies_changed || waypoints_changed || routes_changed;
+        let unseen = touched.problems || touched.traffic;
+        if objects && !others && !unseen {
             return;
         }
         next.generation += 1;
@@ -186,6 +201,7 @@ impl Store {
             services,
             policies_changed,
             waypoints_changed,
+            routes_changed,
         };
         // Fails when nobody listens, which is nobody's loss.
         self.updates.send(Arc::new(update)).ok();
@@ -200,6 +216,8 @@ struct Touched {
     services: BTreeSet<ObjectName>,
     policies: bool,
     waypoints: bool,
+    /// TrafficPolicies, or zones of nodes: who asks for them takes a snapshot each time.
+    traffic: bool,
     /// What is wrong with waypoints is something else than before.
     problems: bool,
 }
@@ -210,12 +228,15 @@ struct Inputs {
     pods: PodIndex,
     services: ServiceIndex,
     waypoints: WaypointIndex,
+    routes: RouteIndex,
+    traffic_policies: TrafficPolicyIndex,
 }
 
 impl Inputs {
     fn change(&mut self, change: Change, next: &mut Snapshot, touched: &mut Touched) {
         let (pods, services) = (&mut touched.pods, &mut touched.services);
         touched.waypoints |= self.waypoints.change(&change);
+        touched.traffic |= self.services.take_zone(&change, next, services);
         match change {
             Change::Upsert(Object::Namespace(facts)) => {
                 self.services
@@ -231,7 +252,13 @@ impl Inputs {
             Change::Upsert(Object::EndpointSlice(facts)) => {
                 self.services.insert_slice(facts, services);
             }
-            Change::Upsert(Object::Gateway(_) | Object::Route) => {}
+            Change::Upsert(Object::Gateway(_)) => {}
+            Change::Upsert(Object::Route(route)) => self.routes.insert(*route),
+            Change::Upsert(Object::ReferenceGrant(grant)) => {
+                let name = grant.name.clone();
+                self.set_grant(&name, Some(grant), next);
+            }
+            Change::Upsert(Object::TrafficPolicy(policy)) => self.traffic_policies.insert(policy),
             Change::Upsert(Object::AuthorizationPolicy(policy)) => {
                 touched.policies = true;
                 next.policies.insert_authorization(policy);
@@ -239,6 +266,10 @@ impl Inputs {
             Change::Upsert(Object::PeerAuthentication(policy)) => {
                 touched.policies = true;
                 next.policies.insert_peer_authentication(policy);
+            }
+            Change::Upsert(Object::RequestAuthentication(policy)) => {
+                touched.policies = true;
+                next.policies.insert_request_authentication(policy);
             }
             Change::Remove(ObjectKey { kind, name }) => match kind {
                 Kind::Namespace => {
@@ -250,7 +281,11 @@ impl Inputs {
                 Kind::Pod => self.pods.remove(&name, pods),
                 Kind::Service => self.services.remove(&name, services),
                 Kind::EndpointSlice => self.services.remove_slice(&name, services),
-                Kind::Gateway | Kind::HTTPRoute | Kind::GRPCRoute => {}
+                Kind::Gateway => {}
+                Kind::HTTPRoute => self.routes.remove(RouteKind::Http, &name),
+                Kind::GRPCRoute => self.routes.remove(RouteKind::Grpc, &name),
+                Kind::ReferenceGrant => self.set_grant(&name, None, next),
+                Kind::TrafficPolicy => self.traffic_policies.remove(&name),
                 Kind::AuthorizationPolicy => {
                     touched.policies = true;
                     next.policies.remove_authorization(&name);
@@ -259,7 +294,17 @@ impl Inputs {
                     touched.policies = true;
                     next.policies.remove_peer_authentication(&name);
                 }
+                Kind::RequestAuthentication => {
+                    touched.policies = true;
+                    next.policies.remove_request_authentication(&name);
+                }
             },
+        }
+    }
+
+    fn set_grant(&mut self, name: &ObjectName, grant: Option<GrantFacts>, next: &mut Snapshot) {
+        if next.set_grant(name, grant) {
+            self.routes.grants_changed(&name.namespace);
         }
     }
 
@@ -353,13 +398,6 @@ impl Inputs {
         next.waypoint_problems = problems;
         changed
     }
-}
-
-fn uses_another(services: &[ServiceChange]) -> bool {
-    let used = |service: &Option<Arc<Service>>| service.as_ref().and_then(|it| it.waypoint.clone());
-    services
-        .iter()
-        .any(|change| used(&change.before) != used(&change.after))
 }
 
 #[cfg(test)]

@@ -95,19 +95,7 @@ impl SendHalf {
     /// # Errors
     /// When the stream was reset or its tunnel is gone.
     pub async fn send(&mut self, mut data: Bytes) -> Result<(), StreamError> {
-        while !data.is_empty() {
-            self.stream.reserve_capacity(data.len());
-            let capacity = match self.stream.capacity() {
-                0 => match poll_fn(|context| self.stream.poll_capacity(context)).await {
-                    Some(capacity) => capacity?,
-                    None => return Err(self.reset_by_peer().await),
-                },
-                capacity => capacity,
-            };
-            let chunk = data.split_to(capacity.min(data.len()));
-            self.send_data(chunk, false)?;
-        }
-        Ok(())
+        poll_fn(|context| self.poll_send(context, &mut data)).await
     }
 
     /// As [`Self::send`], for who waits for other things too: takes what goes now off `data`, and is
@@ -121,18 +109,45 @@ impl SendHalf {
         data: &mut Bytes,
     ) -> Poll<Result<(), StreamError>> {
         while !data.is_empty() {
-            self.stream.reserve_capacity(data.len());
-            let capacity = match self.stream.capacity() {
-                0 => match ready!(self.stream.poll_capacity(context)) {
-                    Some(capacity) => capacity?,
-                    None => return self.poll_reset_by_peer(context).map(Err),
-                },
-                capacity => capacity,
-            };
+            let capacity = ready!(self.poll_capacity(context, data.len()))?;
             let chunk = data.split_to(capacity.min(data.len()));
             self.send_data(chunk, false)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends as much of `data` as goes now, and says how much that was.
+    ///
+    /// # Errors
+    /// When the stream was reset or its tunnel is gone.
+    pub fn poll_send_some(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<Result<usize, StreamError>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let capacity = ready!(self.poll_capacity(context, data.len()))?;
+        let now = capacity.min(data.len());
+        self.send_data(Bytes::copy_from_slice(&data[..now]), false)?;
+        Poll::Ready(Ok(now))
+    }
+
+    /// How much may be sent now, if that much is there to be sent.
+    fn poll_capacity(
+        &mut self,
+        context: &mut Context<'_>,
+        wanted: usize,
+    ) -> Poll<Result<usize, StreamError>> {
+        self.stream.reserve_capacity(wanted);
+        match self.stream.capacity() {
+            0 => match ready!(self.stream.poll_capacity(context)) {
+                Some(capacity) => Poll::Ready(Ok(capacity?)),
+                None => self.poll_reset_by_peer(context).map(Err),
+            },
+            capacity => Poll::Ready(Ok(capacity)),
+        }
     }
 
     /// Half-close: nothing more comes, as TCP says with FIN.

@@ -1,4 +1,4 @@
-//! The decision: policies and a connection in, [`Permit`] or [`Denied`] out.
+//! The decision: policies and a connection, or a request, in, [`Permit`] or [`Denied`] out.
 //!
 //! The order is Istio's (reference of AuthorizationPolicy, and of PeerAuthentication for the first
 //! step):
@@ -8,6 +8,9 @@
 //! 4. No ALLOW policy is for the workload: allowed.
 //! 5. A rule of an ALLOW policy matches: allowed.
 //! 6. Denied.
+//!
+//! Policies that are attached to a waypoint, its class or a service are a set of their own, with steps 3 to 6
+//! ([`evaluate_at_waypoint`]). What comes through a waypoint must pass both sets.
 
 pub mod mtls;
 mod rules;
@@ -26,7 +29,8 @@ use self::{
 };
 use super::{
     model::{Action, AuthorizationPolicy, MtlsMode, Rule},
-    set::PolicySet,
+    request::HttpRequest,
+    set::{PolicySet, WaypointScope},
 };
 use crate::{
     discovery::model::{ObjectName, Workload, WorkloadUid},
@@ -47,6 +51,21 @@ pub struct Connection<'a> {
     pub destination_address: SocketAddr,
     /// Whether it comes by way of a waypoint.
     pub through: Through<'a>,
+    /// The request that is decided; `None` where a connection is, whose bytes are nobody's business.
+    pub request: Option<&'a HttpRequest<'a>>,
+}
+
+/// What a waypoint knows of a connection or a request before it has chosen where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ViaWaypoint<'a> {
+    /// The client, proven by its certificate.
+    pub source: Option<&'a Identity>,
+    /// The client's address, which proves nothing.
+    pub source_address: IpAddr,
+    /// What the client asked for: the service's address and port, or the workload's.
+    pub asked_for: SocketAddr,
+    /// The request that is decided; `None` where a connection is.
+    pub request: Option<&'a HttpRequest<'a>>,
 }
 
 /// How a connection stands to the waypoints of its destination.
@@ -115,7 +134,7 @@ pub enum Denied {
     },
     /// ALLOW policies apply, and none of their rules matches.
     #[error(
-        "no rule of the ALLOW policies for this workload matches ({}){}",
+        "no rule of the ALLOW policies that apply matches ({}){}",
         list(policies),
         passed_over(http_rules)
     )]
@@ -159,6 +178,21 @@ pub fn evaluate(policies: &PolicySet, connection: &Connection<'_>) -> Result<Per
     })
 }
 
+/// Decides one connection or request by the policies that are attached to the waypoint it goes through, to
+/// the waypoint's class or to the service it is for.
+///
+/// # Errors
+/// [`Denied`], naming the policy and the rule.
+pub fn evaluate_at_waypoint(
+    policies: &PolicySet,
+    scope: &WaypointScope<'_>,
+    connection: &ViaWaypoint<'_>,
+) -> Result<(), Denied> {
+    let attached = || policies.authorizations_at(scope).map(AsRef::as_ref);
+    let in_force = || attached().filter(|policy: &&AuthorizationPolicy| !policy.dry_run);
+    judge(in_force, &Facts::of_waypoint(connection)).map(drop)
+}
+
 /// Whether what [`evaluate`] says of connections to a workload, in one state of its policies, follows
 /// from the client's identity and the port alone.
 #[must_use]
@@ -174,6 +208,15 @@ pub enum DryRun {
     WouldAllow(Option<RuleName>),
     /// Denied.
     WouldDeny(Denied),
+}
+
+impl From<Result<Option<RuleName>, Denied>> for DryRun {
+    fn from(decided: Result<Option<RuleName>, Denied>) -> Self {
+        match decided {
+            Ok(rule) => Self::WouldAllow(rule),
+            Err(denied) => Self::WouldDeny(denied),
+        }
+    }
 }
 
 impl fmt::Display for DryRun {
@@ -192,12 +235,24 @@ impl fmt::Display for DryRun {
 pub fn dry_run(policies: &PolicySet, connection: &Connection<'_>) -> Option<DryRun> {
     let is_decided = matches!(connection.through, Through::Waypoint(_));
     let mut of_destination = policies.authorizations_for(connection.destination);
-    let asks = !is_decided
-        && of_destination.any(|policy| policy.dry_run && policy.action != Action::Audit);
-    asks.then(|| match decide(policies, connection, |_| true) {
-        Ok(rule) => DryRun::WouldAllow(rule),
-        Err(denied) => DryRun::WouldDeny(denied),
-    })
+    let asks = !is_decided && of_destination.any(|policy| asks_for_dry_run(policy));
+    asks.then(|| decide(policies, connection, |_| true).into())
+}
+
+/// What [`evaluate_at_waypoint`] would say if the dry runs were in force. `None` where none is attached.
+#[must_use]
+pub fn dry_run_at_waypoint(
+    policies: &PolicySet,
+    scope: &WaypointScope<'_>,
+    connection: &ViaWaypoint<'_>,
+) -> Option<DryRun> {
+    let attached = || policies.authorizations_at(scope).map(AsRef::as_ref);
+    let asks = attached().any(asks_for_dry_run);
+    asks.then(|| judge(attached, &Facts::of_waypoint(connection)).into())
+}
+
+fn asks_for_dry_run(policy: &AuthorizationPolicy) -> bool {
+    policy.dry_run && policy.action != Action::Audit
 }
 
 fn decide(
@@ -217,32 +272,38 @@ fn decide(
         }
     }
 
-    let facts = Facts::of(connection);
-    let with_action = |action| {
+    let of_destination = || {
         policies
             .authorizations_for(connection.destination)
             .map(AsRef::as_ref)
-            .filter(move |policy: &&AuthorizationPolicy| policy.action == action)
             .filter(|policy| in_force(policy))
     };
+    judge(of_destination, &Facts::of(connection))
+}
 
-    let denying = with_action(Action::Deny).find_map(|policy| first_match(policy, &facts));
+/// DENY before ALLOW, among policies that apply.
+fn judge<'p, I>(applying: impl Fn() -> I, facts: &Facts<'_>) -> Result<Option<RuleName>, Denied>
+where
+    I: Iterator<Item = &'p AuthorizationPolicy>,
+{
+    let with_action = |action| applying().filter(move |policy| policy.action == action);
+    let denying = with_action(Action::Deny).find_map(|policy| first_match(policy, facts));
     if let Some(rule) = denying {
         return Err(Denied::ByPolicy { rule });
     }
-
     if with_action(Action::Allow).next().is_none() {
         return Ok(None);
     }
-    with_action(Action::Allow)
-        .find_map(|policy| first_match(policy, &facts))
-        .map(Some)
-        .ok_or_else(|| Denied::NotAllowed {
-            policies: with_action(Action::Allow)
-                .map(|policy| policy.name.clone())
-                .collect(),
-            http_rules: with_action(Action::Allow).flat_map(http_rules).collect(),
-        })
+    let allowing = with_action(Action::Allow).find_map(|policy| first_match(policy, facts));
+    allowing.map(Some).ok_or_else(|| Denied::NotAllowed {
+        policies: with_action(Action::Allow)
+            .map(|policy| policy.name.clone())
+            .collect(),
+        http_rules: with_action(Action::Allow)
+            .filter(|_| facts.request.is_none())
+            .flat_map(http_rules)
+            .collect(),
+    })
 }
 
 fn refuse_plaintext(policies: &PolicySet, connection: &Connection<'_>) -> Result<(), Denied> {

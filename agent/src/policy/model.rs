@@ -1,10 +1,18 @@
 //! Policies as they are decided upon: checked once by [`super::parse`], free of Kubernetes types.
 
+pub mod http;
+mod request_authentication;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use ::http::HeaderName;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+pub use self::{
+    http::{HostPattern, PathPattern, Template},
+    request_authentication::{JwtRule, KeySource, RequestAuthentication, TokenPlace},
+};
 use crate::{discovery::model::ObjectName, identity::Identity};
 
 /// A `security.istio.io` AuthorizationPolicy.
@@ -52,15 +60,39 @@ pub enum Target {
     References(Vec<TargetReference>),
 }
 
+impl Target {
+    /// Its `targetRefs`.
+    #[must_use]
+    pub fn references(&self) -> &[TargetReference] {
+        match self {
+            Self::Workloads(_) => &[],
+            Self::References(references) => references,
+        }
+    }
+}
+
 /// One entry of `targetRefs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetReference {
-    /// The API group; empty for the core group.
-    pub group: String,
-    /// `Gateway`, `Service`, ...
-    pub kind: String,
-    /// A name in the policy's own namespace.
-    pub name: String,
+    /// What it is.
+    pub kind: TargetKind,
+    /// A name in the policy's own namespace, but for classes, which have none.
+    pub name: Arc<str>,
+}
+
+/// What a policy can be attached to. The text is shown to operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the Kubernetes API")]
+pub enum TargetKind {
+    Gateway,
+    GatewayClass,
+    Service,
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// `selector.matchLabels`. Empty selects every workload.
@@ -107,9 +139,9 @@ impl Rule {
             .iter()
             .flat_map(|source| [&source.ip_blocks, &source.remote_ip_blocks]);
         let of_conditions = self.when.iter().filter_map(|condition| match condition {
-            Condition::SourceAddress(networks) | Condition::DestinationAddress(networks) => {
-                Some(networks)
-            }
+            Condition::SourceAddress(networks)
+            | Condition::RemoteAddress(networks)
+            | Condition::DestinationAddress(networks) => Some(networks),
             _ => None,
         });
         of_source
@@ -133,20 +165,31 @@ pub struct Source {
     pub ip_blocks: Criteria<IpNet>,
     /// `remoteIpBlocks`: the client behind any HTTP proxy; at L4 that is the packet's source.
     pub remote_ip_blocks: Criteria<IpNet>,
+    /// `requestPrincipals`: `issuer/subject` of the request's token.
+    pub request_principals: Criteria<Pattern>,
 }
 
 /// What the client connects to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operation {
-    /// `ports` of the workload, not of a service.
+    /// `ports` of the workload, not of a service; of the service for a policy that is attached to it or to
+    /// its waypoint.
     pub ports: Criteria<u16>,
+    /// `hosts` of requests.
+    pub hosts: Criteria<HostPattern>,
+    /// `methods` of requests.
+    pub methods: Criteria<Pattern>,
+    /// `paths` of requests.
+    pub paths: Criteria<PathPattern>,
 }
 
 /// One entry of `when`, by its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// `source.ip`, and `remote.ip`, which is the same at L4.
+    /// `source.ip`.
     SourceAddress(Criteria<IpNet>),
+    /// `remote.ip`: the client behind any HTTP proxy; at L4 that is the packet's source.
+    RemoteAddress(Criteria<IpNet>),
     /// `source.namespace`.
     SourceNamespace(Criteria<Pattern>),
     /// `source.principal`.
@@ -157,6 +200,19 @@ pub enum Condition {
     DestinationAddress(Criteria<IpNet>),
     /// `destination.port`.
     DestinationPort(Criteria<u16>),
+    /// `request.headers[...]`.
+    Header(HeaderName, Criteria<Pattern>),
+    /// `request.auth.principal`.
+    RequestPrincipal(Criteria<Pattern>),
+    /// `request.auth.audiences`.
+    RequestAudience(Criteria<Pattern>),
+    /// `request.auth.presenter`.
+    RequestPresenter(Criteria<Pattern>),
+    /// `request.auth.claims[...]`, nested ones by their path.
+    RequestClaim(Vec<String>, Criteria<Pattern>),
+    /// `connection.sni` and `experimental...`: what isn't seen here at all. It never lets an ALLOW rule match, nor
+    /// keeps another from it.
+    Unseen,
 }
 
 /// A field together with its `not` form. An empty list is no constraint.
@@ -208,13 +264,28 @@ pub enum Pattern {
 
 impl Pattern {
     /// Whether the text fits.
+    pub fn fits(&self, text: impl AsRef<[u8]>) -> bool {
+        self.compare(text.as_ref(), <[u8]>::eq)
+    }
+
+    /// Whether the text fits if the case of ASCII letters is left out of account.
     #[must_use]
-    pub fn fits(&self, text: &str) -> bool {
+    pub fn fits_in_any_case(&self, text: &str) -> bool {
+        self.compare(text.as_bytes(), <[u8]>::eq_ignore_ascii_case)
+    }
+
+    fn compare(&self, text: &[u8], is_same: impl Fn(&[u8], &[u8]) -> bool) -> bool {
         match self {
             Self::Present => !text.is_empty(),
-            Self::Exact(exact) => text == exact,
-            Self::Prefix(prefix) => text.starts_with(prefix),
-            Self::Suffix(suffix) => text.ends_with(suffix),
+            Self::Exact(exact) => is_same(text, exact.as_bytes()),
+            Self::Prefix(prefix) => {
+                let start = text.get(..prefix.len());
+                start.is_some_and(|start| is_same(start, prefix.as_bytes()))
+            }
+            Self::Suffix(suffix) => {
+                let start = text.len().checked_sub(suffix.len());
+                start.is_some_and(|start| is_same(&text[start..], suffix.as_bytes()))
+            }
         }
     }
 }

@@ -6,7 +6,10 @@
 
 mod authorization;
 mod condition;
+mod http;
 mod peer_authentication;
+mod request_authentication;
+mod target;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -19,7 +22,7 @@ use serde::{
 use serde_json::Value;
 
 use self::values::{Fields, Text};
-use super::model::{AuthorizationPolicy, PeerAuthentication};
+use super::model::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use crate::discovery::model::ObjectName;
 
 /// Why an object isn't a policy.
@@ -112,7 +115,17 @@ pub fn peer_authentication(value: Value) -> Result<PeerAuthentication, Error> {
     Ok(object.spec.unwrap_or_default().policy(name, created))
 }
 
-/// What is common to both kinds. An absent spec is an empty one, as in a cluster.
+/// Reads a RequestAuthentication.
+///
+/// # Errors
+/// [`Error`], naming the object and the field.
+pub fn request_authentication(value: Value) -> Result<RequestAuthentication, Error> {
+    let object: Object<request_authentication::Spec> = read("RequestAuthentication", value)?;
+    let name = object.metadata.0.object_name();
+    Ok(object.spec.unwrap_or_default().policy(name))
+}
+
+/// What is common to the kinds. An absent spec is an empty one, as in a cluster.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Object<S> {

@@ -1,11 +1,18 @@
 //! The policies in force, by namespace.
 
+mod attached;
+
 use std::{fmt, sync::Arc};
 
 use imbl::{HashMap, OrdMap};
 
-use super::model::{AuthorizationPolicy, PeerAuthentication, Selector, Target};
-use crate::discovery::model::{ObjectName, Workload};
+use self::attached::Attached;
+pub use self::attached::WaypointScope;
+use super::model::{
+    AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Selector, Target, TargetKind,
+    TargetReference,
+};
+use crate::discovery::model::{ObjectName, WAYPOINT_CLASS, Workload};
 
 /// All policies that are in force. Cloning is cheap at any size, and what a look-up costs depends
 /// on the policies of the destination's namespace and of the root namespaces, not on all.
@@ -15,6 +22,9 @@ pub struct PolicySet {
     lets_past_waypoints: bool,
     authorizations: ByNamespace<AuthorizationPolicy>,
     peer_authentications: ByNamespace<PeerAuthentication>,
+    request_authentications: ByNamespace<RequestAuthentication>,
+    attached_authorizations: Attached<AuthorizationPolicy>,
+    attached_authentications: Attached<RequestAuthentication>,
 }
 
 /// Ordered by name within a namespace, so that the order of arrival can't change a decision.
@@ -36,6 +46,9 @@ impl PolicySet {
             lets_past_waypoints: false,
             authorizations: HashMap::new(),
             peer_authentications: HashMap::new(),
+            request_authentications: HashMap::new(),
+            attached_authorizations: Attached::default(),
+            attached_authentications: Attached::default(),
         }
     }
 
@@ -55,12 +68,42 @@ impl PolicySet {
     /// Adds a policy, or replaces the one of that name.
     pub fn insert_authorization(&mut self, policy: AuthorizationPolicy) {
         let name = policy.name.clone();
-        insert(&mut self.authorizations, &name, policy);
+        self.remove_authorization(&name);
+        let policy = insert(&mut self.authorizations, &name, policy);
+        let is_root = self.is_root(&name.namespace);
+        let references = policy.target.references();
+        let attached = &mut self.attached_authorizations;
+        attached.insert(&name, references, is_root, &policy);
     }
 
     /// Takes a policy out of force, and returns it.
     pub fn remove_authorization(&mut self, name: &ObjectName) -> Option<Arc<AuthorizationPolicy>> {
-        remove(&mut self.authorizations, name)
+        let removed = remove(&mut self.authorizations, name)?;
+        let attached = &mut self.attached_authorizations;
+        attached.remove(name, removed.target.references());
+        Some(removed)
+    }
+
+    /// Adds one, or replaces that of its name.
+    pub fn insert_request_authentication(&mut self, policy: RequestAuthentication) {
+        let name = policy.name.clone();
+        self.remove_request_authentication(&name);
+        let policy = insert(&mut self.request_authentications, &name, policy);
+        let is_root = self.is_root(&name.namespace);
+        let references = policy.target.references();
+        let attached = &mut self.attached_authentications;
+        attached.insert(&name, references, is_root, &policy);
+    }
+
+    /// Takes one out of force, and returns it.
+    pub fn remove_request_authentication(
+        &mut self,
+        name: &ObjectName,
+    ) -> Option<Arc<RequestAuthentication>> {
+        let removed = remove(&mut self.request_authentications, name)?;
+        let attached = &mut self.attached_authentications;
+        attached.remove(name, removed.target.references());
+        Some(removed)
     }
 
     /// Adds a policy, or replaces the one of that name.
@@ -85,6 +128,47 @@ impl PolicySet {
     /// Every PeerAuthentication, those of one namespace together and by name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.values().flat_map(OrdMap::values)
+    }
+
+    /// Every RequestAuthentication, those of one namespace together and by name.
+    pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.request_authentications
+            .values()
+            .flat_map(OrdMap::values)
+    }
+
+    /// The AuthorizationPolicies that are attached to a waypoint, its class, or the service it serves, dry runs
+    /// included, always in the same order. What that costs depends on these alone.
+    pub fn authorizations_at<'a>(
+        &'a self,
+        scope: &WaypointScope<'_>,
+    ) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
+        self.attached_authorizations.at(scope)
+    }
+
+    /// The RequestAuthentications for requests through a waypoint, always in the same order: those that are
+    /// attached to it, to its class or to the service; then those of the root namespaces and of the destination's that
+    /// select all workloads, or the one that was asked for.
+    #[must_use]
+    pub fn request_authentications_for(
+        &self,
+        scope: &WaypointScope<'_>,
+        workload: Option<&Workload>,
+    ) -> Vec<Arc<RequestAuthentication>> {
+        let attached = self.attached_authentications.at(scope).cloned();
+        let namespace = match (scope.service, workload) {
+            (Some(service), _) => &service.namespace,
+            (None, Some(workload)) => &workload.name.namespace,
+            (None, None) => return attached.collect(),
+        };
+        let is_selected = |policy: &&Arc<RequestAuthentication>| match &policy.target {
+            Target::References(_) => false,
+            Target::Workloads(selector) => {
+                selector.is_empty() || workload.is_some_and(|it| selector.selects(&it.labels))
+            }
+        };
+        let all = self.of_namespaces(&self.request_authentications, namespace);
+        attached.chain(all.filter(is_selected).cloned()).collect()
     }
 
     /// The AuthorizationPolicies for a workload, dry runs included, always in the same order.
@@ -114,9 +198,26 @@ impl PolicySet {
     /// How far an AuthorizationPolicy reaches.
     #[must_use]
     pub fn authorization_scope(&self, policy: &AuthorizationPolicy) -> Scope {
-        match &policy.target {
+        self.target_scope(&policy.name, &policy.target)
+    }
+
+    /// How far a RequestAuthentication reaches.
+    #[must_use]
+    pub fn request_authentication_scope(&self, policy: &RequestAuthentication) -> Scope {
+        self.target_scope(&policy.name, &policy.target)
+    }
+
+    fn target_scope(&self, name: &ObjectName, target: &Target) -> Scope {
+        let is_for_others = |reference: &TargetReference| {
+            reference.kind == TargetKind::GatewayClass
+                && (!self.is_root(&name.namespace) || *reference.name != *WAYPOINT_CLASS)
+        };
+        match target {
+            Target::References(references) if references.iter().all(is_for_others) => {
+                Scope::NoWaypoint
+            }
             Target::References(_) => Scope::Waypoints,
-            Target::Workloads(selector) => self.scope(&policy.name, selector),
+            Target::Workloads(selector) => self.scope(name, selector),
         }
     }
 
@@ -174,6 +275,8 @@ pub enum Scope {
     Workloads,
     /// What its `targetRefs` name, at L7.
     Waypoints,
+    /// No waypoint: of another class, or of the class from outside a root namespace.
+    NoWaypoint,
     /// No workload at all.
     Nothing,
 }
@@ -185,16 +288,21 @@ impl fmt::Display for Scope {
             Self::Namespace => "namespace",
             Self::Workloads => "workloads",
             Self::Waypoints => "waypoints",
+            Self::NoWaypoint => {
+                "nothing (only a root namespace may target the class ambit-waypoint)"
+            }
             Self::Nothing => "nothing (a root namespace takes no selector)",
         })
     }
 }
 
-fn insert<T>(policies: &mut ByNamespace<T>, name: &ObjectName, policy: T) {
+fn insert<T>(policies: &mut ByNamespace<T>, name: &ObjectName, policy: T) -> Arc<T> {
+    let policy = Arc::new(policy);
     policies
         .entry(name.namespace.clone())
         .or_default()
-        .insert(name.name.clone(), Arc::new(policy));
+        .insert(name.name.clone(), policy.clone());
+    policy
 }
 
 fn remove<T>(policies: &mut ByNamespace<T>, name: &ObjectName) -> Option<Arc<T>> {

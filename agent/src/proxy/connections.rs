@@ -50,8 +50,21 @@ pub struct OpenConnection {
     pub service: Option<ObjectName>,
     /// The waypoint that it should have gone through, as it was decided by the client's agent.
     pub waypoint: Option<ObjectName>,
+    /// What policy is asked about it again.
+    pub decided: Decided,
     /// Where the copy loop counts.
     pub transfer: Arc<Transfer>,
+}
+
+/// What is decided of a connection, and so has to be decided again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// Whether its client may connect to its server.
+    ByServer,
+    /// That, and whether its client may have what it asks the waypoint for: this address and port.
+    AtWaypoint(SocketAddr),
+    /// Nothing: its requests go to servers of their own, and each is decided by itself.
+    ByRequest,
 }
 
 /// Why a connection may not be opened after all.

@@ -19,6 +19,7 @@ use crate::{
 
 mod direct;
 mod multiplexed;
+pub(crate) mod records;
 mod relay;
 mod tcp;
 
@@ -76,7 +77,7 @@ impl CopyError {
         }
     }
 
-    fn server(error: io::Error) -> Self {
+    pub(crate) fn server(error: io::Error) -> Self {
         if is_reset(&error) {
             Self::ServerReset
         } else {
@@ -84,7 +85,7 @@ impl CopyError {
         }
     }
 
-    fn tunnel(error: io::Error) -> Self {
+    pub(crate) fn tunnel(error: io::Error) -> Self {
         if is_reset(&error) {
             Self::TunnelCut
         } else {
@@ -192,6 +193,36 @@ impl ResetOnDrop {
     pub(super) fn with_pod(mut self, namespace: Option<i32>) -> Self {
         self.leg = Leg::new(namespace);
         self
+    }
+
+    /// For who speaks a protocol that says itself where it ends.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.finished();
+        self.stream
+    }
+
+    /// Waits until the other end has said something, and tells how it begins; nothing, if nothing will come.
+    pub(crate) async fn peek(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut said = vec![0; most];
+        let length = self.stream.peek(&mut said).await?;
+        said.truncate(length);
+        Ok(said)
+    }
+
+    /// Sends what comes before everything else.
+    ///
+    /// # Errors
+    /// As a write.
+    pub(crate) async fn send(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(data) {
+                Ok(written) => data = &data[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn finished(&self) {

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Proxy, baggage,
-    connections::{ConnectionGuard, OpenConnection, RegisterError},
+    connections::{ConnectionGuard, Decided, OpenConnection, RegisterError},
     copy::{TcpSide, copy_tunnel},
     dial,
     error::{Error, ended, finish},
@@ -145,6 +145,7 @@ impl Stream {
             through: self
                 .snapshot
                 .through(Some(&self.tunnel.ends.client), destination),
+            request: None,
         };
         let decided = policy::evaluate(self.snapshot.policies(), &connection)
             .map_err(Error::from)
@@ -196,6 +197,7 @@ impl Stream {
             destination_address: self.address,
             service: None,
             waypoint: None,
+            decided: Decided::ByServer,
             transfer: self.transfer.clone(),
         };
         self.tunnel

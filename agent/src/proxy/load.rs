@@ -49,6 +49,7 @@ mod tests {
             address: [10, 0, 0, last].into(),
             port: 80,
             node: None,
+            zone: None,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Proxy,
-    connections::{ConnectionGuard, OpenConnection, RegisterError},
+    connections::{ConnectionGuard, Decided, OpenConnection, RegisterError},
     copy::ResetOnDrop,
     counts::CountGuard,
     error::finish,
@@ -55,10 +55,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
                 let decision = MissingWaypoint::Deny.as_str();
                 proxy.metrics.waypoint_missing(waypoint, decision);
             }
-            let description = describe(&source, peer, original, None);
-            let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
-            finish(report, &Err(error.into()));
-            return;
+            return unroutable(&proxy, &source, (peer, original), error);
         }
     };
     let mut exchange = Exchange {
@@ -93,6 +90,18 @@ fn find(
     route::route(snapshot, &asking, original, |endpoints| {
         choose(proxy, snapshot, source, (client, original), endpoints)
     })
+}
+
+/// Reports a connection that can't go anywhere.
+fn unroutable(
+    proxy: &Proxy,
+    source: &Arc<Workload>,
+    (client, original): (SocketAddr, SocketAddr),
+    error: NoRoute,
+) {
+    let description = describe(source, client, original, None);
+    let report = ConnectionReport::open(&proxy.metrics, description, Arc::default());
+    finish(report, &Err(error.into()));
 }
 
 /// The index of the endpoint to take. Where the kernel has drawn one already, and left the connection to
@@ -189,6 +198,7 @@ impl Exchange {
                 .as_ref()
                 .map(|service| service.name.clone()),
             waypoint: self.request.waypoint.as_ref().map(|it| it.name.clone()),
+            decided: Decided::ByServer,
             transfer: transfer.clone(),
         };
         self.proxy.connections.register(connection, &self.snapshot)

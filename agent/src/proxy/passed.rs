@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, time};
 
 use super::{
     Proxy,
-    connections::{CloseReason, OpenConnection, RegisterError},
+    connections::{CloseReason, Decided, OpenConnection, RegisterError},
     error::{Error, finish},
     follow::renew,
     route,
@@ -278,6 +278,7 @@ async fn watch(
         destination: &pair.destination,
         destination_address: pass.server(),
         through: snapshot.through(Some(&pair.source.identity), &pair.destination),
+        request: None,
     };
     let _ = policy::evaluate(snapshot.policies(), &connection)?;
     super::log_dry_run(snapshot, &connection);
@@ -290,6 +291,7 @@ async fn watch(
         destination_address: pass.server(),
         service: pair.service.as_ref().map(|service| service.name.clone()),
         waypoint: None,
+        decided: Decided::ByServer,
         transfer: transfer.clone(),
     };
     // It may have opened by what was allowed before a waypoint came into force.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Proxy,
-    connections::OpenConnection,
+    connections::{Decided, OpenConnection},
     copy::{ResetOnDrop, copy_tcp},
     dial,
     error::{Error, ended, finish},
@@ -60,6 +60,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             destination: &destination,
             destination_address: original,
             through: Through::None,
+            request: None,
         };
         let permit = policy::evaluate(snapshot.policies(), &connection)?;
         log_dry_run(&snapshot, &connection);
@@ -72,6 +73,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             destination_address: original,
             service: None,
             waypoint: None,
+            decided: Decided::ByServer,
             transfer: transfer.clone(),
         };
         let guard = proxy.connections.register(open, &snapshot)?;

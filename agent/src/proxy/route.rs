@@ -288,7 +288,9 @@ pub fn endpoint(
                 service: service_name,
                 port,
             },
-            TrafficDistribution::Any | TrafficDistribution::PreferSameNode => NoRoute::NoEndpoint {
+            TrafficDistribution::Any
+            | TrafficDistribution::PreferSameNode
+            | TrafficDistribution::PreferSameZone => NoRoute::NoEndpoint {
                 service: service_name,
                 port,
             },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{ConnectionDescription, Outcome, Transfer, report::WaypointUse, traffic::Traffic};
+use super::{ConnectionDescription, Outcome, Transfer, report::WaypointUse, series::ClusterNames};
 
 /// The target of the access log's lines, for filters such as `info,ambit::access=off`.
 pub const TARGET: &str = "ambit::access";
@@ -14,7 +14,7 @@ pub const TARGET: &str = "ambit::access";
 pub(super) struct Line<'a> {
     pub(super) description: &'a ConnectionDescription,
     /// Knows the service's DNS name.
-    pub(super) traffic: &'a Traffic,
+    pub(super) names: &'a ClusterNames,
     pub(super) transfer: &'a Transfer,
     pub(super) duration: Duration,
     pub(super) outcome: &'a Outcome<'a>,
@@ -41,7 +41,7 @@ pub(super) fn write(line: &Line<'_>) {
                 src.identity = known.source_identity.as_ref().map(tracing::field::display),
                 dst.addr = %known.destination_address,
                 dst.hbone_addr = known.hbone_address.map(tracing::field::display),
-                dst.service = service.map(|name| line.traffic.service_host(name)),
+                dst.service = service.map(|name| line.names.service_host(name)),
                 dst.workload = destination.map(|workload| &*workload.name.name),
                 dst.namespace = destination.map(|workload| &*workload.name.namespace),
                 dst.identity = known.destination_identity.as_ref().map(tracing::field::display),

@@ -5,7 +5,7 @@
 
 use prometheus::{
     core::{Collector, Desc},
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 /// A metric's constant part.
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Counter,
     /// May fall.
     Gauge,
+    /// Counts values between bounds.
+    Histogram,
 }
 
 impl Family {
@@ -38,6 +40,42 @@ impl Family {
         L: IntoIterator<Item = V>,
         V: Into<String>,
     {
+        let fill = |metric: &mut Metric, value| match self.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge | Kind::Histogram => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        };
+        self.filled(samples, fill)
+    }
+
+    /// The family, of histograms, with these samples.
+    pub(super) fn histograms<L, V>(
+        &self,
+        samples: impl IntoIterator<Item = (L, Histogram)>,
+    ) -> MetricFamily
+    where
+        L: IntoIterator<Item = V>,
+        V: Into<String>,
+    {
+        self.filled(samples, Metric::set_histogram)
+    }
+
+    fn filled<L, V, T>(
+        &self,
+        samples: impl IntoIterator<Item = (L, T)>,
+        fill: impl Fn(&mut Metric, T),
+    ) -> MetricFamily
+    where
+        L: IntoIterator<Item = V>,
+        V: Into<String>,
+    {
         let metrics = samples.into_iter().map(|(labels, value)| {
             let pairs = self.labels.iter().zip(labels).map(|(name, value)| {
                 let mut pair = LabelPair::default();
@@ -46,18 +84,7 @@ impl Family {
                 pair
             });
             let mut metric = Metric::from_label(pairs.collect());
-            match self.kind {
-                Kind::Counter => {
-                    let mut counter = Counter::default();
-                    counter.set_value(value);
-                    metric.set_counter(counter);
-                }
-                Kind::Gauge => {
-                    let mut gauge = Gauge::default();
-                    gauge.set_value(value);
-                    metric.set_gauge(gauge);
-                }
-            }
+            fill(&mut metric, value);
             metric
         });
         let mut family = MetricFamily::default();
@@ -67,6 +94,7 @@ impl Family {
         family.set_field_type(match self.kind {
             Kind::Counter => MetricType::COUNTER,
             Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
         });
         family
     }

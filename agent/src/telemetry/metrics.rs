@@ -15,7 +15,10 @@ use super::{
     Direction,
     collector::{Family, Kind, Observed},
     denials::{DENIALS, Denials},
+    open_count::OpenCount,
     process,
+    requests::Requests,
+    series::ClusterNames,
     traffic::Traffic,
 };
 use crate::{
@@ -100,6 +103,9 @@ pub struct MetricsOptions {
     /// Distinct pairs of workloads, services and identities that the `istio_tcp` metrics tell
     /// apart. Default: 2,000; each takes about 4 KiB of a scrape's page.
     pub series_limit: usize,
+    /// The same for the `istio_request` metrics, which tell apart what became of requests too.
+    /// Default: 500; each takes about 50 KiB of a scrape's page, for Istio's histograms are long.
+    pub request_series_limit: usize,
     /// How long a pair without an open connection is still shown. Default: 1 h. Must be longer
     /// than the scrape interval by far, or counts are lost.
     pub series_idle: Duration,
@@ -111,6 +117,7 @@ impl Default for MetricsOptions {
             cluster: "Kubernetes".into(),
             cluster_domain: "cluster.local".into(),
             series_limit: 2_000,
+            request_series_limit: 500,
             series_idle: Duration::from_secs(3600),
         }
     }
@@ -137,6 +144,7 @@ pub trait Page: Send + Sync + 'static {
 pub struct Metrics {
     registry: Registry,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) requests: Arc<Requests>,
     denials: Arc<Denials>,
     connections_open: IntGaugeVec,
     round_trips: HistogramVec,
@@ -153,15 +161,17 @@ impl Metrics {
     /// # Errors
     /// [`MetricsError`], if two metrics clash.
     pub fn new(options: MetricsOptions) -> Result<Arc<Self>, MetricsError> {
-        let traffic = Arc::new(Traffic::new(
-            options.cluster,
-            options.cluster_domain,
-            options.series_limit,
-            options.series_idle,
-        ));
+        let names = ClusterNames {
+            cluster: options.cluster,
+            domain: options.cluster_domain,
+        };
+        let (limit, idle) = (options.series_limit, options.series_idle);
+        let traffic = Arc::new(Traffic::new(names.clone(), limit, idle));
+        let requests = Arc::new(Requests::new(names, options.request_series_limit, idle));
         let metrics = Self {
             registry: Registry::new(),
             traffic: traffic.clone(),
+            requests: requests.clone(),
             denials: Arc::default(),
             connections_open: by_direction(
                 "ambit_connections_open",
@@ -202,6 +212,7 @@ impl Metrics {
         metrics.register(metrics.retransmitted.clone())?;
         metrics.register(metrics.tunnels_open.clone())?;
         metrics.observe(Traffic::FAMILIES, move || traffic.collect(Instant::now()))?;
+        metrics.observe(Requests::FAMILIES, move || requests.collect(Instant::now()))?;
         let denials = metrics.denials.clone();
         metrics.observe(&[&DENIALS], move || vec![denials.collect()])?;
         metrics.observe(process::FAMILIES, process::collect)?;
@@ -352,7 +363,7 @@ impl Metrics {
         self.denials.count(denied);
     }
 
-    fn observe(
+    pub(super) fn observe(
         &self,
         families: &[&Family],
         read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
@@ -379,25 +390,6 @@ fn by_direction(name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error
         gauges.with_label_values(&[direction.as_str()]).set(0);
     }
     Ok(gauges)
-}
-
-/// One open thing, counted in a gauge until this is dropped.
-#[derive(Debug)]
-pub struct OpenCount {
-    gauge: IntGauge,
-}
-
-impl OpenCount {
-    fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self { gauge }
-    }
-}
-
-impl Drop for OpenCount {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
 }
 
 #[cfg(test)]

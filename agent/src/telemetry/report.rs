@@ -4,8 +4,9 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     Metrics, Reporter, ResponseFlags, Transfer, access_log,
-    metrics::OpenCount,
-    traffic::{Opened, Peer, SeriesLabels},
+    open_count::OpenCount,
+    series::{Peer, SeriesLabels},
+    traffic::Opened,
 };
 use crate::{
     discovery::model::{ObjectName, Service, Workload},
@@ -145,7 +146,7 @@ impl ConnectionReport {
         };
         Self {
             metrics: metrics.clone(),
-            opened: metrics.traffic.open(labels, transfer.clone()),
+            opened: metrics.traffic.open(&labels, transfer.clone()),
             started: Instant::now(),
             written: false,
             _open: metrics.connection_opened(reporter.direction()),
@@ -179,7 +180,7 @@ impl ConnectionReport {
         traffic.close(&self.opened, outcome.flags());
         access_log::write(&access_log::Line {
             description: &self.description,
-            traffic,
+            names: traffic.names(),
             transfer: &self.transfer,
             duration: self.started.elapsed(),
             outcome,

@@ -1,16 +1,8 @@
 //! Istio's standard TCP metrics.
-//!
-//! Series are bounded in two ways. One that no open connection uses is dropped after an idle
-//! time (a workload's series must survive its quiet hours, and PromQL's `rate` takes the later
-//! restart from zero for the counter reset that it is); and there are never more than a limit,
-//! beyond which connections count under a series that says `unknown` throughout.
-
-mod labels;
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,13 +10,14 @@ use std::{
 
 use prometheus::proto::MetricFamily;
 
-use self::labels::LABELS;
-pub(super) use self::labels::{Peer, SeriesLabels};
 use super::{
     ResponseFlags, Transfer,
     collector::{Family, Kind},
+    series::{ClusterNames, Labels, Series, SeriesLabels, SeriesMap, traffic_labels},
 };
-use crate::{discovery::model::ObjectName, sharded::Sharded};
+use crate::sharded::Sharded;
+
+const LABELS: &[&str] = traffic_labels!["request_protocol", "response_flags"];
 
 const OPENED: Family = Family {
     name: "istio_tcp_connections_opened_total",
@@ -65,19 +58,23 @@ const OVERFLOWED: Family = Family {
 
 /// The counters of one set of labels.
 #[derive(Debug, Default)]
-struct Series {
+struct Counters {
     opened: AtomicU64,
     closed: [AtomicU64; ResponseFlags::ALL.len()],
     sent: AtomicU64,
     received: AtomicU64,
-    /// Milliseconds since [`Traffic::start`].
-    touched: AtomicU64,
+}
+
+impl Labels for SeriesLabels {
+    fn unknown(&self) -> Self {
+        Self::unknown(self.reporter)
+    }
 }
 
 /// An open connection, whose bytes are taken into its series at every scrape.
 #[derive(Debug)]
 struct Live {
-    series: Arc<Series>,
+    series: Arc<Series<Counters>>,
     transfer: Arc<Transfer>,
     counted: Counted,
 }
@@ -117,46 +114,31 @@ pub(super) struct Opened {
 /// Every series, and the open connections that feed them.
 #[derive(Debug)]
 pub(super) struct Traffic {
-    cluster: Arc<str>,
-    cluster_domain: Arc<str>,
-    limit: usize,
-    idle: Duration,
-    start: Instant,
-    series: Mutex<HashMap<SeriesLabels, Arc<Series>>>,
+    names: ClusterNames,
+    series: SeriesMap<SeriesLabels, Counters>,
     live: Sharded<Live>,
-    overflowed: AtomicU64,
 }
 
 impl Traffic {
     pub(super) const FAMILIES: &[&Family] =
         &[&OPENED, &CLOSED, &SENT, &RECEIVED, &SERIES, &OVERFLOWED];
 
-    pub(super) fn new(
-        cluster: Arc<str>,
-        cluster_domain: Arc<str>,
-        limit: usize,
-        idle: Duration,
-    ) -> Self {
+    pub(super) fn new(names: ClusterNames, limit: usize, idle: Duration) -> Self {
         Self {
-            cluster,
-            cluster_domain,
-            limit,
-            idle,
-            start: Instant::now(),
-            series: Mutex::default(),
+            names,
+            series: SeriesMap::new(limit, idle),
             live: Sharded::default(),
-            overflowed: AtomicU64::new(0),
         }
     }
 
-    /// The service's DNS name.
-    pub(super) fn service_host(&self, service: &ObjectName) -> String {
-        service.service_host(&self.cluster_domain)
+    /// What the cluster is called.
+    pub(super) fn names(&self) -> &ClusterNames {
+        &self.names
     }
 
     /// Counts a connection as opened, and its bytes from here on.
-    pub(super) fn open(&self, labels: SeriesLabels, transfer: Arc<Transfer>) -> Opened {
-        let series = self.find(labels);
+    pub(super) fn open(&self, labels: &SeriesLabels, transfer: Arc<Transfer>) -> Opened {
+        let series = self.series.find(labels);
         series.opened.fetch_add(1, Ordering::Relaxed);
         let live = Arc::new(Live {
             series,
@@ -173,9 +155,7 @@ impl Traffic {
         opened.live.flush();
         let series = &opened.live.series;
         series.closed[flags.index()].fetch_add(1, Ordering::Relaxed);
-        series
-            .touched
-            .store(self.millis_at(Instant::now()), Ordering::Relaxed);
+        self.series.touch(series, Instant::now());
     }
 
     /// The families as of now. Then forgets the series that were idle for too long, so that each
@@ -183,69 +163,36 @@ impl Traffic {
     pub(super) fn collect(&self, now: Instant) -> Vec<MetricFamily> {
         self.live.for_each(|live| live.flush());
         let (mut opened, mut closed, mut sent, mut received) = (vec![], vec![], vec![], vec![]);
-        let series: Vec<_> = {
-            let known = self.lock();
-            known.iter().map(|(l, s)| (l.clone(), s.clone())).collect()
-        };
+        let series = self.series.all();
         let count = series.len();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         for (labels, series) in series {
-            let values = labels.values(ResponseFlags::None, self);
+            let values = |flags: ResponseFlags| {
+                labels.values(["tcp", flags.as_str()].map(Into::into), &self.names)
+            };
             for flags in ResponseFlags::ALL {
                 let value = read(&series.closed[flags.index()]);
                 // Zero is said only of ordinary ends: a series for each way to fail that never
                 // happened would multiply the page by seven.
                 if flags == ResponseFlags::None || value > 0.0 {
-                    closed.push((labels.values(flags, self), value));
+                    closed.push((values(flags), value));
                 }
             }
+            let values = values(ResponseFlags::None);
             opened.push((values.clone(), read(&series.opened)));
             sent.push((values.clone(), read(&series.sent)));
             received.push((values, read(&series.received)));
         }
-        self.forget_idle(now);
-        let count = count as f64;
+        self.series.forget_idle(now);
+        let (count, overflowed) = (count as f64, self.series.overflowed() as f64);
         vec![
             OPENED.of(opened),
             CLOSED.of(closed),
             SENT.of(sent),
             RECEIVED.of(received),
             SERIES.single(count),
-            OVERFLOWED.single(read(&self.overflowed)),
+            OVERFLOWED.single(overflowed),
         ]
-    }
-
-    fn find(&self, labels: SeriesLabels) -> Arc<Series> {
-        let mut known = self.lock();
-        if let Some(series) = known.get(&labels) {
-            return series.clone();
-        }
-        if known.len() < self.limit {
-            return known.entry(labels).or_default().clone();
-        }
-        self.overflowed.fetch_add(1, Ordering::Relaxed);
-        let unknown = SeriesLabels::unknown(labels.reporter);
-        known.entry(unknown).or_default().clone()
-    }
-
-    fn forget_idle(&self, now: Instant) {
-        let now = self.millis_at(now);
-        let idle = u64::try_from(self.idle.as_millis()).unwrap_or(u64::MAX);
-        // One reference is the map's own. More can't appear meanwhile: only the holder of this
-        // lock, or of another reference, makes one.
-        self.lock().retain(|_, series| {
-            let touched = series.touched.load(Ordering::Relaxed);
-            Arc::strong_count(series) > 1 || now.saturating_sub(touched) < idle
-        });
-    }
-
-    fn millis_at(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.start);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SeriesLabels, Arc<Series>>> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,232 +1,220 @@
-//! One connection through a waypoint.
+//! One stream that an agent asks a waypoint for: who asks, for what, and what is spoken in it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt, time};
 
 use super::{
     Waypoint,
-    target::{Asked, Target, target},
+    detect::{Detector, Spoken},
+    http,
+    target::{Asked, Asker, Target},
+    tcp::{self, Described, First, Opening},
 };
 use crate::{
-    discovery::{model::Workload, store::Snapshot},
-    hbone::{Authority, Forwarded, RequestHeaders, pool::PoolKey},
-    policy::{self, Connection, Through},
+    discovery::{
+        model::{AppProtocol, Workload},
+        store::Snapshot,
+    },
+    hbone::{Authority, Baggage, RequestHeaders},
     proxy::{
-        TunnelStream, baggage,
-        connections::{ConnectionGuard, OpenConnection},
-        copy::{ResetOnDrop, TcpSide, copy_tunnel, relay},
-        dial,
-        error::{Error, ended, finish},
-        log_dry_run,
-        route::Route,
+        baggage,
+        connections::{ConnectionGuard, Decided, OpenConnection},
+        error::{Error, finish},
+        tunnel_io::TunnelIo,
         tunnel_server::Ends,
         tunnels::TunnelRequest,
     },
-    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer, WaypointUse},
+    telemetry::{ConnectionReport, Reporter},
 };
 
-/// From the client's request to the answer of the destination's agent, a new tunnel included. Less
-/// than the client's agent gives it.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// For how long a client may say nothing before it is asked whether its server speaks first.
+const SILENCE: Duration = Duration::from_millis(500);
 
-/// Carries one connection from request to close.
+/// Who asked for a stream, and for what.
+pub(super) struct Client {
+    pub(super) waypoint: Arc<Waypoint>,
+    pub(super) ends: Arc<Ends>,
+    pub(super) source: Option<Arc<Workload>>,
+    pub(super) source_address: SocketAddr,
+    pub(super) asked: Asked,
+    /// What the client's agent said.
+    pub(super) headers: RequestHeaders,
+}
+
+/// Carries one stream from request to close.
 pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: TunnelRequest) {
-    let core = &waypoint.core;
     // Who: the client's identity is proven, its address is believed if it is one of that identity.
-    let snapshot = core.store.snapshot();
+    let snapshot = waypoint.core.store.snapshot();
     let (source_address, source) = ends.source(&snapshot, request.headers());
 
-    // Where.
-    let asked = Asked {
+    // What for.
+    let asker = Asker {
         gateway: &waypoint.gateway,
-        cluster_domain: &core.cluster_domain,
-        node: source.as_ref().map_or("", |source| &*source.node),
+        cluster_domain: &waypoint.core.cluster_domain,
     };
-    let found = target(&snapshot, &asked, request.authority(), |endpoints| {
-        core.load.choose(endpoints)
-    });
-    let transfer = Arc::<Transfer>::default();
-    let description = describe(
-        &waypoint,
-        &ends,
-        source_address,
-        source.as_ref(),
-        &found,
-        &request,
-    );
-    let report = ConnectionReport::open(&core.metrics, description, transfer.clone());
-
-    // From here on the connection is reported, however it ends.
-    let result = match found {
-        Ok(target) => {
-            let stream = Stream {
+    let asked = match asker.asked(&snapshot, request.authority()) {
+        Ok(asked) => asked,
+        Err(error) => {
+            let unknown = Unknown {
                 waypoint: &waypoint,
                 ends: &ends,
-                snapshot,
                 source,
                 source_address,
-                target,
-                transfer,
             };
-            stream.carry(request).await
-        }
-        Err(error) => {
-            request.refuse(error.status(), &error.to_string()).await;
-            Err(error)
+            return unknown.refuse(request, error).await;
         }
     };
-    finish(report, &result);
+    let protocol = asked.protocol();
+    let client = Arc::new(Client {
+        headers: request.headers().clone(),
+        waypoint,
+        ends,
+        source,
+        source_address,
+        asked,
+    });
+    match protocol {
+        AppProtocol::Tcp => Box::pin(tcp::carry(&client, Opening::Asked(request), None)).await,
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Unknown => {
+            // What it is about is said in it.
+            if let Ok(stream) = request.accept(Baggage::default()).await {
+                let io = TunnelIo::new(stream);
+                Box::pin(client.listen(io, protocol, &snapshot)).await;
+            }
+        }
+    }
 }
 
-/// One stream whose client and destination are known.
-struct Stream<'a> {
-    waypoint: &'a Waypoint,
-    ends: &'a Ends,
-    snapshot: Arc<Snapshot>,
-    source: Option<Arc<Workload>>,
-    source_address: SocketAddr,
-    target: Target,
-    transfer: Arc<Transfer>,
-}
-
-/// The way on.
-enum Onward {
-    /// To the agent of an enrolled pod.
-    Tunnel(TunnelStream),
-    /// To what isn't enrolled.
-    Plain(ResetOnDrop),
-}
-
-impl Stream<'_> {
-    async fn carry(&self, request: TunnelRequest) -> Result<(), Error> {
-        let core = &self.waypoint.core;
-        let service = self.target.service.as_ref();
-        let _load = service.map(|_| core.load.count(self.target.address));
-        // Allowed, and entered as open, before anything is dialled.
-        let opened = match self.decide() {
-            Ok(guard) => {
-                let onward = Box::pin(guard.unless_closed(self.open(&request))).await;
-                onward
-                    .map_err(Error::from)
-                    .and_then(|onward| Ok((guard, onward?)))
-            }
-            Err(error) => Err(error),
-        };
-        let (guard, onward) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                request.refuse(error.status(), &error.to_string()).await;
-                return Err(error);
-            }
-        };
-        let destination = self.target.route.workload();
-        let said = destination.map(|workload| baggage(workload, &core.cluster));
-        let client = request.accept(said.unwrap_or_default()).await?;
-        let (transfer, token) = (&self.transfer, guard.token());
-        let copied = match onward {
-            Onward::Tunnel(server) => relay(client, server, transfer, token).await,
-            Onward::Plain(server) => {
-                copy_tunnel(server, TcpSide::Server, client, transfer, token).await
-            }
-        };
-        ended(&guard, copied)
+impl Client {
+    /// The client's node, if it is known.
+    pub(super) fn node(&self) -> &str {
+        self.source.as_ref().map_or("", |source| &*source.node)
     }
 
-    /// Whether the client may: by its own identity, as the destination's agent would decide.
-    fn decide(&self) -> Result<ConnectionGuard, Error> {
-        let destination = self.target.route.workload();
-        if let Some(destination) = destination {
-            let connection = Connection {
-                source: Some(&self.ends.client),
-                source_address: self.source_address.ip(),
-                destination,
-                destination_address: self.target.address,
-                through: Through::None,
-            };
-            // It permits to dial the pod itself, which the agent of its node does.
-            let _ = policy::evaluate(self.snapshot.policies(), &connection)?;
-            log_dry_run(&self.snapshot, &connection);
+    /// What the mesh calls a destination.
+    pub(super) fn baggage_of(&self, target: &Target) -> Baggage {
+        let workload = target.route.workload();
+        let cluster = &self.waypoint.core.cluster;
+        workload.map_or_else(Baggage::default, |it| baggage(it, cluster))
+    }
+
+    /// Finds out what is spoken, and has it served.
+    async fn listen(self: &Arc<Self>, mut io: TunnelIo, declared: AppProtocol, at: &Snapshot) {
+        let guard = match self.register(at) {
+            Ok(guard) => guard,
+            Err(error) => {
+                tracing::warn!(client = %self.ends.client, "a connection isn't taken: {error}");
+                return;
+            }
+        };
+        let mut detector = Detector::default();
+        let drain = &self.waypoint.core.drain;
+        let first = {
+            let mut told = std::pin::pin!(detector.detect(&mut io));
+            tokio::select! {
+                told = &mut told => Some(told),
+                () = time::sleep(SILENCE), if declared == AppProtocol::Unknown => None,
+                // No request has come yet.
+                () = drain.cancelled() => return,
+                () = guard.token().cancelled_owned() => return,
+            }
+        };
+        let spoken = match first {
+            Some(Ok(spoken)) => spoken,
+            Some(Err(_)) => return,
+            None => match self.greet(&mut detector, &mut io, &guard).await {
+                Some(First::Client(spoken)) => spoken,
+                Some(First::Server(server)) => {
+                    drop(guard);
+                    detector.finish(&mut io);
+                    return tcp::carry(self, Opening::Taken(io), Some(server)).await;
+                }
+                None => return,
+            },
+        };
+        detector.finish(&mut io);
+        match (spoken, declared) {
+            (Spoken::Http1 | Spoken::Http2, _) => http::serve(self, io, spoken, guard).await,
+            (Spoken::Other, _) if io.has_ended() => {
+                // It said nothing that could be passed on, and ends as it did.
+                let _ = io.shutdown().await;
+            }
+            (Spoken::Other, AppProtocol::Unknown) => {
+                drop(guard);
+                tcp::carry(self, Opening::Taken(io), None).await;
+            }
+            (Spoken::Other, _) => {
+                tracing::warn!(
+                    client = %self.ends.client,
+                    "a connection was reset: what came isn't the HTTP that the Service's appProtocol or \
+                     port name says; appProtocol: tcp passes anything"
+                );
+            }
         }
+    }
+
+    /// As [`tcp::greet`], for as long as the connection may stay.
+    async fn greet(
+        &self,
+        detector: &mut Detector,
+        io: &mut TunnelIo,
+        guard: &ConnectionGuard,
+    ) -> Option<First> {
+        let token = guard.token();
+        tokio::select! {
+            first = tcp::greet(self, detector, io) => first,
+            () = token.cancelled() => None,
+            () = self.waypoint.core.drain.cancelled() => None,
+        }
+    }
+
+    /// Enters it as open.
+    fn register(&self, snapshot: &Snapshot) -> Result<ConnectionGuard, Error> {
+        let service = self.asked.service();
         let open = OpenConnection {
             reporter: Reporter::Waypoint,
             source_identity: Some(self.ends.client.clone()),
             source: self.source.clone(),
             source_address: self.source_address,
-            destination: destination.cloned(),
-            destination_address: self.target.address,
-            service: self.target.service.as_ref().map(|it| it.name.clone()),
+            destination: None,
+            destination_address: self.asked.address(),
+            service: service.map(|it| it.name.clone()),
             waypoint: Some(self.waypoint.gateway.clone()),
-            transfer: self.transfer.clone(),
+            decided: Decided::ByRequest,
+            transfer: Arc::default(),
         };
         let connections = &self.waypoint.core.connections;
-        Ok(connections.register(open, &self.snapshot)?)
-    }
-
-    /// Goes on to the destination in the waypoint's own name.
-    async fn open(&self, request: &TunnelRequest) -> Result<Onward, Error> {
-        let address = self.target.address;
-        let (workload, via) = match &self.target.route {
-            Route::Tunnel { workload, via } => (workload, *via),
-            Route::Local(_) | Route::Waypoint { .. } | Route::Plain(_) => {
-                return Ok(Onward::Plain(dial::unmarked(address).await?));
-            }
-        };
-        let key = PoolKey {
-            source: self.waypoint.identity.clone(),
-            destination: workload.identity.clone(),
-            uid: workload.uid.clone(),
-            address: via,
-        };
-        let asked = request.headers();
-        let headers = RequestHeaders {
-            baggage: asked.baggage.clone(),
-            forwarded: Some(Forwarded {
-                address: self.source_address.ip(),
-                port: Some(self.source_address.port()),
-                host: asked.forwarded.as_ref().and_then(|it| it.host.clone()),
-            }),
-            traceparent: asked.traceparent.clone(),
-        };
-        let (authority, deadline) = (Authority::Address(address), Instant::now() + DEADLINE);
-        let tunnels = &self.waypoint.core.tunnels;
-        let opened = tunnels.open(&key, &authority, &headers, deadline).await;
-        Ok(Onward::Tunnel(opened?))
+        Ok(connections.register(open, snapshot)?)
     }
 }
 
-fn describe(
-    waypoint: &Waypoint,
-    ends: &Ends,
+/// Who asked for what there isn't.
+struct Unknown<'a> {
+    waypoint: &'a Waypoint,
+    ends: &'a Ends,
+    source: Option<Arc<Workload>>,
     source_address: SocketAddr,
-    source: Option<&Arc<Workload>>,
-    target: &Result<Target, Error>,
-    request: &TunnelRequest,
-) -> ConnectionDescription {
-    let target = target.as_ref().ok();
-    let (destination, via) = match target.map(|target| &target.route) {
-        Some(Route::Tunnel { workload, via }) => (Some(workload), Some(*via)),
-        Some(other) => (other.workload(), None),
-        None => (None, None),
-    };
-    let asked = match request.authority() {
-        Authority::Address(address) => *address,
-        Authority::Host { port, .. } => SocketAddr::new(ends.peer.ip(), *port),
-    };
-    let address = target.map_or(asked, |target| target.address);
-    let enrolled = destination.filter(|_| via.is_some());
-    ConnectionDescription {
-        reporter: Reporter::Waypoint,
-        source: source.cloned(),
-        source_identity: Some(ends.client.clone()),
-        source_address,
-        destination: destination.cloned(),
-        destination_identity: enrolled.map(|workload| workload.identity.clone()),
-        destination_address: via.unwrap_or(address),
-        hbone_address: via.map(|_| address),
-        service: target.and_then(|target| target.service.clone()),
-        // Both halves of the way.
-        secured: via.is_some() || target.is_none(),
-        waypoint: Some(WaypointUse::Through(waypoint.gateway.clone())),
+}
+
+impl Unknown<'_> {
+    async fn refuse(self, request: TunnelRequest, error: Error) {
+        let address = match request.authority() {
+            Authority::Address(address) => *address,
+            Authority::Host { port, .. } => SocketAddr::new(self.ends.peer.ip(), *port),
+        };
+        let described = Described {
+            waypoint: self.waypoint,
+            client: &self.ends.client,
+            source: self.source,
+            source_address: self.source_address,
+            address,
+            service: None,
+            target: None,
+        };
+        let metrics = &self.waypoint.core.metrics;
+        let report = ConnectionReport::open(metrics, described.description(), Arc::default());
+        request.refuse(error.status(), &error.to_string()).await;
+        finish(report, &Err(error));
     }
 }

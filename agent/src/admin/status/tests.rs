@@ -102,7 +102,11 @@ fn policies_are_shown_with_how_far_they_reach() {
  rules: [{}, {to: [{operation: {ports: ['80']}}]}]}}
 ---
 {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: http, namespace: shop},
- spec: {targetRefs: [{kind: Service, name: web, group: ''}]}}
+ spec: {targetRefs: [{kind: Service, name: web, group: ''}], rules: [{to: [{operation: {paths: [/a]}},
+ {operation: {methods: [GET], paths: [/b]}}], when: [{key: 'request.headers[a.b]', values: [c]}]}]}}
+---
+{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: who, namespace: shop},
+ spec: {targetRefs: [{kind: Gateway, name: way}], jwtRules: [{issuer: 'https://issuer'}]}}
 ---
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: own, namespace: shop},
  spec: {selector: {matchLabels: {app: till}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}}
@@ -123,6 +127,8 @@ fn policies_are_shown_with_how_far_they_reach() {
         targets: Vec::new(),
         action: Some("DENY".into()),
         rules: Some(2),
+        http: Vec::new(),
+        issuers: Vec::new(),
         dry_run: true,
         mode: None,
         ports: BTreeMap::new(),
@@ -133,11 +139,26 @@ fn policies_are_shown_with_how_far_they_reach() {
         selector: BTreeMap::new(),
         targets: vec!["Service/web".into()],
         action: Some("ALLOW".into()),
-        rules: Some(0),
+        rules: Some(1),
+        http: ["methods", "paths", "request.headers[a.b]"]
+            .map(str::to_owned)
+            .into(),
         dry_run: false,
         ..few.clone()
     };
+    let who = PolicyView {
+        name: "shop/who".into(),
+        kind: "RequestAuthentication".into(),
+        targets: vec!["Gateway/way".into()],
+        action: None,
+        http: Vec::new(),
+        issuers: vec!["https://issuer".into()],
+        ..http.clone()
+    };
     assert_eq!(authorizations, [few, http]);
+    let authentication = policies.request_authentications().next().unwrap();
+    let told = PolicyView::of_request_authentication(authentication, policies);
+    assert_eq!(told, who);
     let own = policies.peer_authentications().next().unwrap();
     let expected = PolicyView {
         name: "shop/own".into(),
@@ -147,6 +168,8 @@ fn policies_are_shown_with_how_far_they_reach() {
         targets: Vec::new(),
         action: None,
         rules: None,
+        http: Vec::new(),
+        issuers: Vec::new(),
         dry_run: false,
         mode: Some("STRICT".into()),
         ports: [(8080, "DISABLE".into())].into(),

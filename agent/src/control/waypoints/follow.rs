@@ -23,17 +23,17 @@ const RETRY_CONFLICT: Duration = Duration::from_millis(300);
 /// How often the Gateway API's kinds are looked for.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// Waits until the API server has the kinds, and says once if it hasn't.
-pub(super) async fn await_kinds(client: &Client) {
+/// Waits until the API server has kinds of the Gateway API, and says once if it hasn't, and what there isn't for
+/// that.
+pub(super) async fn await_kinds(client: &Client, kinds: &[&str], what: &str) {
     let mut told = String::new();
     loop {
         let missing = match client.list_api_group_resources(API_VERSION).await {
             Ok(list) => {
                 let is_there = |kind: &str| list.resources.iter().any(|it| it.kind == kind);
-                let missing = ["Gateway", "GatewayClass"].map(|kind| (kind, is_there(kind)));
-                match missing.iter().find(|(_, is_there)| !is_there) {
+                match kinds.iter().find(|kind| !is_there(kind)) {
                     None => return,
-                    Some((kind, _)) => format!("the cluster has no kind {kind}"),
+                    Some(kind) => format!("the cluster has no kind {kind}"),
                 }
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -43,8 +43,7 @@ pub(super) async fn await_kinds(client: &Client) {
         };
         if missing != told {
             tracing::info!(
-                "no waypoints yet: {missing}; they are made as soon as the Gateway API's CRDs are \
-                 installed"
+                "no {what} yet: {missing}; that changes as soon as the Gateway API's CRDs are installed"
             );
             told = missing;
         }

@@ -136,6 +136,7 @@ async fn apply(
         image: image.clone(),
         ca_address: context.settings.ca_address.clone(),
         trust_domain: context.settings.trust_domain.clone(),
+        arguments: context.settings.arguments.clone(),
         trust_bundle,
     };
     let mut live = BTreeMap::new();

@@ -34,7 +34,8 @@ pub(super) fn gateway_classes() -> ApiResource {
     kind("GatewayClass", "gatewayclasses")
 }
 
-fn kind(kind: &str, plural: &str) -> ApiResource {
+/// How the API server calls a kind of the Gateway API.
+pub(super) fn kind(kind: &str, plural: &str) -> ApiResource {
     ApiResource {
         group: "gateway.networking.k8s.io".into(),
         version: "v1".into(),

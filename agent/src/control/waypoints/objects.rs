@@ -43,6 +43,8 @@ pub(super) struct Common {
     pub(super) ca_address: String,
     /// Of all identities.
     pub(super) trust_domain: String,
+    /// What their command line says beyond what follows from the Gateway.
+    pub(super) arguments: Vec<String>,
     /// Roots, in PEM.
     pub(super) trust_bundle: String,
 }

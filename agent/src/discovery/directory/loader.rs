@@ -263,7 +263,7 @@ impl Loader {
         };
         let problems = self.files.iter().flat_map(of_file);
         let snapshot = self.store.snapshot();
-        let joined = snapshot.waypoint_problems().iter().map(|problem| {
+        let joined = snapshot.problems().map(|problem| {
             let file = self.owners.get(&problem.object);
             Problem {
                 origin: Origin::File(file.map_or(self.path.clone(), |it| self.path.join(&**it))),

@@ -254,7 +254,7 @@ async fn broken_object_leaves_its_last_good_state_and_the_others_change() {
 }
 
 #[tokio::test]
-async fn a_route_for_a_service_is_a_problem_until_it_is_gone() {
+async fn a_route_for_a_service_that_is_not_there_is_a_problem_until_it_is_gone() {
     let route = "---\n{apiVersion: gateway.networking.k8s.io/v1beta1, kind: HTTPRoute, \
                  metadata: {namespace: shop, name: canary}, \
                  spec: {parentRefs: [{group: '', kind: Service, name: web}]}}\n";
@@ -262,7 +262,8 @@ async fn a_route_for_a_service_is_a_problem_until_it_is_gone() {
     let mut followed = Followed::new(&[("all.yaml", &both)]).await;
     assert_eq!(followed.pods(), ["a 10.0.0.1"]);
     let problems = followed.problems();
-    let expected = "all.yaml: HTTPRoute shop/canary: spec.parentRefs[0]: Service shop/web: ";
+    let expected =
+        "all.yaml: HTTPRoute shop/canary: spec.parentRefs[0]: there is no Service shop/web: ";
     assert!(
         problems.len() == 1 && problems[0].starts_with(expected),
         "{problems:?}"

@@ -74,7 +74,7 @@ impl Applier {
         self.store.apply(changes);
         let problems = self.kinds.values().flat_map(Followed::problems);
         let snapshot = self.store.snapshot();
-        let joined = snapshot.waypoint_problems().iter().map(|problem| Problem {
+        let joined = snapshot.problems().map(|problem| Problem {
             origin: Origin::ApiServer,
             kind: problem.into(),
         });

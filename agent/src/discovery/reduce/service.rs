@@ -13,7 +13,7 @@ use k8s_openapi::{
 use super::{FieldError, Reducer, address, gateway, is_tcp, port};
 use crate::discovery::{
     facts::{Candidate, Families, ServiceFacts, SliceFacts, TargetPort},
-    model::{Endpoint, ObjectName, ServicePort, TrafficDistribution},
+    model::{AppProtocol, Endpoint, ObjectName, ServicePort, TrafficDistribution},
 };
 
 pub(super) fn reduce(
@@ -97,11 +97,30 @@ fn service_port(
     let name = reducer
         .interner
         .text(declared.name.as_deref().unwrap_or_default());
-    Ok((ServicePort { name, port: number }, target))
+    let protocol = protocol(declared.app_protocol.as_deref(), &name);
+    let port = ServicePort {
+        name,
+        port: number,
+        protocol,
+    };
+    Ok((port, target))
 }
 
-/// `internalTrafficPolicy: Local` is a must and wins; `trafficDistribution` is a preference. Zones
-/// aren't told apart yet, so a preference for the zone counts as none.
+/// `appProtocol`, else the port's name as far as its first `-`, as Istio reads it.
+fn protocol(declared: Option<&str>, name: &str) -> AppProtocol {
+    let named = name.split('-').next().unwrap_or_default();
+    match declared.unwrap_or(named).to_ascii_lowercase().as_str() {
+        "http" | "kubernetes.io/ws" => AppProtocol::Http,
+        "http2" | "grpc" | "kubernetes.io/h2c" => AppProtocol::Http2,
+        // A client speaks TLS there, and nobody in between can read it.
+        "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mongo" | "mysql" | "redis" | "udp" => {
+            AppProtocol::Tcp
+        }
+        _ => AppProtocol::Unknown,
+    }
+}
+
+/// `internalTrafficPolicy: Local` is a must and wins; `trafficDistribution` is a preference.
 fn distribution(spec: &ServiceSpec, issues: &mut Vec<FieldError>) -> TrafficDistribution {
     let mut report = |field: &str, value: &str, expected: &str| {
         issues.push(FieldError::unexpected(field, value, expected));
@@ -116,7 +135,8 @@ fn distribution(spec: &ServiceSpec, issues: &mut Vec<FieldError>) -> TrafficDist
     }
     match spec.traffic_distribution.as_deref() {
         Some("PreferSameNode") => TrafficDistribution::PreferSameNode,
-        None | Some("" | "PreferSameZone" | "PreferClose") => TrafficDistribution::Any,
+        Some("PreferSameZone" | "PreferClose") => TrafficDistribution::PreferSameZone,
+        None | Some("") => TrafficDistribution::Any,
         Some(other) => {
             let expected = "\"PreferSameNode\", \"PreferSameZone\" or \"PreferClose\"; \
                             it counts as not set";
@@ -190,12 +210,15 @@ fn candidates(
         .node_name
         .as_deref()
         .map(|node| reducer.interner.text(node));
+    let zone = endpoint.zone.as_deref();
+    let zone = zone.map(|zone| reducer.interner.text(zone));
     found.extend(ports.iter().map(|(port_name, port)| Candidate {
         endpoint: Endpoint {
             port_name: Arc::clone(port_name),
             address,
             port: *port,
             node: node.clone(),
+            zone: zone.clone(),
         },
         ready,
     }));

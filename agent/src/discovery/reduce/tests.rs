@@ -1,6 +1,7 @@
 mod routes;
 mod services;
 mod settings;
+mod traffic_policies;
 
 use super::*;
 use crate::discovery::model::{Enrolment, Tunnel};

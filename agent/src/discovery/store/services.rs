@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use super::pods::{Pod, PodIndex, group, ungroup};
+use super::{
+    Change, Snapshot,
+    pods::{Pod, PodIndex, group, ungroup},
+};
 use crate::discovery::{
-    facts::{Candidate, ServiceFacts, SliceFacts, TargetPort},
+    facts::{Candidate, Kind, Object, ServiceFacts, SliceFacts, TargetPort},
     model::{Endpoint, ObjectName, Service, TrafficDistribution, UseWaypoint, Workload},
 };
 
@@ -28,6 +31,8 @@ pub(super) struct ServiceIndex {
     by_namespace: BTreeMap<Arc<str>, BTreeSet<ObjectName>>,
     /// What namespaces say of the waypoint of their services, where they say something.
     waypoints: HashMap<Arc<str>, UseWaypoint>,
+    /// Zones of nodes, for endpoints that no slice tells the zone of.
+    zones: HashMap<Arc<str>, Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,32 @@ impl ServiceIndex {
         if before.unwrap_or_default() != *waypoint {
             dirty.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
         }
+    }
+
+    /// Takes the zone of a node from a change. Whether it is another than before.
+    pub(super) fn take_zone(
+        &mut self,
+        change: &Change,
+        next: &mut Snapshot,
+        dirty: &mut BTreeSet<ObjectName>,
+    ) -> bool {
+        let (node, zone) = match change {
+            Change::Upsert(Object::Node(facts)) => (&facts.name, facts.zone.as_ref()),
+            Change::Remove(key) if key.kind == Kind::Node => (&key.name.name, None),
+            _ => return false,
+        };
+        next.set_zone(node, zone.cloned());
+        let before = match zone {
+            Some(zone) => self.zones.insert(Arc::clone(node), Arc::clone(zone)),
+            None => self.zones.remove(node),
+        };
+        if before.as_ref() == zone {
+            return false;
+        }
+        let services = self.services.iter();
+        let followers = services.filter(|(_, entry)| entry.members.is_some());
+        dirty.extend(followers.map(|(name, _)| name.clone()));
+        true
     }
 
     pub(super) fn insert_slice(&mut self, facts: SliceFacts, dirty: &mut BTreeSet<ObjectName>) {
@@ -144,7 +175,7 @@ impl ServiceIndex {
             (Some(slices), _) => serving(facts, slices.values().flatten().map(Cow::Borrowed)),
             (None, Some(members)) => {
                 let pods = members.iter().filter_map(|name| pods.get(name));
-                let all = pods.flat_map(|pod| candidates(facts, pod));
+                let all = pods.flat_map(|pod| candidates(facts, pod, &self.zones));
                 serving(facts, all.map(Cow::Owned))
             }
             (None, None) => Arc::default(),
@@ -213,7 +244,11 @@ fn selects(facts: &ServiceFacts, workload: &Workload) -> bool {
 
 /// What the endpoint controller would write down for a selected pod. A pod without the named port
 /// doesn't serve that port.
-fn candidates<'a>(facts: &'a ServiceFacts, pod: &'a Pod) -> impl Iterator<Item = Candidate> + 'a {
+fn candidates<'a>(
+    facts: &'a ServiceFacts,
+    pod: &'a Pod,
+    zones: &'a HashMap<Arc<str>, Arc<str>>,
+) -> impl Iterator<Item = Candidate> + 'a {
     let workload = &pod.workload;
     let ready = facts.publish_not_ready || (workload.ready && !pod.workload.terminating);
     let may_serve = ready || workload.ready;
@@ -230,6 +265,7 @@ fn candidates<'a>(facts: &'a ServiceFacts, pod: &'a Pod) -> impl Iterator<Item =
                 address: *address,
                 port: number,
                 node: Some(Arc::clone(&workload.node)).filter(|node| !node.is_empty()),
+                zone: zones.get(&workload.node).cloned(),
             };
             Some(Candidate { endpoint, ready })
         })

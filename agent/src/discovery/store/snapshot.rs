@@ -8,9 +8,18 @@ use std::{
 
 use imbl::{HashMap, OrdMap};
 
-use super::ObjectProblem;
+use super::{
+    ObjectProblem,
+    traffic_policies::{Targeted, TrafficPolicies},
+};
 use crate::{
-    discovery::model::{ObjectName, Service, Waypoint, Workload, WorkloadUid},
+    discovery::{
+        facts::GrantFacts,
+        model::{
+            ObjectName, RouteKind, RouteTable, Service, TrafficPolicy, Waypoint, Workload,
+            WorkloadUid,
+        },
+    },
     identity::Identity,
     policy::{PolicySet, Through},
 };
@@ -26,6 +35,14 @@ pub struct Snapshot {
     by_vip: HashMap<IpAddr, Arc<[ObjectName]>>,
     /// Services that use a waypoint, by the addresses of their endpoints.
     fronted: HashMap<IpAddr, Arc<[ObjectName]>>,
+    routes: HashMap<ObjectName, Arc<RouteTable>>,
+    /// ReferenceGrants, by namespace and name.
+    pub(super) grants: OrdMap<Arc<str>, OrdMap<Arc<str>, GrantFacts>>,
+    pub(super) route_problems: Arc<[ObjectProblem]>,
+    /// Zones of nodes that have one.
+    zones: HashMap<Arc<str>, Arc<str>>,
+    pub(super) traffic_policies: TrafficPolicies,
+    pub(super) traffic_policy_problems: Arc<[ObjectProblem]>,
     pub(super) waypoints: OrdMap<ObjectName, Arc<Waypoint>>,
     pub(super) waypoint_problems: Arc<[ObjectProblem]>,
     pub(super) policies: PolicySet,
@@ -96,6 +113,49 @@ impl Snapshot {
         self.services.get(name)
     }
 
+    /// What routes say of requests to a service; `None` if it has none.
+    #[must_use]
+    pub fn routes_of(&self, service: &ObjectName) -> Option<&Arc<RouteTable>> {
+        self.routes.get(service)
+    }
+
+    /// The policy for a port of a service: one for this port, or else one for the service.
+    #[must_use]
+    pub fn traffic_policy_of_service(
+        &self,
+        service: &ObjectName,
+        port: u16,
+    ) -> Option<&Arc<TrafficPolicy>> {
+        let policies = self.traffic_policies.of_service(service)?;
+        let mut ports = self.service(service)?.ports.iter();
+        let served = ports.find(|served| served.port == port);
+        policies.of(served.map(|served| &*served.name))
+    }
+
+    /// The policy for a rule of a route: one for the rule of this name, or else one for the route.
+    #[must_use]
+    pub fn traffic_policy_of_route(
+        &self,
+        kind: RouteKind,
+        route: &ObjectName,
+        rule: Option<&str>,
+    ) -> Option<&Arc<TrafficPolicy>> {
+        self.traffic_policies.of_route(kind, route)?.of(rule)
+    }
+
+    /// Every policy for a service (`None`) or route, whichever port or rule it is for.
+    pub fn traffic_policies_of(
+        &self,
+        kind: Option<RouteKind>,
+        name: &ObjectName,
+    ) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
+        let policies = match kind {
+            None => self.traffic_policies.of_service(name),
+            Some(kind) => self.traffic_policies.of_route(kind, name),
+        };
+        policies.into_iter().flat_map(Targeted::all)
+    }
+
     /// Every workload, in no order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values()
@@ -109,6 +169,12 @@ impl Snapshot {
     /// Every service, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The zone of a node, if its Node object says it.
+    #[must_use]
+    pub fn zone_of_node(&self, node: &str) -> Option<&Arc<str>> {
+        self.zones.get(node)
     }
 
     /// Addresses that several pods claim, with these pods: the first has it.
@@ -164,10 +230,12 @@ impl Snapshot {
         })
     }
 
-    /// What is wrong with waypoints and with what names them.
-    #[must_use]
-    pub fn waypoint_problems(&self) -> &[ObjectProblem] {
-        &self.waypoint_problems
+    /// What is wrong with objects in the light of others: with waypoints and with what names them, and with
+    /// what routes and policies refer to.
+    pub fn problems(&self) -> impl Iterator<Item = &ObjectProblem> {
+        let problems = self.waypoint_problems.iter();
+        let problems = problems.chain(&*self.route_problems);
+        problems.chain(&*self.traffic_policy_problems)
     }
 
     /// The policies, ready to be evaluated.
@@ -214,6 +282,13 @@ impl Snapshot {
         }
     }
 
+    pub(super) fn set_zone(&mut self, node: &Arc<str>, zone: Option<Arc<str>>) {
+        match zone {
+            Some(zone) => self.zones.insert(Arc::clone(node), zone),
+            None => self.zones.remove(node),
+        };
+    }
+
     /// Keeps, and reports once, that more than one pod claims the address.
     pub(super) fn set_contested(&mut self, address: IpAddr, claimants: &[ObjectName]) {
         let before = self.contested.get(&address);
@@ -233,6 +308,18 @@ impl Snapshot {
                 self.contested.insert(address, claimants.into());
             }
         }
+    }
+
+    /// Whether that is something new.
+    pub(super) fn set_routes(&mut self, service: &ObjectName, table: Option<RouteTable>) -> bool {
+        if self.routes.get(service).map(|it| &**it) == table.as_ref() {
+            return false;
+        }
+        match table {
+            Some(table) => self.routes.insert(service.clone(), Arc::new(table)),
+            None => self.routes.remove(service),
+        };
+        true
     }
 
     pub(super) fn set_service(&mut self, name: &ObjectName, after: Option<Arc<Service>>) {

@@ -1,5 +1,7 @@
 mod properties;
+mod routes;
 mod services;
+mod traffic_policies;
 mod waypoints;
 
 use super::*;

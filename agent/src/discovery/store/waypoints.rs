@@ -10,10 +10,10 @@ use std::{
 
 use imbl::OrdMap;
 
-use super::{Change, Snapshot, Touched, pods::PodIndex};
+use super::{Change, ServiceChange, Snapshot, Touched, pods::PodIndex};
 use crate::discovery::{
     facts::{GatewayFacts, Kind, Object, ObjectKey, WaypointFacts},
-    model::{Endpoint, ObjectName, WAYPOINT_CLASS, Waypoint, WaypointPlace},
+    model::{Endpoint, ObjectName, Service, WAYPOINT_CLASS, Waypoint, WaypointPlace},
     reduce::FieldError,
 };
 
@@ -253,6 +253,14 @@ impl WaypointIndex {
     }
 }
 
+/// Whether a service uses another waypoint than before.
+pub(super) fn uses_another(services: &[ServiceChange]) -> bool {
+    let used = |service: &Option<Arc<Service>>| service.as_ref().and_then(|it| it.waypoint.clone());
+    services
+        .iter()
+        .any(|change| used(&change.before) != used(&change.after))
+}
+
 /// The ready endpoints of the Service of its name.
 fn endpoints(snapshot: &Snapshot, name: &ObjectName) -> Vec<Endpoint> {
     let service = snapshot.service(name);
@@ -309,6 +317,7 @@ fn on_node<'a>(
         address: *address,
         port: facts.port,
         node: Some(Arc::clone(node)),
+        zone: None,
     });
     (
         WaypointPlace::Node(Some(Arc::clone(node))),

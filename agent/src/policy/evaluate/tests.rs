@@ -1,9 +1,11 @@
 //! Istio's documented semantics, rule by rule, and Istio's own examples.
 
 mod examples;
+mod http;
 mod mtls;
 mod properties;
 mod rules;
+mod waypoints;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -135,6 +137,7 @@ fn judge(policies: &PolicySet, client: &Client, server: &Workload) -> Result<Per
             destination: server,
             destination_address: (server.addresses[0], client.port).into(),
             through: Through::None,
+            request: None,
         },
     )
 }
@@ -183,6 +186,7 @@ fn a_waypoint_has_decided_and_nobody_else_gets_past_one_that_is_demanded() {
             destination: &server,
             destination_address: (server.addresses[0], 80).into(),
             through,
+            request: None,
         };
         let told = evaluate(policies, &connection).map(drop);
         assert_eq!(told, expected, "{through:?}");

@@ -7,30 +7,46 @@ use serde::Deserialize;
 
 use super::{
     condition::When,
+    http::Method,
+    target::{Reference, target},
     values::{AccountName, Fields, List, Principal, Readable, SelectorField, Text, not_null},
 };
 use crate::{
     discovery::model::ObjectName,
     policy::model::{
-        Action, AuthorizationPolicy, Condition, Criteria, Operation, Pattern, Rule, ServiceAccount,
-        Source, Target, TargetReference,
+        Action, AuthorizationPolicy, Condition, Criteria, HostPattern, Operation, PathPattern,
+        Pattern, Rule, ServiceAccount, Source, Target,
     },
 };
 
 /// A spec in which every value is good by itself and with its neighbours.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(try_from = "Fields<SpecFields>")]
-pub(super) struct Spec(SpecFields);
+pub(super) struct Spec {
+    target: Target,
+    action: Action,
+    rules: Vec<Fields<RuleFields>>,
+}
 
-#[derive(Deserialize, Default)]
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            target: Target::Workloads(<_>::default()),
+            action: Action::Allow,
+            rules: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct SpecFields {
     #[serde(default, deserialize_with = "not_null")]
     selector: Option<Fields<SelectorField>>,
     #[serde(default, deserialize_with = "not_null")]
-    target_ref: Option<Fields<ReferenceFields>>,
+    target_ref: Option<Reference>,
     #[serde(default)]
-    target_refs: List<Fields<ReferenceFields>>,
+    target_refs: List<Reference>,
     #[serde(default, deserialize_with = "not_null")]
     action: Option<Text<Action>>,
     #[serde(default)]
@@ -41,40 +57,21 @@ impl TryFrom<Fields<SpecFields>> for Spec {
     type Error = &'static str;
 
     fn try_from(Fields(fields): Fields<SpecFields>) -> Result<Self, Self::Error> {
-        let targets = [
-            fields.selector.is_some(),
-            fields.target_ref.is_some(),
-            !fields.target_refs.is_empty(),
-        ];
-        if targets.into_iter().filter(|is_set| *is_set).count() > 1 {
-            return Err(
-                "only one of selector, targetRef and targetRefs can be set: \
-                        split the policy in two",
-            );
-        }
-        Ok(Self(fields))
+        Ok(Self {
+            target: target(fields.selector, fields.target_ref, fields.target_refs)?,
+            action: fields.action.map_or(Action::Allow, |Text(action)| action),
+            rules: fields.rules,
+        })
     }
 }
 
 impl Spec {
     pub(super) fn policy(self, name: ObjectName, dry_run: bool) -> AuthorizationPolicy {
-        let fields = self.0;
-        let references: Vec<_> = fields
-            .target_ref
-            .into_iter()
-            .chain(fields.target_refs.0)
-            .map(|Fields(reference)| reference.into())
-            .collect();
+        let rules = self.rules.into_iter();
         AuthorizationPolicy {
-            action: fields.action.map_or(Action::Allow, |Text(action)| action),
-            target: if references.is_empty() {
-                Target::Workloads(fields.selector.unwrap_or_default().0.into())
-            } else {
-                Target::References(references)
-            },
-            rules: fields
-                .rules
-                .into_iter()
+            action: self.action,
+            target: self.target,
+            rules: rules
                 .map(|Fields(rule)| rule.rule(&name.namespace))
                 .collect(),
             name,
@@ -96,43 +93,6 @@ impl Readable for Action {
             .into_iter()
             .find(|action| action.to_string() == text)
             .ok_or_else(|| format!("{text:?} is not an action: write ALLOW, DENY or AUDIT"))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReferenceFields {
-    #[serde(default)]
-    group: String,
-    kind: Text<String>,
-    name: Text<String>,
-    #[serde(rename = "namespace")]
-    _namespace: Option<Text<NoNamespace>>,
-}
-
-impl From<ReferenceFields> for TargetReference {
-    fn from(fields: ReferenceFields) -> Self {
-        Self {
-            group: fields.group,
-            kind: fields.kind.0,
-            name: fields.name.0,
-        }
-    }
-}
-
-/// The CRD has the field, and allows nothing in it.
-struct NoNamespace;
-
-impl Readable for NoNamespace {
-    const EXPECTED: &'static str = "nothing";
-
-    fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self);
-        }
-        Err(format!(
-            "{text:?}: a policy is only for targets of its own namespace: leave the field out"
-        ))
     }
 }
 
@@ -181,7 +141,10 @@ impl RuleFields {
                 When::ServiceAccount(names) => rule
                     .when
                     .push(Condition::SourceServiceAccount(accounts(names, own))),
-                When::Http(key) => rule.http_fields.push(format!("when[{index}].key {key}")),
+                When::Http(key, condition) => {
+                    rule.http_fields.push(format!("when[{index}].key {key}"));
+                    rule.when.push(condition);
+                }
             }
         }
         rule
@@ -197,8 +160,8 @@ struct CheckedSource(SourceFields);
 struct SourceFields {
     principals: List<Text<Principal>>,
     not_principals: List<Text<Principal>>,
-    request_principals: List<Text<String>>,
-    not_request_principals: List<Text<String>>,
+    request_principals: List<Text<Pattern>>,
+    not_request_principals: List<Text<Pattern>>,
     namespaces: List<Text<Pattern>>,
     not_namespaces: List<Text<Pattern>>,
     service_accounts: List<Text<AccountName>>,
@@ -246,8 +209,11 @@ impl TryFrom<Fields<SourceFields>> for CheckedSource {
 impl CheckedSource {
     fn http_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
         present([
-            ("requestPrincipals", &self.0.request_principals),
-            ("notRequestPrincipals", &self.0.not_request_principals),
+            ("requestPrincipals", !self.0.request_principals.is_empty()),
+            (
+                "notRequestPrincipals",
+                !self.0.not_request_principals.is_empty(),
+            ),
         ])
     }
 
@@ -264,6 +230,7 @@ impl CheckedSource {
             trust_domains: criteria(fields.trust_domains, fields.not_trust_domains),
             ip_blocks: criteria(fields.ip_blocks, fields.not_ip_blocks),
             remote_ip_blocks: criteria(fields.remote_ip_blocks, fields.not_remote_ip_blocks),
+            request_principals: criteria(fields.request_principals, fields.not_request_principals),
         }
     }
 }
@@ -277,12 +244,12 @@ struct CheckedOperation(OperationFields);
 struct OperationFields {
     ports: List<Text<u16>>,
     not_ports: List<Text<u16>>,
-    hosts: List<Text<String>>,
-    not_hosts: List<Text<String>>,
-    methods: List<Text<String>>,
-    not_methods: List<Text<String>>,
-    paths: List<Text<String>>,
-    not_paths: List<Text<String>>,
+    hosts: List<Text<HostPattern>>,
+    not_hosts: List<Text<HostPattern>>,
+    methods: List<Text<Method>>,
+    not_methods: List<Text<Method>>,
+    paths: List<Text<PathPattern>>,
+    not_paths: List<Text<PathPattern>>,
 }
 
 impl TryFrom<Fields<OperationFields>> for CheckedOperation {
@@ -302,27 +269,30 @@ impl TryFrom<Fields<OperationFields>> for CheckedOperation {
 impl CheckedOperation {
     fn http_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
         present([
-            ("hosts", &self.0.hosts),
-            ("notHosts", &self.0.not_hosts),
-            ("methods", &self.0.methods),
-            ("notMethods", &self.0.not_methods),
-            ("paths", &self.0.paths),
-            ("notPaths", &self.0.not_paths),
+            ("hosts", !self.0.hosts.is_empty()),
+            ("notHosts", !self.0.not_hosts.is_empty()),
+            ("methods", !self.0.methods.is_empty()),
+            ("notMethods", !self.0.not_methods.is_empty()),
+            ("paths", !self.0.paths.is_empty()),
+            ("notPaths", !self.0.not_paths.is_empty()),
         ])
     }
 
     fn operation(self) -> Operation {
         Operation {
             ports: criteria(self.0.ports, self.0.not_ports),
+            hosts: criteria(self.0.hosts, self.0.not_hosts),
+            methods: criteria(self.0.methods, self.0.not_methods).map(|Method(method)| method),
+            paths: criteria(self.0.paths, self.0.not_paths),
         }
     }
 }
 
 /// The names of the fields that are there.
 fn present<const N: usize>(
-    fields: [(&'static str, &List<Text<String>>); N],
+    fields: [(&'static str, bool); N],
 ) -> impl Iterator<Item = &'static str> + use<N> {
-    let named = fields.map(|(name, list)| (!list.is_empty()).then_some(name));
+    let named = fields.map(|(name, is_there)| is_there.then_some(name));
     named.into_iter().flatten()
 }
 

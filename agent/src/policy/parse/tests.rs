@@ -1,13 +1,16 @@
 //! What is read, what is refused, and in which words.
 
 mod properties;
+mod request_authentication;
 mod values;
 
+use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::{authorization_policy, peer_authentication};
 use crate::policy::model::{
-    Action, AuthorizationPolicy, Condition, Criteria, MtlsMode, Pattern, Target, TargetReference,
+    Action, AuthorizationPolicy, Condition, Criteria, MtlsMode, Pattern, Target, TargetKind,
+    TargetReference,
 };
 
 fn object(spec: &str) -> Value {
@@ -66,10 +69,19 @@ rules:
     );
     assert_eq!(
         rule.when,
-        [Condition::SourceAddress(Criteria {
-            any_of: vec!["10.0.0.1/32".parse().unwrap()],
-            none_of: vec![],
-        })]
+        [
+            Condition::SourceAddress(Criteria {
+                any_of: vec!["10.0.0.1/32".parse().unwrap()],
+                none_of: vec![],
+            }),
+            Condition::Header(
+                HeaderName::from_static("a"),
+                Criteria {
+                    any_of: vec![Pattern::Exact("b".into())],
+                    none_of: vec![],
+                }
+            ),
+        ]
     );
     assert_eq!(
         rule.http_fields,
@@ -88,9 +100,8 @@ fn target_references_are_kept() {
     let list = "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}]}";
     for spec in [one, list] {
         let gateway = TargetReference {
-            group: "gateway.networking.k8s.io".to_owned(),
-            kind: "Gateway".to_owned(),
-            name: "g".to_owned(),
+            kind: TargetKind::Gateway,
+            name: "g".into(),
         };
         assert_eq!(policy(spec).target, Target::References(vec![gateway]));
     }
@@ -228,16 +239,24 @@ fn a_wrong_spec_is_refused_by_path() {
             "a label without a name",
         ),
         (
-            "{selector: {}, targetRef: {kind: A, name: b}}",
+            "{selector: {}, targetRef: {kind: Service, name: b}}",
             "spec: only one of selector, targetRef",
         ),
         ("{targetRefs: []}", "spec.targetRefs: the list is empty"),
         (
-            "{targetRef: {kind: A}}",
+            "{targetRef: {kind: Service}}",
             "spec.targetRef: missing field `name`",
         ),
         (
-            "{targetRef: {kind: A, name: b, namespace: c}}",
+            "{targetRef: {kind: Pod, name: b}}",
+            "spec.targetRef.kind: \"Pod\" is no target: write Service, Gateway or GatewayClass",
+        ),
+        (
+            "{targetRefs: [{group: a.b, kind: Gateway, name: b}]}",
+            "spec.targetRefs[0]: a Gateway of group \"a.b\" is no target: write \"gateway.networking",
+        ),
+        (
+            "{targetRef: {kind: Service, name: b, namespace: c}}",
             "spec.targetRef.namespace: \"c\": a policy is only for targets of its own namespace",
         ),
     ] {

@@ -196,13 +196,20 @@ impl Readable for Pattern {
     const EXPECTED: &'static str = "a string such as \"abc\", \"abc*\", \"*abc\" or \"*\"";
 
     fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("the string is empty: write a value, or leave the field out".to_owned());
-        }
         if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(format!(
                 "{text:?} would never match: take the white space out"
             ));
+        }
+        Self::of(text)
+    }
+}
+
+impl Pattern {
+    /// Whatever is in it.
+    pub(super) fn of(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the string is empty: write a value, or leave the field out".to_owned());
         }
         let pattern = match (text.strip_prefix('*'), text.strip_suffix('*')) {
             (Some(""), _) => Self::Present,

@@ -29,6 +29,7 @@ fn connection() -> OpenConnection {
         destination_address: ([10, 0, 1, 1], 8080).into(),
         service: Some(object("shop", "front")),
         waypoint: None,
+        decided: Decided::ByServer,
         transfer: Arc::default(),
     }
 }
@@ -326,6 +327,7 @@ fn a_change_is_applied_to_the_connections_that_it_can_concern() {
         addresses: Vec::new(),
         services: Vec::new(),
         waypoints_changed: false,
+        routes_changed: false,
         policies_changed: false,
     };
     let services_only = Update {

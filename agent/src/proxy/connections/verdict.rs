@@ -2,14 +2,14 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::OpenConnection;
+use super::{Decided, OpenConnection};
 use crate::{
     discovery::{
         model::{ObjectName, Workload, WorkloadUid},
         store::Snapshot,
     },
     identity::Identity,
-    policy::{self, Connection, Denied, Through},
+    policy::{self, Connection, Denied, Through, ViaWaypoint, WaypointScope},
     proxy::route,
     telemetry::{Outcome, Reporter, ResponseFlags},
 };
@@ -135,7 +135,32 @@ pub(super) fn check_in(
         },
     };
     check(&present, node, connection)?;
+    check_attached(snapshot, connection)?;
     check_waypoint(snapshot, node, connection)
+}
+
+/// Whether the policies that are attached to the waypoint, or to the service, still allow a connection.
+fn check_attached(snapshot: &Snapshot, connection: &OpenConnection) -> Result<(), CloseReason> {
+    let (Decided::AtWaypoint(asked_for), Some(gateway)) =
+        (connection.decided, &connection.waypoint)
+    else {
+        return Ok(());
+    };
+    let scope = WaypointScope {
+        gateway,
+        service: connection.service.as_ref(),
+    };
+    let attached = ViaWaypoint {
+        source: connection.source_identity.as_ref(),
+        source_address: connection.source_address.ip(),
+        asked_for,
+        request: None,
+    };
+    Ok(policy::evaluate_at_waypoint(
+        snapshot.policies(),
+        &scope,
+        &attached,
+    )?)
 }
 
 /// Whether a connection of one of this node's pods went the way that it would go now, as far as
@@ -197,6 +222,9 @@ where
     if let Some(source) = &connection.source {
         still_there(End::Source, source)?;
     }
+    if connection.decided == Decided::ByRequest {
+        return Ok(());
+    }
     let joined = |now: &Workload| match now.is_enrolled() {
         true => Err(CloseReason::JoinedMesh {
             workload: now.name.clone(),
@@ -230,6 +258,7 @@ where
         destination,
         destination_address: connection.destination_address,
         through: Through::None,
+        request: None,
     })
     .map_err(CloseReason::Denied)
 }

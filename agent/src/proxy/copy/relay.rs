@@ -17,13 +17,13 @@ use super::{CopyError, failure_of};
 use crate::{proxy::TunnelStream, telemetry::Transfer};
 
 /// Copies between a client's stream and a server's until both directions have ended, or one side
-/// fails, or `cancellation`: then both are reset.
+/// fails, or `cancellation`: then both are reset. What was read of either already goes first.
 ///
 /// # Errors
 /// [`CopyError`] says how.
 pub async fn relay(
-    mut client: TunnelStream,
-    mut server: TunnelStream,
+    (mut client, client_said): (TunnelStream, Bytes),
+    (mut server, server_said): (TunnelStream, Bytes),
     transfer: &Transfer,
     cancellation: CancellationToken,
 ) -> Result<(), CopyError> {
@@ -45,7 +45,7 @@ pub async fn relay(
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
         () = client_ended => Err(CopyError::Cancelled),
         () = server_ended => Err(CopyError::Cancelled),
-        result = both_ways(&mut client, &mut server, transfer) => result,
+        result = both_ways(&mut client, &mut server, [client_said, server_said], transfer) => result,
     };
     for stream in [client, server] {
         match (stream, &result) {
@@ -61,10 +61,11 @@ pub async fn relay(
 async fn both_ways(
     client: &mut TunnelStream,
     server: &mut TunnelStream,
+    said: [Bytes; 2],
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
     let (mut client, mut server) = (End::of(client), End::of(server));
-    let (mut up, mut down) = (Way::default(), Way::default());
+    let [mut up, mut down] = said.map(Way::new);
     let sockets = [client.socket(), server.socket()];
     let [mut client_failed, mut server_failed] = sockets.map(|socket| Box::pin(failure_of(socket)));
     poll_fn(|context| {
@@ -100,14 +101,25 @@ async fn both_ways(
 }
 
 /// One direction.
-#[derive(Default)]
 struct Way {
     /// What the receiver hasn't taken yet, and how much it was.
     waiting: Option<(Bytes, usize)>,
+    /// Whether that was received before this began, and has been accounted for.
+    is_early: bool,
     has_ended: bool,
 }
 
 impl Way {
+    fn new(said: Bytes) -> Self {
+        let length = said.len();
+        let waiting = (length > 0).then_some((said, length));
+        Self {
+            is_early: waiting.is_some(),
+            waiting,
+            has_ended: false,
+        }
+    }
+
     /// Whether it waits for the receiver, and so doesn't read from the sender.
     fn is_blocked(&self) -> bool {
         self.waiting.is_some()
@@ -128,7 +140,9 @@ impl Way {
                     return Poll::Pending;
                 }
                 count(*length as u64);
-                from.release(*length);
+                if !std::mem::take(&mut self.is_early) {
+                    from.release(*length);
+                }
                 self.waiting = None;
             }
             if self.has_ended {

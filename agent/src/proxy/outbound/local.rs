@@ -46,6 +46,7 @@ impl Exchange {
             through: self
                 .snapshot
                 .through(Some(&self.source.identity), destination),
+            request: None,
         };
         let permit = policy::evaluate(self.snapshot.policies(), &connection)?;
         log_dry_run(&self.snapshot, &connection);

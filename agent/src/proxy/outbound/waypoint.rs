@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{Exchange, describe, find};
+use super::{Exchange, describe, find, unroutable};
 use crate::{
     discovery::model::Waypoint,
     hbone::Authority,
@@ -79,12 +79,7 @@ impl Exchange {
                 self.request = request;
                 Box::pin(self.directly(client)).await;
             }
-            Err(error) => {
-                let description = describe(&self.source, self.peer, self.original, None);
-                let metrics = &self.proxy.metrics;
-                let report = ConnectionReport::open(metrics, description, Arc::default());
-                finish(report, &Err(error.into()));
-            }
+            Err(error) => unroutable(&self.proxy, &self.source, ends, error),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The pods of a waypoint.
 
+use std::iter;
+
 use serde_json::{Value, json};
 
 use super::{Common, GATEWAY_NAME, PORT, annotations, labels};
@@ -89,10 +91,12 @@ fn pod(gateway: &Gateway, common: &Common, selector: &Value) -> Value {
 
 fn container(gateway: &Gateway, common: &Common) -> Value {
     let (namespace, name) = place(&gateway.metadata);
+    let arguments = iter::once("waypoint").chain(common.arguments.iter().map(String::as_str));
+    let arguments: Vec<&str> = arguments.collect();
     let mut container = json!({
         "name": "waypoint",
         "image": common.image.name,
-        "args": ["waypoint"],
+        "args": arguments,
         "env": [
             {
                 "name": "NODE_NAME",

@@ -19,6 +19,7 @@ fn common() -> Common {
         },
         ca_address: "ambit-control.ambit-system.svc:15012".into(),
         trust_domain: "example.org".into(),
+        arguments: vec!["--otlp-endpoint=http://collector:4317/".into()],
         trust_bundle: "roots".into(),
     }
 }
@@ -105,7 +106,8 @@ fn a_pod_runs_the_role_for_its_gateway_with_no_rights_on_its_node() {
     let all = made(&json!({}), None);
     let pod = &all["Deployment"]["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
-    assert_eq!(container["args"], json!(["waypoint"]));
+    let collector = "--otlp-endpoint=http://collector:4317/";
+    assert_eq!(container["args"], json!(["waypoint", collector]));
     assert_eq!(container["image"], "r.example/ambit:1");
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!(pod["imagePullSecrets"], json!([{ "name": "pull" }]));

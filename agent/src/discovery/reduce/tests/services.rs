@@ -58,14 +58,14 @@ fn ports_are_the_tcp_ones_with_their_targets() {
 
 #[test]
 fn traffic_distribution_is_a_must_before_a_preference() {
-    use TrafficDistribution::{Any, OnlySameNode, PreferSameNode};
+    use TrafficDistribution::{Any, OnlySameNode, PreferSameNode, PreferSameZone};
     let cases = [
         ("", Any),
         ("internalTrafficPolicy: Cluster", Any),
         ("internalTrafficPolicy: Local", OnlySameNode),
         ("trafficDistribution: PreferSameNode", PreferSameNode),
-        ("trafficDistribution: PreferSameZone", Any),
-        ("trafficDistribution: PreferClose", Any),
+        ("trafficDistribution: PreferSameZone", PreferSameZone),
+        ("trafficDistribution: PreferClose", PreferSameZone),
         (
             "internalTrafficPolicy: Local, trafficDistribution: PreferSameNode",
             OnlySameNode,

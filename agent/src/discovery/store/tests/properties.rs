@@ -141,7 +141,7 @@ fn answers(snapshot: &Snapshot) -> Vec<String> {
     );
     lines.extend(snapshot.services().map(|service| format!("{service:?}")));
     lines.extend(snapshot.waypoints().map(|waypoint| format!("{waypoint:?}")));
-    for problem in snapshot.waypoint_problems() {
+    for problem in snapshot.problems() {
         lines.push(format!("{}: {}", problem.object, problem.error));
     }
     for name in ["v", "w"] {

@@ -21,7 +21,7 @@ fn told(snapshot: &Snapshot) -> Vec<String> {
         let endpoints = endpoints.map(|it| format!(" {}:{}", it.address, it.port));
         format!("{waypoint}{}", endpoints.collect::<String>())
     });
-    let problems = snapshot.waypoint_problems().iter();
+    let problems = snapshot.problems();
     let problems = problems.map(|it| format!("{}: {}", it.object, it.error));
     waypoints.chain(problems).collect()
 }

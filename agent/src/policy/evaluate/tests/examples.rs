@@ -145,7 +145,7 @@ fn a_root_namespaces_own_workloads_obey_it_once() {
     let denied = judge(&policies, &web(), &httpbin_in("root")).unwrap_err();
     assert_eq!(
         denied.to_string(),
-        "no rule of the ALLOW policies for this workload matches (root/p)"
+        "no rule of the ALLOW policies that apply matches (root/p)"
     );
 }
 
@@ -341,7 +341,7 @@ spec: {{action: {action}, rules: {rules}}}"
             stranger.clone(),
             "not allowed",
             Some(
-                "dry run: would be refused: no rule of the ALLOW policies for this workload \
+                "dry run: would be refused: no rule of the ALLOW policies that apply \
                  matches (foo/allow, foo/dry)",
             ),
         ),
@@ -362,6 +362,7 @@ spec: {{action: {action}, rules: {rules}}}"
             destination: &server,
             destination_address: (server.addresses[0], client.port).into(),
             through: crate::policy::Through::None,
+            request: None,
         };
         let dry_run = dry_run(&policies, &connection);
         assert_eq!(

@@ -214,6 +214,7 @@ proptest! {
             destination: &server,
             destination_address: (server.addresses[0], client.port).into(),
             through: crate::policy::Through::None,
+            request: None,
         };
         match (dry_run(&marked, &connection), judge(&set(&policies), &client, &server)) {
             (None, would) => prop_assert_eq!(judge(&marked, &client, &server), would),

@@ -263,7 +263,7 @@ fn an_allow_rule_that_asks_about_http_never_matches() {
         let denied = judge(&policies, &web(), &httpbin_in("foo")).unwrap_err();
         assert_eq!(
             denied.to_string(),
-            "no rule of the ALLOW policies for this workload matches (foo/p); \
+            "no rule of the ALLOW policies that apply matches (foo/p); \
              these ask about HTTP, which only a waypoint can answer: foo/p rules[0]",
             "{rule}"
         );

@@ -153,6 +153,60 @@ fn a_wrong_value_is_refused_by_path() {
         ),
         (
             "operation",
+            "methods: [get]",
+            operation,
+            ".methods[0]: \"get\" would never match: write \"GET\"",
+        ),
+        (
+            "operation",
+            "hosts: ['http://a']",
+            operation,
+            ".hosts[0]: \"http://a\" would never match: write the host alone",
+        ),
+        (
+            "operation",
+            "paths: [a]",
+            operation,
+            ".paths[0]: \"a\" would never match: a path begins with /",
+        ),
+        (
+            "operation",
+            "paths: [/a//b]",
+            operation,
+            ".paths[0]: \"/a//b\" would never match: a path has no //",
+        ),
+        (
+            "operation",
+            "notPaths: ['/a/../b*']",
+            operation,
+            ".notPaths[0]: \"/a/../b*\" would never match: a path has no /../",
+        ),
+        (
+            "operation",
+            "paths: ['/a/..']",
+            operation,
+            ".paths[0]: \"/a/..\" would never match: it is \"/\" when it is matched",
+        ),
+        (
+            "operation",
+            "paths: [/a%2fb]",
+            operation,
+            ".paths[0]: \"/a%2fb\" would never match: the path has an escaped slash",
+        ),
+        (
+            "operation",
+            "paths: ['/a?b=c']",
+            operation,
+            ".paths[0]: \"/a?b=c\" would never match: the path has a ? or #",
+        ),
+        (
+            "operation",
+            "paths: ['/{**}/{*}']",
+            operation,
+            ".paths[0]: \"/{**}/{*}\" would never match: {*} and {**} stand for whole segments",
+        ),
+        (
+            "operation",
             "method: [GET]",
             operation,
             "unknown field `method`",
@@ -203,6 +257,26 @@ fn a_wrong_condition_is_refused_by_path() {
         (
             "key: source.port, values: ['1']",
             "unknown key \"source.port\": write source.ip",
+        ),
+        (
+            "key: request.header, values: ['1']",
+            "unknown key \"request.header\": write source.ip",
+        ),
+        (
+            "key: 'request.headers[a', values: ['1']",
+            "unknown key \"request.headers[a\"",
+        ),
+        (
+            "key: 'request.headers[:path]', values: ['1']",
+            "\":path\" is no header: write hosts, methods or paths",
+        ),
+        (
+            "key: 'request.auth.claims[]', values: ['1']",
+            "unknown key \"request.auth.claims[]\"",
+        ),
+        (
+            "key: 'request.headers[a]', values: [' b']",
+            "\" b\" would never match: take the white space at its ends out",
         ),
         ("values: ['1']", "missing field `key`"),
     ] {

@@ -1,18 +1,17 @@
 //! One of the two tunnels, of either kind.
 
-use std::{
-    io,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
 use crate::{
-    channel::{Channel, HEADER, Inbox, Keys, MAX_CONTENT, Next, TRAILER},
-    direct::{FrameError, Kind},
+    channel::{Channel, Keys},
     hbone::stream::{ReceiveHalf, SendHalf, Stall},
-    proxy::{TunnelStream, copy::CopyError},
+    proxy::{
+        TunnelStream,
+        copy::{CopyError, records::Records},
+    },
 };
 
 pub(super) enum End<'a> {
@@ -26,11 +25,7 @@ pub(super) struct Direct<'a> {
     keys: &'a mut Keys,
     /// Where what is left goes for whoever reads on.
     received: &'a mut Vec<u8>,
-    inbox: Inbox,
-    /// Sealed records that the tunnel hasn't taken yet: `outgoing[sent..]`.
-    outgoing: Vec<u8>,
-    sent: usize,
-    is_finished: bool,
+    records: Records,
 }
 
 /// A stream beside others.
@@ -49,11 +44,8 @@ impl<'a> End<'a> {
                 Self::Direct(Box::new(Direct {
                     io,
                     keys,
-                    inbox: Inbox::new(std::mem::take(received)),
+                    records: Records::new(std::mem::take(received)),
                     received,
-                    outgoing: Vec::new(),
-                    sent: 0,
-                    is_finished: false,
                 }))
             }
             TunnelStream::Multiplexed(stream) => {
@@ -122,7 +114,7 @@ impl<'a> End<'a> {
     /// Says that nothing more comes.
     pub(super) fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
         match self {
-            Self::Direct(end) => end.poll_finish(context),
+            Self::Direct(end) => end.records.poll_finish(context, end.io, end.keys),
             Self::Multiplexed(end) if end.is_finished => Poll::Ready(Ok(())),
             Self::Multiplexed(end) => {
                 end.is_finished = true;
@@ -142,7 +134,7 @@ impl<'a> End<'a> {
     /// Leaves what was received beyond the end for the tunnel's next connection.
     pub(super) fn rest(self) {
         if let Self::Direct(end) = self {
-            *end.received = end.inbox.into_received();
+            *end.received = end.records.into_received();
         }
     }
 }
@@ -152,38 +144,10 @@ impl Direct<'_> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, CopyError>> {
-        loop {
-            match self.inbox.open(self.keys).map_err(CopyError::Tls)? {
-                Next::Data(content) => {
-                    let bytes = self.inbox.content(content);
-                    match Kind::of(bytes).map_err(CopyError::Protocol)? {
-                        Kind::Data if bytes.len() > 1 => {
-                            return Poll::Ready(Ok(Some(Bytes::copy_from_slice(&bytes[1..]))));
-                        }
-                        Kind::Data => {}
-                        Kind::End => return Poll::Ready(Ok(None)),
-                        Kind::Open | Kind::Accept | Kind::Refuse => {
-                            return Poll::Ready(Err(CopyError::Protocol(FrameError::OutOfPlace)));
-                        }
-                    }
-                    continue;
-                }
-                Next::Closed => return Poll::Ready(Err(CopyError::TunnelCut)),
-                Next::Missing => {}
-            }
-            let Poll::Ready(is_ready) = self.io.poll_read_ready(context) else {
-                self.inbox.rest();
-                return Poll::Pending;
-            };
-            is_ready.map_err(CopyError::tunnel)?;
-            match self.io.try_read(self.inbox.space()) {
-                // Without an END the other side's application hasn't ended: it was cut off.
-                Ok(0) => return Poll::Ready(Err(CopyError::TunnelCut)),
-                Ok(bytes) => self.inbox.received(bytes),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(CopyError::tunnel(error))),
-            }
-        }
+        let opened = ready!(self.records.poll_opened(context, self.io, self.keys))?;
+        let data = opened.map(Bytes::copy_from_slice);
+        self.records.take(data.as_ref().map_or(0, Bytes::len));
+        Poll::Ready(Ok(data))
     }
 
     fn poll_send(
@@ -192,49 +156,12 @@ impl Direct<'_> {
         data: &mut Bytes,
     ) -> Poll<Result<(), CopyError>> {
         loop {
-            ready!(self.poll_outgoing(context))?;
+            ready!(self.records.poll_sent(context, self.io))?;
             if data.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let now = data.split_to(data.len().min(MAX_CONTENT - 1));
-            self.seal(Kind::Data, &now)?;
+            let sealed = self.records.seal_some(self.keys, data)?;
+            data.advance(sealed);
         }
-    }
-
-    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
-        if !self.is_finished {
-            self.is_finished = true;
-            self.seal(Kind::End, &[])?;
-        }
-        self.poll_outgoing(context)
-    }
-
-    fn seal(&mut self, kind: Kind, data: &[u8]) -> Result<(), CopyError> {
-        if self.keys.is_update_due() {
-            let mut update = [0; Keys::UPDATE_RECORD];
-            self.keys.update(&mut update).map_err(CopyError::Tls)?;
-            self.outgoing.extend(update);
-        }
-        let start = self.outgoing.len();
-        self.outgoing.extend([0; HEADER]);
-        self.outgoing.push(kind as u8);
-        self.outgoing.extend(data);
-        self.outgoing.extend([0; TRAILER]);
-        self.keys.seal(&mut self.outgoing[start..]);
-        Ok(())
-    }
-
-    fn poll_outgoing(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
-        while self.sent < self.outgoing.len() {
-            ready!(self.io.poll_write_ready(context)).map_err(CopyError::tunnel)?;
-            match self.io.try_write(&self.outgoing[self.sent..]) {
-                Ok(written) => self.sent += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(CopyError::tunnel(error))),
-            }
-        }
-        // An idle connection holds no buffer.
-        (self.outgoing, self.sent) = (Vec::new(), 0);
-        Poll::Ready(Ok(()))
     }
 }

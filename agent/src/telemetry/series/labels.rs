@@ -1,44 +1,64 @@
-//! Which series a connection counts in.
+//! The labels that connections and requests have in common.
 
 use std::sync::Arc;
 
-use super::Traffic;
 use crate::{
     discovery::model::{ObjectName, TelemetryNames, Workload},
     identity::Identity,
-    telemetry::{Reporter, ResponseFlags},
+    telemetry::Reporter,
 };
 
 const UNKNOWN: &str = "unknown";
 
-/// The labels of every family here, in Istio's order.
-pub(super) const LABELS: &[&str] = &[
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_service",
-    "destination_service_namespace",
-    "destination_service_name",
-    "destination_workload",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-];
+/// Istio's labels of traffic in Istio's order: those that all families have, and between them what
+/// tells one family from another.
+macro_rules! traffic_labels {
+    ($($own:literal),* $(,)?) => {
+        &[
+            "reporter",
+            "source_workload",
+            "source_canonical_service",
+            "source_canonical_revision",
+            "source_workload_namespace",
+            "source_principal",
+            "source_app",
+            "source_version",
+            "source_cluster",
+            "destination_service",
+            "destination_service_namespace",
+            "destination_service_name",
+            "destination_workload",
+            "destination_canonical_service",
+            "destination_canonical_revision",
+            "destination_workload_namespace",
+            "destination_principal",
+            "destination_app",
+            "destination_version",
+            "destination_cluster",
+            $($own,)*
+            "connection_security_policy",
+        ]
+    };
+}
+pub(in crate::telemetry) use traffic_labels;
 
-/// One end of a connection, as far as it is known.
+/// What the cluster is called.
+#[derive(Debug, Clone)]
+pub(in crate::telemetry) struct ClusterNames {
+    /// Labels `source_cluster` and `destination_cluster`.
+    pub(in crate::telemetry) cluster: Arc<str>,
+    /// The end of services' names.
+    pub(in crate::telemetry) domain: Arc<str>,
+}
+
+impl ClusterNames {
+    /// The service's DNS name.
+    pub(in crate::telemetry) fn service_host(&self, service: &ObjectName) -> String {
+        service.service_host(&self.domain)
+    }
+}
+
+/// One end of a connection or request, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(in crate::telemetry) struct Peer {
     workload: Option<(Arc<str>, Arc<TelemetryNames>)>,
@@ -85,7 +105,7 @@ impl Peer {
     }
 }
 
-/// All labels but `response_flags`.
+/// From whom, to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::telemetry) struct SeriesLabels {
     pub(in crate::telemetry) reporter: Reporter,
@@ -96,8 +116,8 @@ pub(in crate::telemetry) struct SeriesLabels {
 }
 
 impl SeriesLabels {
-    /// What connections count under when there are too many series.
-    pub(super) fn unknown(reporter: Reporter) -> Self {
+    /// Nothing is known.
+    pub(in crate::telemetry) fn unknown(reporter: Reporter) -> Self {
         Self {
             reporter,
             source: Peer::default(),
@@ -107,23 +127,27 @@ impl SeriesLabels {
         }
     }
 
-    /// A value for each of [`LABELS`].
-    pub(super) fn values(&self, flags: ResponseFlags, traffic: &Traffic) -> Vec<String> {
+    /// A value for each of [`traffic_labels`].
+    pub(in crate::telemetry) fn values(
+        &self,
+        own: impl IntoIterator<Item = String>,
+        names: &ClusterNames,
+    ) -> Vec<String> {
         let service = match &self.service {
             Some(name) => [
-                traffic.service_host(name),
+                names.service_host(name),
                 name.namespace.to_string(),
                 name.name.to_string(),
             ],
             None => [UNKNOWN; 3].map(Into::into),
         };
         let security = if self.secured { "mutual_tls" } else { UNKNOWN };
-        let mut values = Vec::with_capacity(LABELS.len());
-        values.push(self.reporter.as_str().into());
-        values.extend(self.source.labels(&traffic.cluster));
+        let mut values = vec![self.reporter.as_str().into()];
+        values.extend(self.source.labels(&names.cluster));
         values.extend(service);
-        values.extend(self.destination.labels(&traffic.cluster));
-        values.extend(["tcp", flags.as_str(), security].map(Into::into));
+        values.extend(self.destination.labels(&names.cluster));
+        values.extend(own);
+        values.push(security.into());
         values
     }
 }

@@ -1,0 +1,137 @@
+//! HTTP through a waypoint: a client's connection, served request by request.
+
+mod body;
+mod decide;
+mod exchange;
+mod forward;
+mod headers;
+mod limits;
+mod mirror;
+mod plan;
+mod reply;
+mod tries;
+mod upgrade;
+pub(super) mod upstream;
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::{detect::Spoken, stream::Client};
+use crate::proxy::{connections::ConnectionGuard, tunnel_io::TunnelIo};
+
+/// How long a connection may be without a whole request head, between requests too. Clients keep idle
+/// connections for minutes, and one that is closed under a request fails it.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+/// For how long a drained connection of HTTP/1.1 waits for one more request, which it then answers with
+/// `Connection: close`: closed at once, it might meet a request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
+/// Bytes of a request's head, HTTP/1.1, and of its header list, HTTP/2. Envoy's default.
+const MAX_HEAD: u16 = 60 * 1024;
+/// Header fields of a request.
+const MAX_HEADERS: usize = 200;
+/// Requests at once on a connection of HTTP/2.
+const MAX_STREAMS: u32 = 256;
+/// What may be in flight of one request's body, and of all of a connection's, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// When an idle connection of HTTP/2 is asked whether its client is still there, and for how long.
+const PING: Duration = Duration::from_secs(60);
+const PONG: Duration = Duration::from_secs(20);
+
+/// Serves a client's connection until either side closes it, or `guard` or a drain does.
+pub(super) async fn serve(
+    client: &Arc<Client>,
+    io: TunnelIo,
+    spoken: Spoken,
+    guard: ConnectionGuard,
+) {
+    let guard = Arc::new(guard);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = exchange::serve(client.clone(), guard.clone(), request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(io);
+    let drain = &client.waypoint.core.drain;
+    let served = match spoken {
+        Spoken::Http2 => {
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEAD.into())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PONG)
+                .enable_connect_protocol();
+            let connection = server.serve_connection(io, service);
+            drive(
+                connection,
+                |it| it.graceful_shutdown(),
+                Duration::ZERO,
+                drain,
+                &guard,
+            )
+            .await
+        }
+        Spoken::Http1 | Spoken::Other => {
+            let mut server = http1::Builder::new();
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .max_header_size(MAX_HEAD.into())
+                .max_headers(MAX_HEADERS);
+            let connection = server.serve_connection(io, service).with_upgrades();
+            drive(
+                connection,
+                |it| it.graceful_shutdown(),
+                LAST_REQUEST,
+                drain,
+                &guard,
+            )
+            .await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(client = %client.ends.client, "an HTTP connection ended: {error}");
+    }
+}
+
+/// Drives a connection to its end. Once the waypoint drains it is asked to end after `patience`.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    end: impl Fn(Pin<&mut C>),
+    patience: Duration,
+    drain: &CancellationToken,
+    guard: &ConnectionGuard,
+) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    let token = guard.token();
+    let drained = async {
+        drain.cancelled().await;
+        time::sleep(patience).await;
+    };
+    tokio::select! {
+        served = &mut connection => return served,
+        () = token.cancelled() => return Ok(()),
+        () = drained => end(connection.as_mut()),
+    }
+    tokio::select! {
+        served = connection => served,
+        () = token.cancelled() => Ok(()),
+    }
+}

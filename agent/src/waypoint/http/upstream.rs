@@ -1,0 +1,400 @@
+//! Connections of HTTP to endpoints, kept for the next request.
+
+mod connect;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use tokio::time::Instant;
+
+pub(super) use self::connect::SendError;
+use self::connect::{Call, ConnectError};
+use super::{
+    super::{Waypoint, resilience::BackendState, target::Target},
+    body::RequestBody,
+};
+use crate::{
+    discovery::model::{ConnectionPool, WorkloadUid},
+    identity::Identity,
+    proxy::route::Route,
+};
+
+/// How long a connection is used, so that what its certificates proved once isn't relied on for ever.
+const AGE: Duration = Duration::from_secs(60 * 60);
+/// Idle connections of one endpoint.
+const MAX_IDLE: usize = 128;
+
+/// Which connections are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    address: SocketAddr,
+    /// Who is there; `None` where it isn't enrolled.
+    workload: Option<(WorkloadUid, Identity)>,
+    version: Version,
+}
+
+/// What is spoken to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::waypoint) enum Version {
+    Http1,
+    Http2,
+}
+
+impl Version {
+    pub(super) fn is_http2(self) -> bool {
+        self == Self::Http2
+    }
+}
+
+/// The connections of a waypoint to endpoints.
+#[derive(Default)]
+pub(in crate::waypoint) struct Upstreams(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    endpoints: Mutex<HashMap<Key, Endpoint>>,
+    /// Nothing is kept any more.
+    is_draining: AtomicBool,
+}
+
+/// Those to one endpoint.
+#[derive(Default)]
+struct Endpoint {
+    idle: Vec<Idle>,
+    shared: Vec<Arc<Shared>>,
+    /// Held by who opens a connection that others will share.
+    connecting: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// One of HTTP/1.1 without a request.
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    life: Life,
+    /// When it is closed, if nobody has taken it by then.
+    until: Instant,
+}
+
+/// How long a connection has been used.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    opened: Instant,
+    requests: u32,
+}
+
+impl Life {
+    fn begin() -> Self {
+        Self {
+            opened: Instant::now(),
+            requests: 0,
+        }
+    }
+
+    /// Whether one more request may go through it.
+    fn goes_on(&self, pool: &ConnectionPool, now: Instant) -> bool {
+        let is_below = |most| self.requests < most;
+        now < self.opened + AGE && pool.max_requests_per_connection.is_none_or(is_below)
+    }
+}
+
+/// One of HTTP/2.
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    opened: Instant,
+    requests: AtomicU32,
+    in_flight: AtomicU32,
+}
+
+/// The right to have a connection back, held until its answer is complete.
+pub(super) struct Lease(Held);
+
+enum Held {
+    Http1 {
+        upstreams: Arc<Inner>,
+        key: Key,
+        sender: http1::SendRequest<RequestBody>,
+        life: Life,
+        pool: ConnectionPool,
+    },
+    Http2(InFlight),
+}
+
+impl Lease {
+    /// The answer is complete.
+    pub(super) fn give_back(self) {
+        match self.0 {
+            Held::Http1 {
+                upstreams,
+                key,
+                sender,
+                life,
+                pool,
+            } => upstreams.keep(key, sender, life, &pool),
+            Held::Http2(in_flight) => drop(in_flight),
+        }
+    }
+}
+
+/// A request on a shared connection.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.in_flight.fetch_add(1, Relaxed);
+        shared.requests.fetch_add(1, Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Upstreams {
+    /// Sends a request to an endpoint, on a connection that is kept or on a new one, as `state` allows.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(super) async fn send(
+        &self,
+        waypoint: &Arc<Waypoint>,
+        target: &Target,
+        version: Version,
+        state: Option<&Arc<BackendState>>,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let workload = match &target.route {
+            Route::Tunnel { workload, .. } => Some(workload),
+            Route::Local(_) | Route::Waypoint { .. } | Route::Plain(_) => None,
+        };
+        let key = Key {
+            address: target.address,
+            workload: workload.map(|it| (it.uid.clone(), it.identity.clone())),
+            version,
+        };
+        let call = Call {
+            waypoint,
+            target,
+            state,
+        };
+        match version {
+            Version::Http1 => self.send_http1(&call, key, request).await,
+            Version::Http2 => self.send_http2(&call, key, request).await,
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        call: &Call<'_>,
+        key: Key,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let pool = call.pool();
+        let (sender, mut life, response) = loop {
+            let kept = self.0.take(&key, &pool);
+            let is_reused = kept.is_some();
+            let (mut sender, life) = match kept {
+                Some(idle) => (idle.sender, idle.life),
+                None => match call.http1().await {
+                    Ok(sender) => (sender, Life::begin()),
+                    Err(error) => return Err(error.of(request)),
+                },
+            };
+            let mut failed = match sender.try_send_request(request).await {
+                Ok(response) => break (sender, life, response),
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                // Closed while it was kept: nothing of the request has gone.
+                Some(unsent) if is_reused => request = unsent,
+                Some(unsent) => {
+                    return Err(ConnectError::Handshake(failed.into_error()).of(unsent));
+                }
+                None => return Err(SendError::Closed(failed.into_error())),
+            }
+        };
+        life.requests = life.requests.saturating_add(1);
+        let lease = Held::Http1 {
+            upstreams: self.0.clone(),
+            key,
+            sender,
+            life,
+            pool,
+        };
+        Ok((response, Lease(lease)))
+    }
+
+    async fn send_http2(
+        &self,
+        call: &Call<'_>,
+        key: Key,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        loop {
+            let (in_flight, is_reused) = match self.shared(call, &key).await {
+                Ok(shared) => shared,
+                Err(error) => return Err(error.of(request)),
+            };
+            let sent = in_flight.0.sender.clone().try_send_request(request).await;
+            let mut failed = match sent {
+                Ok(response) => return Ok((response, Lease(Held::Http2(in_flight)))),
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                // The server takes no more requests there: nothing of this one has gone.
+                Some(unsent) if is_reused => {
+                    self.0.leave(&key, &in_flight.0);
+                    request = unsent;
+                }
+                Some(unsent) => {
+                    return Err(ConnectError::Handshake(failed.into_error()).of(unsent));
+                }
+                None => return Err(SendError::Closed(failed.into_error())),
+            }
+        }
+    }
+
+    /// A place on a shared connection, and whether others had one there before.
+    async fn shared(&self, call: &Call<'_>, key: &Key) -> Result<(InFlight, bool), ConnectError> {
+        let pool = call.pool();
+        let connecting = {
+            let mut endpoints = self.0.lock();
+            let endpoint = endpoints.entry(key.clone()).or_default();
+            if let Some(place) = endpoint.place(&pool) {
+                return Ok((place, true));
+            }
+            endpoint.connecting.clone()
+        };
+        let _alone = connecting.lock().await;
+        if let Some(place) = self.0.lock().get(key).and_then(|it| it.place(&pool)) {
+            return Ok((place, true));
+        }
+        let shared = Arc::new(Shared {
+            sender: call.http2().await?,
+            opened: Instant::now(),
+            requests: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+        });
+        let place = InFlight::new(&shared);
+        if !self.0.is_draining.load(Relaxed) {
+            let mut endpoints = self.0.lock();
+            endpoints
+                .entry(key.clone())
+                .or_default()
+                .shared
+                .push(shared);
+        }
+        Ok((place, false))
+    }
+
+    /// Closes connections that were idle, or there, for too long, or that their servers have closed.
+    pub(in crate::waypoint) fn sweep(&self, now: Instant) {
+        self.0.lock().retain(|_, endpoint| {
+            endpoint.idle.retain(|idle| {
+                now < idle.until && now < idle.life.opened + AGE && !idle.sender.is_closed()
+            });
+            endpoint.shared.retain(|shared| {
+                // Requests in flight keep it open until they end.
+                now < shared.opened + AGE && !shared.sender.is_closed()
+            });
+            !endpoint.idle.is_empty()
+                || !endpoint.shared.is_empty()
+                || Arc::strong_count(&endpoint.connecting) > 1
+        });
+    }
+
+    /// Keeps no connections of workloads that are gone.
+    pub(in crate::waypoint) fn forget(&self, is_gone: impl Fn(&WorkloadUid) -> bool) {
+        self.0.lock().retain(|key, _| {
+            let workload = key.workload.as_ref();
+            !workload.is_some_and(|(uid, _)| is_gone(uid))
+        });
+    }
+
+    /// Closes what is idle, and keeps nothing from here on.
+    pub(in crate::waypoint) fn drain(&self) {
+        self.0.is_draining.store(true, Relaxed);
+        self.0.lock().clear();
+    }
+}
+
+impl Inner {
+    /// The one that was used last: the others may be idle for long enough to be closed.
+    fn take(&self, key: &Key, pool: &ConnectionPool) -> Option<Idle> {
+        let mut endpoints = self.lock();
+        let endpoint = endpoints.get_mut(key)?;
+        let now = Instant::now();
+        endpoint.idle.retain(|idle| !idle.sender.is_closed());
+        let ready = endpoint
+            .idle
+            .iter()
+            .rposition(|idle| idle.sender.is_ready() && idle.life.goes_on(pool, now));
+        ready.map(|index| endpoint.idle.remove(index))
+    }
+
+    fn keep(
+        &self,
+        key: Key,
+        sender: http1::SendRequest<RequestBody>,
+        life: Life,
+        pool: &ConnectionPool,
+    ) {
+        let now = Instant::now();
+        let is_kept = life.goes_on(pool, now) && !self.is_draining.load(Relaxed);
+        if !is_kept || sender.is_closed() {
+            return;
+        }
+        let mut endpoints = self.lock();
+        let idle = &mut endpoints.entry(key).or_default().idle;
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle {
+                sender,
+                life,
+                until: now + pool.idle_timeout,
+            });
+        }
+    }
+
+    /// Gives nobody a place on a connection any more.
+    fn leave(&self, key: &Key, left: &Arc<Shared>) {
+        if let Some(endpoint) = self.lock().get_mut(key) {
+            endpoint.shared.retain(|shared| !Arc::ptr_eq(shared, left));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Endpoint>> {
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Endpoint {
+    /// A place on a connection that has one.
+    fn place(&self, pool: &ConnectionPool) -> Option<InFlight> {
+        let now = Instant::now();
+        let mut shared = self.shared.iter();
+        let free = shared.find(|shared| {
+            let life = Life {
+                opened: shared.opened,
+                requests: shared.requests.load(Relaxed),
+            };
+            let is_free = shared.in_flight.load(Relaxed) < pool.max_streams_per_connection;
+            is_free && life.goes_on(pool, now) && !shared.sender.is_closed()
+        });
+        free.map(InFlight::new)
+    }
+}

@@ -1,0 +1,118 @@
+//! A new connection to an endpoint.
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::either::Either;
+
+use crate::{
+    discovery::model::ConnectionPool,
+    hbone::RequestHeaders,
+    proxy::{error::Error, tunnel_io::TunnelIo},
+    waypoint::{
+        Waypoint,
+        http::body::RequestBody,
+        onward::Onward,
+        resilience::{BackendState, ConnectionPlace, Overload},
+        target::Target,
+    },
+};
+
+/// What may be in flight of one response's body, and of all of a connection's, in bytes.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Why a request has no answer.
+pub(in crate::waypoint::http) enum SendError {
+    /// There is no connection to the endpoint, and nothing was sent.
+    Connect {
+        error: ConnectError,
+        unsent: Box<Request<RequestBody>>,
+    },
+    /// There may be no connection more.
+    Overloaded(Overload),
+    /// There was one, and the endpoint closed it under the request.
+    Closed(hyper::Error),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::waypoint::http) enum ConnectError {
+    #[error(transparent)]
+    Overloaded(#[from] Overload),
+    #[error(transparent)]
+    Connect(#[from] Error),
+    #[error("{0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    /// With the request that it was for.
+    pub(super) fn of(self, unsent: Request<RequestBody>) -> SendError {
+        match self {
+            Self::Overloaded(overload) => SendError::Overloaded(overload),
+            error => SendError::Connect {
+                error,
+                unsent: Box::new(unsent),
+            },
+        }
+    }
+}
+
+/// A request on its way to an endpoint.
+pub(super) struct Call<'a> {
+    pub(super) waypoint: &'a Arc<Waypoint>,
+    pub(super) target: &'a Target,
+    /// Of its service, if it is for one.
+    pub(super) state: Option<&'a Arc<BackendState>>,
+}
+
+impl Call<'_> {
+    /// How connections to it are used.
+    pub(super) fn pool(&self) -> ConnectionPool {
+        self.state
+            .map(|state| state.policy().connection_pool)
+            .unwrap_or_default()
+    }
+
+    pub(super) async fn http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
+        let (io, place) = self.connect().await?;
+        let (sender, connection) = http1::Builder::new().handshake(io).await?;
+        self.waypoint.core.tasks.spawn(async move {
+            let _place = place;
+            // What went wrong is told to whoever has sent a request.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    pub(super) async fn http2(&self) -> Result<http2::SendRequest<RequestBody>, ConnectError> {
+        let (io, place) = self.connect().await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(io)
+            .await?;
+        self.waypoint.core.tasks.spawn(async move {
+            let _place = place;
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    /// Requests of several clients go through it, so that it is none of theirs.
+    async fn connect(&self) -> Result<(Io, Option<ConnectionPlace>), ConnectError> {
+        let _pending = self.state.map(|state| state.pending()).transpose()?;
+        let place = self.state.map(|state| state.connection()).transpose()?;
+        let headers = RequestHeaders::default();
+        let onward = Onward::open(self.waypoint, self.target, &headers);
+        let onward = Box::pin(onward).await?;
+        Ok((TokioIo::new(onward.into_io()), place))
+    }
+}
+
+type Io = TokioIo<Either<Box<TunnelIo>, TcpStream>>;
