@@ -163,9 +163,9 @@ fn the_mesh_is_shown_in_tables_and_in_json() -> Result<()> {
     assert_eq!(
         table(node, &["policies"])?,
         [
-            "NAMESPACE NAME KIND SCOPE SELECTS EFFECT RULES DRY-RUN",
-            "ambit-system all PeerAuthentication mesh - STRICT - -",
-            "shop few AuthorizationPolicy workloads app=till DENY 1 yes",
+            "NAMESPACE NAME KIND SCOPE SELECTS EFFECT RULES HTTP DRY-RUN",
+            "ambit-system all PeerAuthentication mesh - STRICT - - -",
+            "shop few AuthorizationPolicy workloads app=till DENY 1 - yes",
         ]
         .map(|line| line.split(' ').collect::<Vec<_>>())
     );

@@ -115,7 +115,7 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
             told.iter().any(|event| {
                 let note = event["note"].as_str().unwrap();
                 event["reason"] == "NotApplied"
-                    && note.contains("spec.parentRefs[1]: Service shop/web")
+                    && note.contains("spec.parentRefs[1]: there is no Service shop/web")
             })
         });
     }

@@ -98,12 +98,15 @@ fn rights_are_those_that_each_role_uses() {
         "/nodes",
         "/pods",
         "/services",
+        "ambit.dev/trafficpolicies",
         "discovery.k8s.io/endpointslices",
         "gateway.networking.k8s.io/gateways",
         "gateway.networking.k8s.io/grpcroutes",
         "gateway.networking.k8s.io/httproutes",
+        "gateway.networking.k8s.io/referencegrants",
         "security.istio.io/authorizationpolicies",
         "security.istio.io/peerauthentications",
+        "security.istio.io/requestauthentications",
     ] {
         for verb in ["list", "watch"] {
             expected.insert(format!("ambit-node: {verb} {resource}"));
@@ -118,8 +121,12 @@ fn rights_are_those_that_each_role_uses() {
         ("get", "events.k8s.io/events"),
         ("patch", "events.k8s.io/events"),
         ("patch", "/pods/status"),
+        ("update", "gateway.networking.k8s.io/grpcroutes/status"),
+        ("update", "gateway.networking.k8s.io/httproutes/status"),
+        ("update", "ambit.dev/trafficpolicies/status"),
         ("update", "security.istio.io/authorizationpolicies/status"),
         ("update", "security.istio.io/peerauthentications/status"),
+        ("update", "security.istio.io/requestauthentications/status"),
     ] {
         expected.insert(format!("ambit-control: {verb} {resource}"));
     }

@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use ambit::discovery::{
+    manifest::{self, Format},
+    reduce::Reducer,
+};
 use lab::{
     Result,
     deploy::{refusals, told, validator},
@@ -15,6 +19,7 @@ const VERSIONS: [&str; 2] = ["1.25", "1.37"];
 /// What other projects define, and checks of itself.
 const FOREIGN: &str = "monitoring.coreos.com/v1";
 const POLICIES: &str = "security.istio.io/";
+const TRAFFIC: &str = "ambit.dev/v1alpha1";
 const GATEWAYS: &str = "gateway.networking.k8s.io/v1";
 
 #[test]
@@ -22,7 +27,7 @@ fn an_api_server_takes_every_object() {
     let mut objects = everything();
     objects.retain(|object| {
         let version = text(&object["apiVersion"]);
-        version != FOREIGN && version != GATEWAYS && !version.starts_with(POLICIES)
+        ![FOREIGN, TRAFFIC, GATEWAYS].contains(&version.as_str()) && !version.starts_with(POLICIES)
     });
     assert!(objects.len() > 20, "{}", objects.len());
     for version in VERSIONS {
@@ -77,6 +82,23 @@ spec:
   selector: {matchLabels: {app: catalog}}
   mtls: {mode: STRICT}
   portLevelMtls: {8080: {mode: PERMISSIVE}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: full, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: catalog}]
+  jwtRules:
+    - issuer: https://issuer.example
+      audiences: [shop]
+      jwksUri: https://issuer.example/keys
+      fromHeaders: [{name: x-token, prefix: 'Token '}]
+      fromParams: [token]
+      fromCookies: [token]
+      forwardOriginalToken: true
+      outputPayloadToHeader: x-payload
+      outputClaimToHeaders: [{header: x-group, claim: group}]
+      timeout: 2s
 ";
 
 #[test]
@@ -95,12 +117,13 @@ fn our_crds_take_what_the_agent_takes() -> Result<()> {
         assert_eq!(misfit(&crds, &policy), None, "{name}");
         let parsed = match text(&policy["kind"]).as_str() {
             "AuthorizationPolicy" => ambit::policy::parse::authorization_policy(policy).err(),
-            _ => ambit::policy::parse::peer_authentication(policy).err(),
+            "PeerAuthentication" => ambit::policy::parse::peer_authentication(policy).err(),
+            _ => ambit::policy::parse::request_authentication(policy).err(),
         };
         assert_eq!(parsed, None, "{name}");
         checked += 1;
     }
-    assert_eq!(checked, 6);
+    assert_eq!(checked, 8);
     Ok(())
 }
 
@@ -116,6 +139,82 @@ fn our_crds_refuse_slips_of_the_pen() {
         ("/spec/selector", json!({"app": "catalog"})),
     ] {
         let mut policy = good.clone();
+        *policy.pointer_mut(pointer).unwrap() = wrong;
+        assert!(misfit(&crds, &policy).is_some(), "{pointer}");
+    }
+}
+
+/// TrafficPolicies in each of the fields that the agent reads.
+const TRAFFIC_POLICIES: &str = "
+apiVersion: ambit.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: full, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: catalog, sectionName: http}]
+  loadBalancing: {type: RoundRobin, zone: Any, slowStart: {window: 1m30s}}
+  circuitBreaker: {maxConnections: 1, maxPendingRequests: 1000000, maxRequests: 3}
+  outlierEjection:
+    consecutiveErrors: 0
+    interval: 100ms
+    baseEjection: 24h
+    maxEjectedPercent: 100
+    successRate: {minimumHosts: 2, requestVolume: 1, deviation: 0.1}
+  retryBudget: {percent: 0, minPerSecond: 100000}
+  rateLimit: {requests: 1, per: 24h, burst: 1000000, by: ClientIdentity}
+  fault:
+    delay: {duration: 1ms, percentage: 0, headers: [{name: x-test, value: ''}]}
+    abort: {status: 200, grpcStatus: 16, percentage: 100, headers: []}
+  connectionPool: {maxRequestsPerConnection: 1, idleTimeout: 1s, maxStreamsPerConnection: 1000}
+---
+apiVersion: ambit.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: cookie, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: catalog}]
+  loadBalancing: {type: ConsistentHash, consistentHash: {cookie: {name: side, ttl: 1h, path: /}}}
+---
+apiVersion: ambit.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: route, namespace: shop}
+spec:
+  targetRefs:
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: catalog, sectionName: slow}
+    - {kind: GRPCRoute, name: catalog}
+  rateLimit: {requests: 1}
+";
+
+#[test]
+fn our_crd_takes_the_traffic_policies_that_waypoints_take_and_no_slips_of_the_pen() {
+    let crds = built("deploy/crds");
+    let full = objects(TRAFFIC_POLICIES);
+    let all = everything().into_iter().chain(full.clone());
+    let mut checked = 0;
+    for policy in all.filter(|policy| text(&policy["apiVersion"]) == TRAFFIC) {
+        let name = called(&policy);
+        assert_eq!(misfit(&crds, &policy), None, "{name}");
+        let mut reducer = Reducer::new("cluster.local");
+        let read = manifest::parse(&policy.to_string(), Format::Json, &mut reducer).unwrap();
+        assert_eq!(read.errors, [], "{name}");
+        assert_eq!(read.objects.len(), 1, "{name}");
+        checked += 1;
+    }
+    assert_eq!(checked, 4);
+    for (pointer, wrong) in [
+        ("/spec/targetRefs", json!([])),
+        ("/spec/targetRefs/0/kind", json!("Pod")),
+        ("/spec/loadBalancing/type", json!("Random")),
+        ("/spec/loadBalancing/slowStart/window", json!("90")),
+        ("/spec/circuitBreaker", json!({"maxRequest": 1})),
+        ("/spec/circuitBreaker/maxRequests", json!(0)),
+        ("/spec/outlierEjection/maxEjectedPercent", json!(101)),
+        ("/spec/outlierEjection/successRate/deviation", json!(0)),
+        ("/spec/retryBudget/percent", json!("20%")),
+        ("/spec/rateLimit/by", json!("Client")),
+        ("/spec/fault", json!({})),
+        ("/spec/fault/abort/grpcStatus", json!(17)),
+        ("/spec/connectionPool/maxStreamsPerConnection", json!(1001)),
+    ] {
+        let mut policy = full[0].clone();
         *policy.pointer_mut(pointer).unwrap() = wrong;
         assert!(misfit(&crds, &policy).is_some(), "{pointer}");
     }
@@ -161,7 +260,7 @@ fn misfit(crds: &[Value], policy: &Value) -> Option<String> {
     let kind = text(&policy["kind"]);
     let crd = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == kind);
     let version = text(&policy["apiVersion"]);
-    let version = version.strip_prefix(POLICIES);
+    let version = version.rsplit('/').next();
     let schema = list(&crd.unwrap()["spec"]["versions"])
         .find(|served| served["name"].as_str() == version)
         .map(|served| closed(&served["schema"]["openAPIV3Schema"]));

@@ -50,15 +50,7 @@ fn a_genuine_certificate_of_another_than_the_waypoint_opens_nothing_past_it() ->
         "namesake",
         PodSpec::in_namespace("shop").service_account("w"),
     )?;
-    for node in lab.nodes() {
-        let manifest = format!(
-            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n\
-             status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n",
-            name = node.name(),
-            address = node.address()
-        );
-        lab.apply(&format!("node-{}.yaml", node.name()), &manifest)?;
-    }
+    lab.announce_nodes()?;
     lab.apply("gateways.yaml", WAYPOINTS)?;
     let mut echo = till.peer_server(["echo-server", "--listen", "0.0.0.0:80"])?;
     let mut mesh = Mesh::default().start(&lab)?;

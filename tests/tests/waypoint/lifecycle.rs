@@ -5,7 +5,7 @@ use lab::{Lab, Mesh, Result, Way, eventually};
 use crate::shop::{DEADLINE, Shop, await_ready, gateway, mesh_with_waypoint, opened};
 
 /// The process ids of waypoints that have started, the latest last.
-fn started(log: &str) -> Vec<String> {
+pub(crate) fn started(log: &str) -> Vec<String> {
     let lines = log
         .lines()
         .filter(|line| line.contains("started a waypoint"));

@@ -5,8 +5,19 @@
     reason = "helpers of tests, which clippy doesn't count as tests"
 )]
 
+mod bodies;
+mod change;
 mod cluster;
+mod frames;
+mod http;
 mod lifecycle;
 mod path;
 mod policy;
+mod protocols;
+mod resilience;
 mod shop;
+mod smuggling;
+mod stage;
+mod store;
+mod telemetry;
+mod tokens;

@@ -23,15 +23,7 @@ pub(crate) struct Shop {
 impl Shop {
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
         lab.namespace("shop").enrolled()?;
-        for node in lab.nodes() {
-            let manifest = format!(
-                "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n\
-                 status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n",
-                name = node.name(),
-                address = node.address()
-            );
-            lab.apply(&format!("node-{}.yaml", node.name()), &manifest)?;
-        }
+        lab.announce_nodes()?;
         let pod = |node: &str, account: &str| {
             let spec = PodSpec::in_namespace("shop").service_account(account);
             lab.node(node).pod(account, spec.label("app", account))
@@ -96,8 +88,29 @@ pub(crate) fn await_ready(lab: &Lab, node: &str) {
 
 /// Connections that the waypoint on a node has opened.
 pub(crate) fn opened(lab: &Lab, node: &str) -> f64 {
+    count_opened(&metrics(lab, node))
+}
+
+/// The page of metrics of the waypoint on a node.
+pub(crate) fn metrics(lab: &Lab, node: &str) -> String {
     let url = format!("{}/metrics", base(lab, node, 1));
-    count_opened(&lab.node(node).fetch(&url).unwrap())
+    lab.node(node).fetch(&url).unwrap()
+}
+
+/// The sum of the samples on a page that have all these labels.
+pub(crate) fn sample(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let labels = labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{value}\""));
+    let labels: Vec<_> = labels.collect();
+    let lines = page.lines().filter(|line| {
+        let is_named = line
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('{'));
+        is_named && labels.iter().all(|label| line.contains(label.as_str()))
+    });
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    values.sum()
 }
 
 /// Connections opened, by a waypoint's page of metrics.

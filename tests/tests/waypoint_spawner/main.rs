@@ -1,6 +1,7 @@
 //! What control makes of Gateways and of namespaces' labels, by the rights that the manifests give it.
 
 mod cluster;
+mod routes;
 
 use lab::{Lab, Result, deploy::refusals, eventually};
 use serde_json::{Value, json};
