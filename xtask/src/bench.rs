@@ -8,6 +8,7 @@ mod cold;
 mod compare;
 mod cpu;
 mod data_plane;
+mod idle;
 mod machine;
 mod measurement;
 mod memory;
@@ -25,6 +26,7 @@ mod stage;
 mod startup;
 mod statistics;
 mod traffic;
+mod waypoint;
 
 use std::path::Path;
 
@@ -129,7 +131,7 @@ fn conclude(
 
 /// All sidecars that the benchmark knows, those that aren't there included.
 fn kinds(options: &Options) -> Result<Vec<Kind>> {
-    let mut kinds = vec![Kind::HaProxy, Kind::Envoy, Kind::Linkerd];
+    let mut kinds = vec![Kind::HaProxy, Kind::HaProxyHttp, Kind::Envoy, Kind::Linkerd];
     for file in &options.adapter {
         let adapter = Adapter::read(file).context("--adapter")?;
         kinds.push(Kind::Adapter(adapter));
@@ -140,6 +142,7 @@ fn kinds(options: &Options) -> Result<Vec<Kind>> {
 fn offers(kinds: &[Kind]) -> Vec<Offer> {
     let offer = |kind: &Kind| Offer {
         mode: kind.mode(),
+        is_http: kind.is_http(),
         missing: kind
             .available()
             .err()

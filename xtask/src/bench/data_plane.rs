@@ -13,7 +13,7 @@ use lab::{
 };
 use serde_json::Value;
 
-use super::{plan::Subject, processes};
+use super::{plan::Subject, processes, waypoint};
 
 /// As an operator runs it: no certificate expires while a benchmark lasts.
 const CERTIFICATE_TTL: &str = "24h";
@@ -35,6 +35,8 @@ pub(super) enum DataPlane<'a> {
     Direct,
     Sidecars(Fleet),
     Agents(RunningMesh<'a>),
+    /// The same, and a waypoint.
+    Waypoint(RunningMesh<'a>),
 }
 
 impl Makings {
@@ -60,13 +62,21 @@ impl<'a> DataPlane<'a> {
     ) -> Result<DataPlane<'a>> {
         match subject {
             Subject::Direct => Ok(DataPlane::Direct),
-            Subject::Sidecar(mode) => {
+            Subject::Sidecar(mode) | Subject::HttpSidecar(mode) => {
                 let kind = makings.kinds.iter().find(|kind| kind.mode() == *mode);
                 let kind = kind.with_context(|| format!("no sidecar is of mode {mode}"))?;
                 Ok(DataPlane::Sidecars(Fleet::start(lab, kind, pods)?))
             }
-            Subject::Ambit => agents(lab, makings, Mesh::default()),
-            Subject::AmbitProxied => agents(lab, makings, Mesh::default().carrying_all()),
+            Subject::Ambit => Ok(DataPlane::Agents(agents(lab, makings, Mesh::default())?)),
+            Subject::AmbitProxied => {
+                let mesh = Mesh::default().carrying_all();
+                Ok(DataPlane::Agents(agents(lab, makings, mesh)?))
+            }
+            Subject::AmbitWaypoint => {
+                let mesh = agents(lab, makings, Mesh::default())?;
+                waypoint::await_ready(lab)?;
+                Ok(DataPlane::Waypoint(mesh))
+            }
         }
     }
 
@@ -97,7 +107,7 @@ impl<'a> DataPlane<'a> {
         match self {
             DataPlane::Direct => {}
             DataPlane::Sidecars(fleet) => fleet.restart(pod)?,
-            DataPlane::Agents(mesh) => {
+            DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh) => {
                 mesh.stop_agent(pod.node().name())?;
                 mesh.start_agent(pod.node())?;
             }
@@ -141,7 +151,7 @@ impl<'a> DataPlane<'a> {
     }
 
     /// What it has done so far, in a unit of its own: connections that agents took or let pass, ticks of
-    /// sidecars' CPU time. `None` if there is nothing to do anything.
+    /// sidecars' CPU time, requests that a waypoint answered. `None` if there is nothing to do anything.
     ///
     /// # Errors
     /// It can't be asked.
@@ -158,24 +168,51 @@ impl<'a> DataPlane<'a> {
                 }
                 Ok(Some(connections))
             }
+            DataPlane::Waypoint(_) => Ok(Some(waypoint::requests(lab)?)),
         }
     }
 
     /// The processes that carry the mesh's bytes. The certificate authority isn't one of them.
-    pub(super) fn pids(&mut self, lab: &Lab) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub(super) fn pids(&mut self, lab: &Lab) -> Result<Vec<u32>> {
+        let mut pids = match self {
+            DataPlane::Waypoint(_) => self.http_pids(lab)?,
+            DataPlane::Direct | DataPlane::Sidecars(_) | DataPlane::Agents(_) => Vec::new(),
+        };
         match self {
-            DataPlane::Direct => Vec::new(),
-            DataPlane::Sidecars(fleet) => fleet.pids(),
-            DataPlane::Agents(mesh) => {
+            DataPlane::Direct => {}
+            DataPlane::Sidecars(fleet) => pids = fleet.pids(),
+            DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh) => {
                 let nodes = lab.nodes().iter();
-                nodes.map(|node| mesh.agent(node.name()).pid()).collect()
+                pids.extend(nodes.map(|node| mesh.agent(node.name()).pid()));
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Those of them that read HTTP: sidecars, or the waypoint.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub(super) fn http_pids(&mut self, lab: &Lab) -> Result<Vec<u32>> {
+        match self {
+            DataPlane::Direct | DataPlane::Agents(_) => Ok(Vec::new()),
+            DataPlane::Sidecars(fleet) => Ok(fleet.pids()),
+            DataPlane::Waypoint(mesh) => {
+                // The agent's only child.
+                let agent = mesh.agent(waypoint::NODE).pid();
+                let mut pids = processes::of_cgroup(lab.node(waypoint::NODE).cgroup())?;
+                pids.retain(|pid| *pid != agent);
+                Ok(pids)
             }
         }
     }
 }
 
 /// Settings are the defaults, access log included; the log goes to files of the lab.
-fn agents<'a>(lab: &'a Lab, makings: &Makings, mesh: Mesh) -> Result<DataPlane<'a>> {
+fn agents<'a>(lab: &'a Lab, makings: &Makings, mesh: Mesh) -> Result<RunningMesh<'a>> {
     // Said, so that the environment can't say something else.
     let log = ["--log-level", "info", "--log-format", "text"];
     let mesh = mesh
@@ -183,7 +220,7 @@ fn agents<'a>(lab: &'a Lab, makings: &Makings, mesh: Mesh) -> Result<DataPlane<'
         .certificate_ttl(CERTIFICATE_TTL)
         .agent_arguments(&log)
         .start(lab)?;
-    Ok(DataPlane::Agents(mesh))
+    Ok(mesh)
 }
 
 /// How many workloads a node's agent knows, and how many certificates it has.

@@ -24,6 +24,10 @@ const ROUNDS: u32 = 9;
 const RATES: [u32; 2] = [2000, 5000];
 /// Numbers of idle pods.
 const PODS: [u32; 4] = [1, 10, 50, 200];
+/// Idle connections: as many as HAProxy serves where 20,000 descriptors are allowed, with room. Opening
+/// so many takes too long for a quick run.
+const IDLE: u16 = 5_000;
+const QUICK_IDLE: u16 = 1_000;
 /// Starting 200 sidecars of each kind takes too long for a quick run.
 const QUICK_PODS: [u32; 3] = [1, 10, 50];
 
@@ -76,10 +80,16 @@ impl Options {
 
     /// What it says, with the defaults of what it doesn't say.
     pub(super) fn wanted(&self) -> Wanted {
-        let (budget, limit, rounds, pods): (_, _, _, &[u32]) = if self.quick {
-            (QUICK_BUDGET, QUICK_LIMIT, QUICK_ROUNDS, &QUICK_PODS)
+        let (budget, limit, rounds, idle, pods): (_, _, _, _, &[u32]) = if self.quick {
+            (
+                QUICK_BUDGET,
+                QUICK_LIMIT,
+                QUICK_ROUNDS,
+                QUICK_IDLE,
+                &QUICK_PODS,
+            )
         } else {
-            (BUDGET, LIMIT, ROUNDS, &PODS)
+            (BUDGET, LIMIT, ROUNDS, IDLE, &PODS)
         };
         // Whoever says how much is to be done gets all of it.
         let is_free = self.rounds.is_none() && self.seconds.is_none();
@@ -96,6 +106,7 @@ impl Options {
                 self.rate.clone()
             },
             pods: pods.to_vec(),
+            idle,
             generator: self.generator(),
         }
     }

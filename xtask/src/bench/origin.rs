@@ -29,15 +29,16 @@ pub(super) fn command(date: String, took: Duration, quick: bool) -> report::Comm
 /// What the measured programs say of themselves, those that say it in the usual way.
 pub(super) fn versions(ambit: &Path, plan: &Plan) -> BTreeMap<String, String> {
     let sidecars = plan.subjects.iter().filter_map(|subject| match subject {
-        Subject::Sidecar(mode) => {
+        Subject::Sidecar(mode) | Subject::HttpSidecar(mode) => {
             let program = mode.strip_prefix("sidecar-")?;
+            let program = program.strip_suffix("-http").unwrap_or(program);
             // HAProxy has the short option only, Envoy the long one too.
             let version = ["-v", "--version"]
                 .into_iter()
                 .find_map(|option| first_line(program, &[option]))?;
             Some((program.to_owned(), version))
         }
-        Subject::Direct | Subject::Ambit | Subject::AmbitProxied => None,
+        Subject::Direct | Subject::Ambit | Subject::AmbitProxied | Subject::AmbitWaypoint => None,
     });
     let ambit = first_line(ambit, &["--version"]).map(|version| ("ambit".to_owned(), version));
     sidecars.chain(ambit).collect()

@@ -17,11 +17,6 @@ const SEED: u64 = 15008;
 const SHORTEST: Duration = Duration::from_millis(300);
 /// The longest: more rounds are worth more than longer ones.
 const LONGEST: Duration = Duration::from_secs(3);
-/// Further modes that the report knows, and why they can't be measured.
-const NOT_YET: &[(&str, &str)] = &[(
-    "ambit+waypoint",
-    "waypoints (L7) aren't part of this project yet",
-)];
 
 /// What the user wants, checked as far as one option can be checked alone.
 #[derive(Debug, Clone)]
@@ -41,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) rates: Vec<u32>,
     /// Numbers of idle pods whose proxies' memory is measured, rising.
     pub(super) pods: Vec<u32>,
+    /// How many connections are held idle.
+    pub(super) idle: u16,
     /// Who makes the load.
     pub(super) generator: Generator,
 }
@@ -49,6 +46,8 @@ pub(super) struct Wanted {
 #[derive(Debug, Clone)]
 pub(super) struct Offer {
     pub(super) mode: String,
+    /// Whether it passes on nothing but HTTP.
+    pub(super) is_http: bool,
     /// Why not, with the cure.
     pub(super) missing: Option<String>,
 }
@@ -60,10 +59,14 @@ pub(super) enum Subject {
     Direct,
     /// A proxy in each pod, of the kind with this mode.
     Sidecar(String),
+    /// The same, of a kind that passes on nothing but HTTP.
+    HttpSidecar(String),
     /// An agent on each node.
     Ambit,
     /// The same, told to carry connections between pods of its node itself.
     AmbitProxied,
+    /// The same, and a waypoint on the server's node, which routes requests.
+    AmbitWaypoint,
 }
 
 /// One thing to measure once.
@@ -95,19 +98,48 @@ pub(super) struct Plan {
 }
 
 impl Subject {
+    fn of(offer: &Offer) -> Subject {
+        let mode = offer.mode.clone();
+        if offer.is_http {
+            Subject::HttpSidecar(mode)
+        } else {
+            Subject::Sidecar(mode)
+        }
+    }
+
     /// The name of the mode that its figures get.
     pub(super) fn mode(&self) -> &str {
         match self {
             Subject::Direct => BASELINE,
-            Subject::Sidecar(mode) => mode,
+            Subject::Sidecar(mode) | Subject::HttpSidecar(mode) => mode,
             Subject::Ambit => "ambit",
             Subject::AmbitProxied => "ambit-proxied",
+            Subject::AmbitWaypoint => "ambit+waypoint",
+        }
+    }
+
+    /// Where its clients and servers are. What reads HTTP is measured between nodes alone: a waypoint
+    /// is seldom on the node of both.
+    pub(super) fn placements(&self) -> &'static [Placement] {
+        match self {
+            Subject::HttpSidecar(_) | Subject::AmbitWaypoint => &[Placement::CrossNode],
+            Subject::Direct | Subject::Sidecar(_) | Subject::Ambit | Subject::AmbitProxied => {
+                &[Placement::SameNode, Placement::CrossNode]
+            }
         }
     }
 
     /// Whether there is something of its own to measure. `None` is for figures of all nodes together.
-    fn is_measured(&self, placement: Option<Placement>) -> bool {
-        *self != Subject::AmbitProxied || placement == Some(Placement::SameNode)
+    fn is_measured(&self, scenario: Scenario, placement: Option<Placement>) -> bool {
+        match self {
+            Subject::AmbitProxied => placement == Some(Placement::SameNode),
+            Subject::HttpSidecar(_) | Subject::AmbitWaypoint => {
+                scenario.is_http() && placement.is_none_or(|it| self.placements().contains(&it))
+            }
+            Subject::Direct | Subject::Sidecar(_) | Subject::Ambit => {
+                !matches!(scenario, Scenario::Idle(_))
+            }
+        }
     }
 }
 
@@ -125,14 +157,18 @@ impl Plan {
         let present = offers.iter().filter(|offer| offer.missing.is_none());
         let subjects: Vec<Subject> = [Subject::Direct]
             .into_iter()
-            .chain(present.map(|offer| Subject::Sidecar(offer.mode.clone())))
-            .chain([Subject::AmbitProxied, Subject::Ambit])
+            .chain(present.map(Subject::of))
+            .chain([
+                Subject::AmbitProxied,
+                Subject::Ambit,
+                Subject::AmbitWaypoint,
+            ])
             .filter(|subject| is_wanted(subject.mode()))
             .collect();
 
         let mut steps = Vec::new();
         let mut random = StdRng::seed_from_u64(SEED);
-        for scenario in scenario::wanted(&wanted.only, &wanted.rates) {
+        for scenario in scenario::wanted(&wanted.only, &wanted.rates, wanted.idle) {
             if !scenario.made_by(wanted.generator) {
                 missing.push(Missing {
                     mode: "every mode".to_owned(),
@@ -142,11 +178,10 @@ impl Plan {
                 continue;
             }
             let cells = cells(scenario, &subjects);
-            // Memory is read off processes that stay: all rounds are in one step.
-            let rounds = if scenario == Scenario::Memory {
-                1
-            } else {
-                wanted.rounds
+            // Memory is read off processes that stay: more rounds would say nothing more.
+            let rounds = match scenario {
+                Scenario::Memory | Scenario::Idle(_) => 1,
+                _ => wanted.rounds,
             };
             for round in 1..=rounds {
                 let mut cells = cells.clone();
@@ -191,19 +226,22 @@ impl Plan {
             }
     }
 
-    /// How long it takes to make a lab, to start what it has, and to see that it works, about.
-    pub(super) fn set_up(&self) -> Duration {
-        let cold = self
-            .steps
-            .iter()
-            .any(|step| step.scenario == Scenario::ConnectCold);
-        Duration::from_secs(if cold { 7 } else { 3 })
+    /// Whether the first connection to each of many servers is measured of a subject.
+    pub(super) fn has_cold(&self, subject: usize) -> bool {
+        let mut own = self.steps.iter().filter(|step| step.subject == subject);
+        own.any(|step| step.scenario == Scenario::ConnectCold)
+    }
+
+    /// How long it takes to make a subject's lab, to start what it has, and to see that it works,
+    /// about.
+    pub(super) fn set_up(&self, subject: usize) -> Duration {
+        Duration::from_secs(if self.has_cold(subject) { 7 } else { 3 })
     }
 
     /// How long all of it takes, about.
     pub(super) fn total(&self) -> Duration {
-        let set_up = self.set_up() * u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
-        set_up
+        let set_up = (0..self.subjects.len()).map(|subject| self.set_up(subject));
+        set_up.sum::<Duration>()
             + self
                 .steps
                 .iter()
@@ -231,7 +269,7 @@ fn cells(scenario: Scenario, subjects: &[Subject]) -> Vec<(usize, Option<Placeme
             continue;
         }
         let placements = scenario.placements().iter();
-        let measured = placements.filter(|placement| subject.is_measured(**placement));
+        let measured = placements.filter(|placement| subject.is_measured(scenario, **placement));
         cells.extend(measured.map(|placement| (index, *placement)));
     }
     cells
@@ -242,7 +280,6 @@ fn missing(offers: &[Offer], is_wanted: impl Fn(&str) -> bool) -> Vec<Missing> {
         .iter()
         .filter_map(|offer| Some((offer.mode.as_str(), offer.missing.as_deref()?)));
     absent
-        .chain(NOT_YET.iter().copied())
         .filter(|(mode, _)| is_wanted(mode))
         .map(|(mode, reason)| Missing {
             mode: mode.to_owned(),
@@ -256,8 +293,11 @@ fn check_modes(modes: &[String], offers: &[Offer]) -> Result<()> {
     let known: Vec<&str> = [BASELINE]
         .into_iter()
         .chain(offers.iter().map(|offer| offer.mode.as_str()))
-        .chain([Subject::AmbitProxied.mode(), Subject::Ambit.mode()])
-        .chain(NOT_YET.iter().map(|(mode, _)| *mode))
+        .chain([
+            Subject::AmbitProxied.mode(),
+            Subject::Ambit.mode(),
+            Subject::AmbitWaypoint.mode(),
+        ])
         .collect();
     for mode in modes {
         ensure!(

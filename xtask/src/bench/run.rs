@@ -9,6 +9,7 @@ use super::{
     cold,
     cpu::Clock,
     data_plane::Makings,
+    idle,
     measurement::{Curve, Metric},
     memory,
     outcome::{Cell, Outcome},
@@ -76,12 +77,6 @@ fn perform(
     progress: &mut Progress,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    let is_cold = |step: &&Step| step.scenario == Scenario::ConnectCold;
-    let cold = if steps.iter().any(is_cold) {
-        COLD_SERVERS
-    } else {
-        0
-    };
     let mut labs = Vec::new();
     for _ in &plan.subjects {
         labs.push(makings.lab()?);
@@ -94,8 +89,13 @@ fn perform(
             continue;
         }
         progress.show("setting up", subject.mode());
+        let cold = if plan.has_cold(index) {
+            COLD_SERVERS
+        } else {
+            0
+        };
         let stage = Stage::set(lab, subject, makings, cold);
-        progress.advance(plan.set_up());
+        progress.advance(plan.set_up(index));
         if let Err(error) = &stage {
             for step in own {
                 let reason = format!("it could not be set up: {error:#}");
@@ -147,6 +147,7 @@ fn one(
         }
         (Scenario::ConnectCold, ..) => cold::run(stage)?,
         (Scenario::Startup, ..) => startup::run(stage, step.round)?,
+        (Scenario::Idle(connections), ..) => return idle::run(stage, connections),
         (Scenario::ProxyRestart, ..) => restart::run(stage)?,
         (scenario, ..) => bail!("{scenario} isn't measured by traffic"),
     };
@@ -161,6 +162,7 @@ fn record(outcome: &mut Outcome, cell: &Cell, round: u32, shown: Shown) {
     if has(Metric::P90) && !has(Metric::P999) {
         outcome.notes.insert(traffic::TOO_FEW.to_owned());
     }
+    outcome.notes.extend(shown.note);
     let samples = shown
         .figures
         .iter()

@@ -7,13 +7,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Generator, Lab, Load, LoadResult, LoadServer, Pod, PodSpec};
+use lab::{Generator, Lab, Load, LoadResult, LoadServer, Pod, PodSpec, Service};
 
 use super::{
     data_plane::{DataPlane, Makings},
     measurement::Placement,
     plan::Subject,
-    probe,
+    probe, waypoint,
 };
 
 /// Where servers listen.
@@ -30,6 +30,8 @@ pub(super) struct Stage<'a> {
     pub(super) client: Pod,
     near: Server,
     far: Server,
+    /// What `far` is called by, if requests are routed.
+    service: Option<Service>,
     /// Servers that nobody may talk to but who measures the first connection to each.
     pub(super) cold: Vec<Server>,
     pub(super) data_plane: DataPlane<'a>,
@@ -61,7 +63,14 @@ impl<'a> Stage<'a> {
         let cold: Vec<_> = (1..=cold)
             .map(|number| Server::start(lab, "b", &format!("cold-{number}")))
             .collect::<Result<_>>()?;
-        let mut pods = vec![&client, &near.pod, &far.pod];
+        let service = match subject {
+            Subject::AmbitWaypoint => Some(waypoint::ask_for(lab, &far.pod)?),
+            _ => None,
+        };
+        let mut pods = vec![&client, &far.pod];
+        if subject.placements().contains(&Placement::SameNode) {
+            pods.push(&near.pod);
+        }
         pods.extend(cold.iter().map(|server| &server.pod));
         let data_plane = DataPlane::start(lab, subject, makings, &pods)?;
         let mut stage = Stage {
@@ -69,12 +78,13 @@ impl<'a> Stage<'a> {
             client,
             near,
             far,
+            service,
             cold,
             data_plane,
         };
-        for placement in [Placement::SameNode, Placement::CrossNode] {
+        for placement in subject.placements() {
             stage
-                .warm_up(placement)
+                .warm_up(*placement)
                 .with_context(|| format!("placement {}", placement.name()))?;
         }
         Ok(stage)
@@ -82,7 +92,10 @@ impl<'a> Stage<'a> {
 
     /// Where the server is that is placed so.
     pub(super) fn address(&self, placement: Placement) -> SocketAddr {
-        self.server(placement).pod.at(PORT)
+        match (&self.service, placement) {
+            (Some(service), Placement::CrossNode) => service.at(waypoint::SERVICE_PORT),
+            _ => self.server(placement).pod.at(PORT),
+        }
     }
 
     /// Makes a load from the client to the server that is placed so.

@@ -33,6 +33,8 @@ pub(super) struct Shown {
     pub(super) curve: Vec<(f64, f64)>,
     /// Why the figures aren't those of the load.
     pub(super) unsustained: Option<String>,
+    /// What a reader must know to judge them.
+    pub(super) note: Option<String>,
     /// Of loads only.
     pub(super) shares: Option<Shares>,
 }
@@ -67,6 +69,7 @@ pub(super) fn run(
         unsustained: unsustained(load, &told),
         figures: figures(load, &told, &used),
         curve: curve(&told),
+        note: None,
         shares: Some(Shares {
             stolen: used.stolen_share(),
             in_lab: cpu::share(in_lab, used.busy),

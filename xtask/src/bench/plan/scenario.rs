@@ -6,6 +6,9 @@ use lab::{Generator, Load};
 
 use crate::bench::measurement::Placement;
 
+/// As many connections as one client has ports for.
+const MOST_IDLE: u16 = 20_000;
+
 /// What is done to a mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bench) enum Scenario {
@@ -25,10 +28,12 @@ pub(in crate::bench) enum Scenario {
     ProxyRestart,
     /// Memory of the proxies of idle pods.
     Memory,
+    /// Memory of what reads HTTP, with this many idle keep-alive connections.
+    Idle(u16),
 }
 
 /// The scenarios, in the order in which they are run.
-pub(super) fn wanted(only: &[Scenario], rates: &[u32]) -> Vec<Scenario> {
+pub(super) fn wanted(only: &[Scenario], rates: &[u32], idle: u16) -> Vec<Scenario> {
     if !only.is_empty() {
         let mut scenarios: Vec<Scenario> = Vec::new();
         for scenario in only {
@@ -39,6 +44,8 @@ pub(super) fn wanted(only: &[Scenario], rates: &[u32]) -> Vec<Scenario> {
         return scenarios;
     }
     let mut scenarios = vec![
+        // Before there was any load.
+        Scenario::Idle(0),
         Scenario::Bulk(1),
         Scenario::Bulk(8),
         Scenario::RoundTrip(1),
@@ -47,6 +54,7 @@ pub(super) fn wanted(only: &[Scenario], rates: &[u32]) -> Vec<Scenario> {
     scenarios.extend(rates.iter().map(|rate| Scenario::FixedRate(*rate)));
     scenarios.extend([
         Scenario::Connect,
+        Scenario::Idle(idle),
         Scenario::ConnectCold,
         Scenario::Startup,
         Scenario::ProxyRestart,
@@ -77,7 +85,8 @@ impl Scenario {
             Scenario::ConnectCold
             | Scenario::Startup
             | Scenario::ProxyRestart
-            | Scenario::Memory => None,
+            | Scenario::Memory
+            | Scenario::Idle(_) => None,
         }
     }
 
@@ -102,13 +111,31 @@ impl Scenario {
             Scenario::ConnectCold | Scenario::Startup | Scenario::ProxyRestart => {
                 &[Some(Placement::CrossNode)]
             }
-            Scenario::Memory => &[None],
+            Scenario::Memory | Scenario::Idle(_) => &[None],
+        }
+    }
+
+    /// Whether it is measured of what passes on nothing but HTTP.
+    pub(super) fn is_http(self) -> bool {
+        match self {
+            Scenario::RoundTrip(_)
+            | Scenario::FixedRate(_)
+            | Scenario::Connect
+            | Scenario::Idle(_) => true,
+            Scenario::Bulk(_)
+            | Scenario::ConnectCold
+            | Scenario::Startup
+            | Scenario::ProxyRestart
+            | Scenario::Memory => false,
         }
     }
 
     /// Whether there is nothing to measure where there is no proxy.
     pub(super) fn needs_proxy(self) -> bool {
-        matches!(self, Scenario::ProxyRestart | Scenario::Memory)
+        matches!(
+            self,
+            Scenario::ProxyRestart | Scenario::Memory | Scenario::Idle(_)
+        )
     }
 
     /// What one step takes beside the time of its load. Measured on two cores.
@@ -121,6 +148,7 @@ impl Scenario {
             Scenario::ConnectCold => 900,
             Scenario::Startup => 500,
             Scenario::ProxyRestart => 1500,
+            Scenario::Idle(connections) => 1200 + 2 * u64::from(connections),
             Scenario::Memory => 3000 + 120 * u64::from(pods.last().copied().unwrap_or(0)),
         };
         Duration::from_millis(milliseconds)
@@ -138,6 +166,7 @@ impl fmt::Display for Scenario {
             Scenario::Startup => f.write_str("startup"),
             Scenario::ProxyRestart => f.write_str("proxy-restart"),
             Scenario::Memory => f.write_str("memory"),
+            Scenario::Idle(connections) => write!(f, "idle-{connections}"),
         }
     }
 }
@@ -146,9 +175,14 @@ impl FromStr for Scenario {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Scenario, String> {
-        let fixed = wanted(&[], &[]);
+        let fixed = wanted(&[], &[], 0);
         if let Some(scenario) = fixed.iter().find(|scenario| scenario.to_string() == name) {
             return Ok(*scenario);
+        }
+        if let Some(number) = name.strip_prefix("idle-")
+            && let Some(number) = number.parse().ok().filter(|it| *it <= MOST_IDLE)
+        {
+            return Ok(Scenario::Idle(number));
         }
         let rate = name
             .strip_prefix("fixed-rate-")
@@ -158,7 +192,8 @@ impl FromStr for Scenario {
             _ => {
                 let names: Vec<_> = fixed.iter().map(ToString::to_string).collect();
                 Err(format!(
-                    "there is no such scenario; there are {}, and fixed-rate-N with N requests a second",
+                    "there is no such scenario; there are {}, fixed-rate-N with N requests a \
+                     second, and idle-N with up to {MOST_IDLE} connections",
                     names.join(", ")
                 ))
             }

@@ -10,6 +10,7 @@ fn wanted() -> Wanted {
         modes: Vec::new(),
         rates: vec![2000],
         pods: vec![1, 10],
+        idle: 100,
         generator: Generator::Own,
     }
 }
@@ -18,10 +19,17 @@ fn offers() -> Vec<Offer> {
     vec![
         Offer {
             mode: "sidecar-haproxy".to_owned(),
+            is_http: false,
+            missing: None,
+        },
+        Offer {
+            mode: "sidecar-haproxy-http".to_owned(),
+            is_http: true,
             missing: None,
         },
         Offer {
             mode: "sidecar-envoy".to_owned(),
+            is_http: false,
             missing: Some("envoy isn't on PATH: install it".to_owned()),
         },
     ]
@@ -59,6 +67,12 @@ fn every_scenario_is_measured_with_each_mode_and_placement_that_it_has() {
         ("sidecar-haproxy", same),
         ("sidecar-haproxy", cross),
     ];
+    let by_requests = [
+        everywhere.clone(),
+        vec![("ambit+waypoint", cross), ("sidecar-haproxy-http", cross)],
+    ];
+    let mut by_requests = by_requests.concat();
+    by_requests.sort_unstable();
     let between_nodes = vec![
         ("ambit", cross),
         ("none", cross),
@@ -67,10 +81,10 @@ fn every_scenario_is_measured_with_each_mode_and_placement_that_it_has() {
     let table = [
         ("bulk-1", &everywhere),
         ("bulk-8", &everywhere),
-        ("round-trip-1", &everywhere),
-        ("round-trip-32", &everywhere),
-        ("fixed-rate-2000", &everywhere),
-        ("connect", &everywhere),
+        ("round-trip-1", &by_requests),
+        ("round-trip-32", &by_requests),
+        ("fixed-rate-2000", &by_requests),
+        ("connect", &by_requests),
         ("connect-cold", &between_nodes),
         ("startup", &between_nodes),
         (
@@ -90,6 +104,13 @@ fn every_scenario_is_measured_with_each_mode_and_placement_that_it_has() {
     memory.sort_unstable();
     assert_eq!(memory, [("ambit", None), ("sidecar-haproxy", None)]);
     assert_eq!(round(&plan, Scenario::Memory, 2), []);
+    for idle in [Scenario::Idle(0), Scenario::Idle(100)] {
+        let mut idle_modes = round(&plan, idle, 1);
+        idle_modes.sort_unstable();
+        let expected = [("ambit+waypoint", None), ("sidecar-haproxy-http", None)];
+        assert_eq!(idle_modes, expected, "{idle}");
+        assert_eq!(round(&plan, idle, 2), []);
+    }
 }
 
 #[test]
@@ -118,9 +139,9 @@ fn what_cannot_be_measured_is_missing_with_the_reason() {
         .iter()
         .map(|missing| missing.mode.as_str())
         .collect();
-    assert_eq!(missing, ["sidecar-envoy", "ambit+waypoint"]);
+    assert_eq!(missing, ["sidecar-envoy"]);
     assert_eq!(plan.missing[0].reason, "envoy isn't on PATH: install it");
-    assert_eq!(plan.subjects.len(), 4);
+    assert_eq!(plan.subjects.len(), 6);
 }
 
 #[test]
@@ -169,7 +190,7 @@ fn a_generator_makes_its_loads_and_the_others_are_missing() {
             .missing
             .iter()
             .filter(|missing| missing.scenario.is_some());
-        assert_eq!(left_out.count(), 10 - expected.len(), "{generator:?}");
+        assert_eq!(left_out.count(), 12 - expected.len(), "{generator:?}");
     }
 }
 
@@ -178,15 +199,22 @@ fn bad_choices_are_refused_with_what_there_is() {
     let error = make(|wanted| wanted.modes = vec!["envoy".to_owned()]).expect_err("no such mode");
     assert_eq!(
         error.to_string(),
-        "--mode: there is no mode \"envoy\"; there are none, sidecar-haproxy, sidecar-envoy, \
-         ambit-proxied, ambit, ambit+waypoint"
+        "--mode: there is no mode \"envoy\"; there are none, sidecar-haproxy, sidecar-haproxy-http, \
+         sidecar-envoy, ambit-proxied, ambit, ambit+waypoint"
     );
     let error = make(|wanted| wanted.modes = vec!["sidecar-envoy".to_owned()]);
     assert_eq!(
         error.expect_err("it isn't there").to_string(),
         "nothing is left to measure; sidecar-envoy: envoy isn't on PATH: install it"
     );
-    for name in ["bulk-2", "fixed-rate-0", "fixed-rate-x", "fixed-rate", ""] {
+    for name in [
+        "bulk-2",
+        "fixed-rate-0",
+        "fixed-rate-x",
+        "fixed-rate",
+        "idle-20001",
+        "",
+    ] {
         let error = name.parse::<Scenario>().expect_err(name);
         assert!(
             error.contains("bulk-1, bulk-8") && error.contains("fixed-rate-N"),
@@ -197,7 +225,7 @@ fn bad_choices_are_refused_with_what_there_is() {
 
 #[test]
 fn names_of_scenarios_are_read_as_they_are_written() {
-    for scenario in scenario::wanted(&[], &[1, 5000]) {
+    for scenario in scenario::wanted(&[], &[1, 5000], 1000) {
         assert_eq!(scenario.to_string().parse(), Ok(scenario));
     }
 }

@@ -190,12 +190,13 @@ fn rank_of_mode(mode: &str) -> u8 {
 /// The place in the report, and the number at the end of the name: `fixed-rate-1000` follows
 /// `fixed-rate-500`. Scenarios that are unknown here come last.
 fn rank_of_scenario(scenario: &str) -> (usize, u64) {
-    const ORDER: [&str; 8] = [
+    const ORDER: [&str; 9] = [
         "bulk",
         "round-trip",
         "fixed-rate",
         "connect",
         "connect-cold",
+        "idle",
         "memory",
         "startup",
         "proxy-restart",
