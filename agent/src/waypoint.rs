@@ -23,7 +23,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use self::{authentication::Authenticator, http::upstream::Upstreams, resilience::Resilience};
+use self::{
+    authentication::Authenticator,
+    http::{under_way::UnderWay, upstream::Upstreams},
+    resilience::Resilience,
+};
 use crate::{
     discovery::{model::ObjectName, store::Snapshot},
     identity::Identity,
@@ -58,6 +62,7 @@ pub struct Waypoint {
     node: Arc<str>,
     tracer: Tracer,
     upstreams: Upstreams,
+    under_way: Arc<UnderWay>,
     resilience: Resilience,
     authenticator: Authenticator,
 }
@@ -75,6 +80,7 @@ impl Waypoint {
             node: parts.node,
             tracer: parts.tracer,
             upstreams: Upstreams::default(),
+            under_way: Arc::default(),
             resilience: Resilience::new(parts.resilience),
             authenticator: Authenticator::default(),
         })
@@ -157,10 +163,19 @@ impl Waypoint {
     async fn apply(&self, snapshot: Arc<Snapshot>, concern: Concern) {
         self.prepare(&snapshot);
         let (connections, latest) = (self.core.connections.clone(), snapshot.clone());
-        let decide = move || connections.reevaluate(&latest, &concern);
-        let closed = tokio::task::spawn_blocking(decide).await.unwrap_or(0);
+        let requests = self.under_way.clone();
+        let decide = move || {
+            let closed = connections.reevaluate(&latest, &concern);
+            (closed, requests.reevaluate(&latest, &concern))
+        };
+        let (closed, ended) = tokio::task::spawn_blocking(decide)
+            .await
+            .unwrap_or_default();
         if closed > 0 {
             tracing::info!(closed, "connections ended by a change");
+        }
+        if ended > 0 {
+            tracing::info!(ended, "requests ended by a change");
         }
         let is_gone = |key: &crate::hbone::pool::PoolKey| !snapshot.is_alive(&key.uid);
         self.core.tunnels.close_matching(is_gone);

@@ -179,9 +179,7 @@ impl<'a> Unverified<'a> {
         {
             return Err(TokenError::NotYetValid);
         }
-        let named = self.audiences()?;
-        let is_allowed = |name: &String| rule.audiences.contains(name);
-        if !rule.audiences.is_empty() && !named.iter().any(is_allowed) {
+        if !rule.is_for(&self.audiences()?) {
             return Err(TokenError::Audience);
         }
         Ok(())

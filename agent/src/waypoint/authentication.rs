@@ -163,6 +163,36 @@ impl Authenticator {
     }
 }
 
+/// Whether the token of a request that is under way, or that it has none, would do now. What a token says is believed
+/// for as long as a rule trusts its issuer for one of its audiences. Answers the token that counts: without a rule, none
+/// does.
+///
+/// # Errors
+/// [`AuthenticationError`], if the request would be refused.
+pub fn still_holds<'a>(
+    policies: &[Arc<RequestAuthentication>],
+    token: Option<&'a Token>,
+) -> Result<Option<&'a Token>, AuthenticationError> {
+    let mut rules = policies.iter().flat_map(|policy| &policy.rules);
+    let Some(token) = token else {
+        return match rules.any(|rule| rule.is_required) {
+            true => Err(AuthenticationError::Missing),
+            false => Ok(None),
+        };
+    };
+    if policies.is_empty() {
+        return Ok(None);
+    }
+    let mut trusted = rules.filter(|rule| rule.issuer == token.issuer).peekable();
+    if trusted.peek().is_none() {
+        return Err(TokenError::UnknownIssuer.into());
+    }
+    match trusted.any(|rule| rule.is_for(&token.audiences)) {
+        true => Ok(Some(token)),
+        false => Err(TokenError::Audience.into()),
+    }
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

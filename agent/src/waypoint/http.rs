@@ -10,6 +10,7 @@ mod mirror;
 mod plan;
 mod reply;
 mod tries;
+pub(super) mod under_way;
 mod upgrade;
 pub(super) mod upstream;
 

@@ -15,6 +15,7 @@ mod path;
 mod policy;
 mod protocols;
 mod resilience;
+mod revocation;
 mod shop;
 mod smuggling;
 mod stage;

@@ -47,6 +47,13 @@ impl JwtRule {
     /// [`JwtRule::timeout`] unless another is asked for: Istio's.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
+    /// Whether a token for these may be taken.
+    #[must_use]
+    pub fn is_for(&self, audiences: &[String]) -> bool {
+        let mut named = audiences.iter();
+        self.audiences.is_empty() || named.any(|name| self.audiences.contains(name))
+    }
+
     /// The headers that only this may set: whatever a client sends in them is taken out.
     pub fn output_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let claims = self.claims_to.iter().map(|(header, _)| header);

@@ -50,6 +50,14 @@ impl Concern {
         !matches!(self, Self::Policies)
     }
 
+    /// Whether it may have decided otherwise what depends on policies and on one workload, if there is one.
+    pub(crate) fn is_about(&self, workload: Option<&WorkloadUid>) -> bool {
+        match self {
+            Self::Everything | Self::Policies => true,
+            Self::Pods { workloads, .. } => workload.is_some_and(|uid| workloads.contains(uid)),
+        }
+    }
+
     pub(super) fn includes(&self, connection: &OpenConnection) -> bool {
         let Self::Pods {
             workloads,

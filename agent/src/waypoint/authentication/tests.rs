@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
-use super::{AuthenticationError, Authenticator, TokenError};
+use super::{AuthenticationError, Authenticator, TokenError, still_holds};
 use crate::policy::{
     jwt::testing::{Signer, key_set},
     model::RequestAuthentication,
@@ -339,5 +339,58 @@ fn refusals_are_answered_as_clients_expect() {
         assert_eq!(error.status(), status);
         let told = error.challenge("s\"h\r\nop:80");
         assert_eq!(told.map(|it| it.to_str().unwrap().to_owned()), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_use_counts_for_as_long_as_its_issuer_is_trusted_for_its_audience() {
+    let signer = Signer::new("a");
+    let signed = signer.token(&json!({ "iss": ISSUER, "sub": "me", "aud": ["shop"] }));
+    let of = |issuer: &str, more: Value| policy(issuer, &signer, more);
+    let trusted = of(ISSUER, json!({}));
+    let mut request = request("/", &[("authorization", &format!("Bearer {signed}"))]);
+    let authenticator = Authenticator::default();
+    let told = authenticator.authenticate(std::slice::from_ref(&trusted), &mut request);
+    let token = told.await.unwrap().unwrap();
+    let (token, none) = (Some(&token), None);
+    let audience = |name: &str| json!({ "audiences": [name] });
+    let required = json!({ "presence": "REQUIRED" });
+    let unknown = || Err(TokenError::UnknownIssuer.into());
+    for (what, policies, before, expected) in [
+        ("as it was", vec![trusted.clone()], token, Ok(token)),
+        ("nobody is trusted", vec![], token, Ok(none)),
+        (
+            "another is",
+            vec![of("https://other", json!({}))],
+            token,
+            unknown(),
+        ),
+        (
+            "another is too",
+            vec![of("https://other", json!({})), trusted.clone()],
+            token,
+            Ok(token),
+        ),
+        (
+            "for it",
+            vec![of(ISSUER, audience("shop"))],
+            token,
+            Ok(token),
+        ),
+        (
+            "for others",
+            vec![of(ISSUER, audience("bank"))],
+            token,
+            Err(TokenError::Audience.into()),
+        ),
+        ("there was none", vec![trusted], none, Ok(none)),
+        (
+            "there must be one",
+            vec![of(ISSUER, required)],
+            none,
+            Err(AuthenticationError::Missing),
+        ),
+    ] {
+        assert_eq!(still_holds(&policies, before), expected, "{what}");
     }
 }

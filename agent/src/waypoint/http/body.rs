@@ -9,6 +9,7 @@ pub(super) use self::{
     request::{RequestBody, Source},
     response::{End, ResponseBody},
 };
+use super::under_way::Revoked;
 
 /// Why a body ended before its time.
 #[derive(Debug)]
@@ -18,6 +19,11 @@ impl BodyError {
     /// All of it took too long.
     fn late() -> Self {
         Self("the route's timeout has passed".into())
+    }
+
+    /// Its request is allowed no longer.
+    fn revoked(revoked: &Revoked) -> Self {
+        Self(Box::new(revoked.clone()))
     }
 
     /// It is a copy, and not all of it was to be had.

@@ -1,17 +1,131 @@
 //! Whether a client may have what it asks for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use http::{StatusCode, header::WWW_AUTHENTICATE, request};
 
-use super::{super::target::Target, exchange::Exchange, headers, reply::Reply};
+use super::{
+    super::{authentication::AuthenticationError, stream::Client, target::Target},
+    exchange::Exchange,
+    headers,
+    reply::Reply,
+    under_way::Revoked,
+};
 use crate::{
+    discovery::{model::Workload, store::Snapshot},
     policy::{
-        self, Connection, Denied, DryRun, HttpRequest, Through, ViaWaypoint, WaypointScope,
-        path::normalise,
+        self, Connection, Denied, DryRun, HttpRequest, PolicySet, Through, Token, ViaWaypoint,
+        WaypointScope, model::RequestAuthentication, path::normalise,
     },
     telemetry::RequestFlags,
 };
+
+/// Who asks, and whom they are known by.
+pub(super) struct Asking<'a> {
+    pub(super) client: &'a Client,
+    pub(super) snapshot: &'a Snapshot,
+    /// What the client has proven to be by a token.
+    pub(super) token: Option<&'a Token>,
+}
+
+impl Asking<'_> {
+    /// Which tokens count.
+    pub(super) fn authentications(&self) -> Vec<Arc<RequestAuthentication>> {
+        let scope = self.scope();
+        let workload = match scope.service {
+            Some(_) => None,
+            None => {
+                let address = self.client.asked.address().ip();
+                self.snapshot.workload_by_address(address)
+            }
+        };
+        let policies = self.snapshot.policies();
+        policies.request_authentications_for(&scope, workload.map(|it| &**it))
+    }
+
+    /// By the policies that are attached to the waypoint or to the service.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn admit(&self, parts: &request::Parts, path: &str) -> Result<(), Denied> {
+        self.ask_attached(parts, path, policy::evaluate_at_waypoint)
+    }
+
+    /// By the policies of the endpoint's workload.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn evaluate(
+        &self,
+        workload: &Arc<Workload>,
+        address: SocketAddr,
+        parts: &request::Parts,
+    ) -> Result<(), Denied> {
+        // It permits to dial the pod itself, which the agent of its node does.
+        self.ask_endpoint(workload, address, parts, |policies, connection| {
+            policy::evaluate(policies, connection).map(drop)
+        })
+    }
+
+    fn ask_attached<T>(
+        &self,
+        parts: &request::Parts,
+        path: &str,
+        ask: impl FnOnce(&PolicySet, &WaypointScope<'_>, &ViaWaypoint<'_>) -> T,
+    ) -> T {
+        let connection = ViaWaypoint {
+            source: Some(&self.client.ends.client),
+            source_address: self.client.source_address.ip(),
+            asked_for: self.client.asked.address(),
+            request: Some(&self.request(parts, path)),
+        };
+        ask(self.snapshot.policies(), &self.scope(), &connection)
+    }
+
+    fn ask_endpoint<T>(
+        &self,
+        workload: &Arc<Workload>,
+        address: SocketAddr,
+        parts: &request::Parts,
+        ask: impl FnOnce(&PolicySet, &Connection<'_>) -> T,
+    ) -> T {
+        let path = path_of(parts);
+        let connection = Connection {
+            source: Some(&self.client.ends.client),
+            source_address: self.client.source_address.ip(),
+            destination: workload,
+            destination_address: address,
+            through: Through::None,
+            request: Some(&self.request(parts, &path)),
+        };
+        ask(self.snapshot.policies(), &connection)
+    }
+
+    fn scope(&self) -> WaypointScope<'_> {
+        WaypointScope {
+            gateway: &self.client.waypoint.gateway,
+            service: self.client.asked.service().map(|service| &service.name),
+        }
+    }
+
+    fn request<'a>(&'a self, parts: &'a request::Parts, path: &'a str) -> HttpRequest<'a> {
+        HttpRequest {
+            method: parts.method.as_str(),
+            host: headers::host(parts),
+            path,
+            headers: &parts.headers,
+            token: self.token,
+            // No proxy before the mesh is trusted to tell.
+            forwarded_for: None,
+        }
+    }
+}
+
+/// A rule may have rewritten it; a CONNECT has none.
+fn path_of(parts: &request::Parts) -> Cow<'_, str> {
+    let path = parts.uri.path();
+    normalise(path).unwrap_or(Cow::Borrowed(path))
+}
 
 impl Exchange {
     /// By its token, if it has one, and by the policies that are attached to the waypoint or to the service.
@@ -23,46 +137,18 @@ impl Exchange {
         parts: &mut request::Parts,
         path: &str,
     ) -> Result<(), Reply> {
-        let waypoint = self.client.waypoint.clone();
-        let client = self.client.clone();
-        let service = client.asked.service().map(|service| &service.name);
-        let scope = WaypointScope {
-            gateway: &waypoint.gateway,
-            service,
-        };
-        let asked = client.asked.address();
-        let workload = match service {
-            Some(_) => None,
-            None => self.snapshot.workload_by_address(asked.ip()),
-        };
-        let snapshot = self.snapshot.clone();
-        let policies = snapshot.policies();
-        let authentications =
-            policies.request_authentications_for(&scope, workload.map(|it| &**it));
-        let authenticated = waypoint.authenticator.authenticate(&authentications, parts);
+        let authentications = self.asking().authentications();
+        let authenticator = &self.client.waypoint.authenticator;
+        let authenticated = authenticator.authenticate(&authentications, parts);
         self.token = match authenticated.await {
-            Ok(token) => token,
-            Err(error) => {
-                let challenge = error.challenge(headers::host(parts));
-                let mut reply = Reply::new(error.status(), error.to_string())
-                    .flagged(RequestFlags::UNAUTHORIZED);
-                if let Some(challenge) = challenge {
-                    reply = reply.header(WWW_AUTHENTICATE, challenge);
-                }
-                return Err(reply);
-            }
+            Ok(token) => token.map(Arc::new),
+            Err(error) => return Err(unauthenticated(&error, parts)),
         };
-        let request = self.request(parts, path);
-        let connection = ViaWaypoint {
-            source: Some(&client.ends.client),
-            source_address: client.source_address.ip(),
-            asked_for: asked,
-            request: Some(&request),
-        };
-        if let Some(decision) = policy::dry_run_at_waypoint(policies, &scope, &connection) {
+        let asking = self.asking();
+        if let Some(decision) = asking.ask_attached(parts, path, policy::dry_run_at_waypoint) {
             self.log_dry_run(&decision, path);
         }
-        let decided = policy::evaluate_at_waypoint(policies, &scope, &connection);
+        let decided = asking.admit(parts, path);
         decided.map_err(|denied| self.denied(&denied))
     }
 
@@ -80,38 +166,30 @@ impl Exchange {
     /// # Errors
     /// Why not.
     pub(super) fn evaluate(&self, target: &Target, parts: &request::Parts) -> Result<(), Denied> {
-        let Some(destination) = target.route.workload() else {
+        let Some(workload) = target.route.workload() else {
             return Ok(());
         };
-        // A rule may have rewritten it; a CONNECT has none.
-        let path = parts.uri.path();
-        let path = normalise(path).unwrap_or(Cow::Borrowed(path));
-        let request = self.request(parts, &path);
-        let connection = Connection {
-            source: Some(&self.client.ends.client),
-            source_address: self.client.source_address.ip(),
-            destination,
-            destination_address: target.address,
-            through: Through::None,
-            request: Some(&request),
-        };
-        let policies = self.snapshot.policies();
-        if let Some(decision) = policy::dry_run(policies, &connection) {
-            self.log_dry_run(&decision, &path);
+        let (asking, address) = (self.asking(), target.address);
+        let decision = asking.ask_endpoint(workload, address, parts, policy::dry_run);
+        if let Some(decision) = decision {
+            self.log_dry_run(&decision, &path_of(parts));
         }
-        // It permits to dial the pod itself, which the agent of its node does.
-        policy::evaluate(policies, &connection).map(drop)
+        asking.evaluate(workload, address, parts)
     }
 
-    fn request<'a>(&'a self, parts: &'a request::Parts, path: &'a str) -> HttpRequest<'a> {
-        HttpRequest {
-            method: parts.method.as_str(),
-            host: headers::host(parts),
-            path,
-            headers: &parts.headers,
-            token: self.token.as_ref(),
-            // No proxy before the mesh is trusted to tell.
-            forwarded_for: None,
+    /// What a client is answered whose request may not go on, and has no answer yet.
+    pub(super) fn revoked(&mut self, revoked: &Revoked, parts: &request::Parts) -> Reply {
+        match revoked {
+            Revoked::Denied(denied) => self.denied(denied),
+            Revoked::Unauthenticated(error) => unauthenticated(error, parts),
+        }
+    }
+
+    fn asking(&self) -> Asking<'_> {
+        Asking {
+            client: &self.client,
+            snapshot: &self.snapshot,
+            token: self.token.as_deref(),
         }
     }
 
@@ -126,5 +204,13 @@ impl Exchange {
         Reply::new(StatusCode::FORBIDDEN, "RBAC: access denied")
             .flagged(RequestFlags::UNAUTHORIZED)
             .because(denied.to_string())
+    }
+}
+
+fn unauthenticated(error: &AuthenticationError, parts: &request::Parts) -> Reply {
+    let reply = Reply::new(error.status(), error.to_string()).flagged(RequestFlags::UNAUTHORIZED);
+    match error.challenge(headers::host(parts)) {
+        Some(challenge) => reply.header(WWW_AUTHENTICATE, challenge),
+        None => reply,
     }
 }

@@ -17,6 +17,7 @@ use super::{
     headers, mirror,
     plan::{Destination, Matched, Plan, plan},
     reply::Reply,
+    under_way::{self, Head},
     upgrade::Upgrade,
 };
 use crate::{
@@ -74,7 +75,7 @@ pub(super) struct Exchange {
     pub(super) guard: Arc<ConnectionGuard>,
     pub(super) snapshot: Arc<Snapshot>,
     /// What the client has proven to be by a token.
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<Arc<Token>>,
     /// Until somebody else is to finish it.
     pub(super) report: Option<RequestReport>,
 }
@@ -162,11 +163,16 @@ impl Exchange {
             }
         }
 
-        // What goes on.
+        // What goes on. What it was decided by stays here.
+        let asked = Arc::new(Head {
+            parts: under_way::copy(&parts),
+            path,
+        });
+        let path = &asked.path;
         let version = destination.version(parts.version);
         if let Some(matched) = &matched {
             for filters in matched.filters() {
-                filters::change_request(filters, &mut parts, &path, &matched.prefix)
+                filters::change_request(filters, &mut parts, path, &matched.prefix)
                     .map_err(|error| Reply::new(StatusCode::BAD_REQUEST, error.to_string()))?;
             }
         }
@@ -195,6 +201,7 @@ impl Exchange {
         }
         let forward = Forward {
             exchange: self,
+            asked: &asked,
             matched: matched.as_ref(),
             version,
             source,

@@ -18,6 +18,7 @@ use super::{
     plan::Matched,
     reply::Reply,
     tries::{Tried, Tries, overloaded},
+    under_way::{self, Case, Head, Ongoing, UnderWay},
     upgrade::Upgrade,
     upstream::{Lease, SendError, Version},
 };
@@ -33,6 +34,8 @@ use crate::{
 /// A request that is ready to go.
 pub(super) struct Forward<'a> {
     pub(super) exchange: &'a mut Exchange,
+    /// As it was admitted.
+    pub(super) asked: &'a Arc<Head>,
     pub(super) matched: Option<&'a Matched>,
     pub(super) version: Version,
     pub(super) source: Source,
@@ -53,10 +56,11 @@ impl Forward<'_> {
         let target = Target::at(&self.exchange.snapshot, address);
         self.exchange.decide(&target, &parts)?;
         self.tell(&target, None);
+        let ongoing = self.enter(&target, &parts);
         let request = Request::from_parts(parts, self.source.body());
-        match self.once(&target, None, request, None).await {
-            Tried::Answered(answer) => Ok(self.answered(*answer, None, None)),
-            failed => Err(failed.reply()),
+        match self.once(&ongoing, &target, None, request, None).await {
+            Tried::Answered(answer) => Ok(self.answered(*answer, ongoing, None, None)),
+            failed => Err(self.reply(failed)),
         }
     }
 
@@ -91,15 +95,17 @@ impl Forward<'_> {
             let target = Target::at(&self.exchange.snapshot, chosen.address);
             self.exchange.decide(&target, &parts)?;
             self.tell(&target, Some(service));
-            let spare = tries.may_repeat.then(|| parts.clone());
+            let ongoing = self.enter(&target, &parts);
             let until = tries.deadline();
             let request = Request::from_parts(parts, self.source.body());
-            let mut outcome = self.once(&target, Some(&state), request, until).await;
+            let sending = self.once(&ongoing, &target, Some(&state), request, until);
+            let mut outcome = sending.await;
             let again = tries.again(&outcome, tried.len(), &self.source);
             if let Some(retried) = retried.take() {
                 retried.finished(!again && matches!(outcome, Tried::Answered(..)));
             }
-            let whole = outcome.take_unsent().or(spare);
+            let spare = || tries.may_repeat.then(|| ongoing.sent().clone());
+            let whole = outcome.take_unsent().or_else(spare);
             let place = again.then(|| state.may_retry(now()).ok()).flatten();
             let (Some(whole), Some(place)) = (whole, place) else {
                 let exhausted = match tried.len() {
@@ -109,7 +115,7 @@ impl Forward<'_> {
                 return match outcome {
                     Tried::Answered(answer) => {
                         let held = Some((chosen, admitted));
-                        let mut response = self.answered(*answer, held, until);
+                        let mut response = self.answered(*answer, ongoing, held, until);
                         if let Some(cookie) = hash.and_then(|hash| hash.set_cookie) {
                             response.headers_mut().append(SET_COOKIE, cookie);
                         }
@@ -117,7 +123,7 @@ impl Forward<'_> {
                     }
                     failed => {
                         finish(chosen, failed.verdict());
-                        Err(failed.reply().flagged(exhausted))
+                        Err(self.reply(failed).flagged(exhausted))
                     }
                 };
             };
@@ -128,9 +134,29 @@ impl Forward<'_> {
             sleep(tries.pause(tried.len())).await;
             if !self.source.is_whole() {
                 // The server that is done with it has read on meanwhile.
-                return Err(Tried::Broken("its body can't be sent again".to_owned()).reply());
+                let broken = Tried::Broken("its body can't be sent again".to_owned());
+                return Err(self.reply(broken));
             }
         }
+    }
+
+    /// Enters a try among the requests that are under way.
+    fn enter(&self, target: &Target, parts: &request::Parts) -> Ongoing {
+        let exchange = &self.exchange;
+        let case = Case {
+            client: exchange.client.clone(),
+            token: exchange.token.clone(),
+            asked: self.asked.clone(),
+            sent: under_way::copy(parts),
+            target: target.clone(),
+            source: self.source.clone(),
+        };
+        UnderWay::enter(case, &exchange.snapshot)
+    }
+
+    /// What the client is answered where no server has.
+    fn reply(&mut self, failed: Tried) -> Reply {
+        failed.reply(|revoked| self.exchange.revoked(revoked, &self.asked.parts))
     }
 
     fn tries(&self) -> Tries {
@@ -166,6 +192,7 @@ impl Forward<'_> {
 
     async fn once(
         &self,
+        ongoing: &Ongoing,
         target: &Target,
         state: Option<&Arc<BackendState>>,
         request: Request<RequestBody>,
@@ -175,12 +202,19 @@ impl Forward<'_> {
         let sending = waypoint
             .upstreams
             .send(waypoint, target, self.version, state, request);
-        let sent = match until {
-            None => sending.await,
-            Some(until) => match timeout_at(until, sending).await {
-                Ok(sent) => sent,
-                Err(_) => return Tried::Late,
-            },
+        let in_time = async {
+            match until {
+                None => Some(sending.await),
+                Some(until) => timeout_at(until, sending).await.ok(),
+            }
+        };
+        let sent = tokio::select! {
+            biased;
+            revoked = ongoing.revoked() => return Tried::Revoked(Box::new(revoked)),
+            sent = in_time => sent,
+        };
+        let Some(sent) = sent else {
+            return Tried::Late;
         };
         match sent {
             Ok(answer) if self.switches_unasked(answer.0.status()) => {
@@ -206,6 +240,7 @@ impl Forward<'_> {
     fn answered(
         self,
         (response, lease): (Response<Incoming>, Lease),
+        ongoing: Ongoing,
         held: Option<(Chosen, Admitted)>,
         until: Option<Instant>,
     ) -> Response<ResponseBody> {
@@ -213,17 +248,6 @@ impl Forward<'_> {
         let protocol = headers::upgrade_of(&parts.headers);
         headers::remove_hop_by_hop(&mut parts.headers);
         let exchange = self.exchange;
-        if let Some(upgrade) = self.upgrade
-            && upgrade.is_granted(parts.status)
-        {
-            upgrade.grant(
-                &exchange.client,
-                exchange.guard.clone(),
-                &mut parts,
-                protocol,
-            );
-            return Response::from_parts(parts, ResponseBody::own(Bytes::new()));
-        }
         let Some(mut report) = exchange.report.take() else {
             // It is there until it is taken, here.
             return Response::from_parts(parts, ResponseBody::own(Bytes::new()));
@@ -233,11 +257,19 @@ impl Forward<'_> {
         let end = End {
             lease,
             report,
+            ongoing,
             chosen,
             admitted,
             status: parts.status,
             grpc_status: GrpcStatus::of(&parts.headers),
         };
+        if let Some(upgrade) = self.upgrade
+            && upgrade.is_granted(parts.status)
+        {
+            let guard = exchange.guard.clone();
+            upgrade.grant(&exchange.client, guard, &mut parts, protocol, end);
+            return Response::from_parts(parts, ResponseBody::own(Bytes::new()));
+        }
         let body = ResponseBody::passed(body, until, end);
         Response::from_parts(parts, body)
     }

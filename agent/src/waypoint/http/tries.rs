@@ -6,7 +6,7 @@ use http::{Response, StatusCode, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{body::Source, reply::Reply, upstream::Lease};
+use super::{body::Source, reply::Reply, under_way::Revoked, upstream::Lease};
 use crate::{
     discovery::model::Retry,
     telemetry::RequestFlags,
@@ -29,6 +29,8 @@ pub(super) enum Tried {
     Overloaded(Overload),
     /// It took too long.
     Late,
+    /// It is allowed no longer.
+    Revoked(Box<Revoked>),
 }
 
 /// How often a request is sent, and for how long.
@@ -59,7 +61,7 @@ impl Tries {
         match outcome {
             Tried::Unsent(..) => true,
             Tried::Broken(_) => self.may_repeat && source.is_whole(),
-            Tried::Overloaded(_) => false,
+            Tried::Overloaded(_) | Tried::Revoked(_) => false,
             Tried::Late => self.retry.is_some() && source.is_whole(),
             Tried::Answered(answer) => {
                 let codes = self.retry.as_ref().map_or(&[][..], |retry| &retry.codes);
@@ -87,23 +89,28 @@ impl Tried {
     pub(super) fn take_unsent(&mut self) -> Option<request::Parts> {
         match self {
             Self::Unsent(parts, _) => parts.take().map(|parts| *parts),
-            Self::Answered(..) | Self::Broken(_) | Self::Overloaded(_) | Self::Late => None,
+            Self::Answered(..)
+            | Self::Broken(_)
+            | Self::Overloaded(_)
+            | Self::Late
+            | Self::Revoked(_) => None,
         }
     }
 
     /// `None`: it says nothing of the endpoint.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         Some(match self {
-            Self::Overloaded(_) => return None,
+            Self::Overloaded(_) | Self::Revoked(_) => return None,
             Self::Answered(answer) if !answer.0.status().is_server_error() => Verdict::Success,
             Self::Answered(..) | Self::Broken(_) | Self::Late => Verdict::Error,
             Self::Unsent(..) => Verdict::ConnectFailed,
         })
     }
 
-    /// What the client is answered.
-    pub(super) fn reply(self) -> Reply {
+    /// What the client is answered; `refuse` says it where a request is allowed no longer.
+    pub(super) fn reply(self, refuse: impl FnOnce(&Revoked) -> Reply) -> Reply {
         let (status, flags, text, reason) = match self {
+            Self::Revoked(revoked) => return refuse(&revoked),
             Self::Overloaded(overload) => return overloaded(overload),
             Self::Unsent(_, reason) => (
                 StatusCode::SERVICE_UNAVAILABLE,

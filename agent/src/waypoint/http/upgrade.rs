@@ -1,6 +1,6 @@
 //! Connections that stop being HTTP: WebSocket and the like, and CONNECT.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -11,8 +11,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::{super::stream::Client, headers};
-use crate::proxy::connections::ConnectionGuard;
+use super::{super::stream::Client, body::End, headers, under_way::Revoked};
+use crate::{
+    proxy::connections::{CloseReason, ConnectionGuard},
+    telemetry::RequestFlags,
+};
 
 /// What a request asks its connection, or its stream, to become.
 pub(super) struct Upgrade {
@@ -48,14 +51,15 @@ impl Upgrade {
         }
     }
 
-    /// Passes bytes on between the two from here on, in a task of its own, until both have ended, or
-    /// the client's connection must.
+    /// Passes bytes on between the two from here on, in a task of its own, until both have ended, the request is
+    /// allowed no longer, or the client's connection must end. What the request has taken is kept until then.
     pub(super) fn grant(
         self,
         client: &Arc<Client>,
         guard: Arc<ConnectionGuard>,
         parts: &mut response::Parts,
         protocol: Option<HeaderValue>,
+        end: End,
     ) {
         if self.protocol.is_some() {
             let headers = &mut parts.headers;
@@ -68,20 +72,45 @@ impl Upgrade {
             return;
         };
         client.waypoint.core.tasks.spawn(async move {
-            let token = guard.token();
-            let passed = async {
-                let mut client = TokioIo::new(self.client.await?);
-                let mut server = TokioIo::new(server.await?);
-                // How it ends is between the two.
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-                Ok::<(), hyper::Error>(())
-            };
-            tokio::select! {
-                passed = passed => if let Err(error) = passed {
-                    tracing::debug!("an upgraded connection ended: {error}");
+            let passed = guard.unless_closed(pass(self.client, server));
+            let ended = tokio::select! {
+                biased;
+                revoked = end.ongoing.revoked() => Ended::Revoked(revoked),
+                passed = passed => match passed {
+                    Ok(passed) => Ended::Passed(passed),
+                    Err(reason) => Ended::Closed(reason),
                 },
-                () = token.cancelled() => {}
-            }
+            };
+            tell(ended, end);
         });
+    }
+}
+
+/// How an upgraded connection came to its end.
+enum Ended {
+    /// By its own ends: how much either has sent, the client first.
+    Passed(io::Result<(u64, u64)>),
+    Closed(CloseReason),
+    Revoked(Revoked),
+}
+
+async fn pass(client: OnUpgrade, server: OnUpgrade) -> io::Result<(u64, u64)> {
+    let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
+    let mut server = TokioIo::new(server.await.map_err(io::Error::other)?);
+    copy_bidirectional(&mut client, &mut server).await
+}
+
+fn tell(ended: Ended, end: End) {
+    match ended {
+        Ended::Passed(passed) => {
+            // How it ends otherwise is between the two.
+            if let Ok((sent, received)) = passed {
+                end.report.sizes().add_request(sent);
+                end.report.sizes().add_response(received);
+            }
+            end.complete();
+        }
+        Ended::Closed(reason) => end.cut(RequestFlags::NONE, &reason),
+        Ended::Revoked(revoked) => end.revoke(&revoked),
     }
 }

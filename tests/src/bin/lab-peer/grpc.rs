@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{
     Code, Request, Response, Status, Streaming, client,
     metadata::MetadataMap,
@@ -40,6 +40,12 @@ pub(crate) struct GrpcClient {
     /// How many messages it sends: one for a unary call.
     #[arg(long, default_value_t = 1)]
     messages: usize,
+    /// For how long it pauses before each, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Reports the first reply as it comes, as `{"first": 1}`.
+    #[arg(long)]
+    report_first: bool,
     /// How many replies each has.
     #[arg(long, default_value_t = 1)]
     replies: u32,
@@ -189,7 +195,11 @@ async fn call(arguments: &GrpcClient, replies: &mut Vec<Reply>) -> Result<(), St
         replies: arguments.replies,
         fail: arguments.fail,
     };
-    let asks = stream::iter(vec![ask; arguments.messages]);
+    let pause = Duration::from_millis(arguments.pause_ms);
+    let asks = stream::iter(vec![ask; arguments.messages]).then(move |ask| async move {
+        sleep(pause).await;
+        ask
+    });
     let mut request = Request::new(asks);
     for (name, value) in &arguments.metadata {
         let headers = std::mem::take(request.metadata_mut()).into_headers();
@@ -202,6 +212,9 @@ async fn call(arguments: &GrpcClient, replies: &mut Vec<Reply>) -> Result<(), St
     let mut answers = grpc.streaming(request, path, codec).await?.into_inner();
     while let Some(reply) = answers.message().await? {
         replies.push(reply);
+        if arguments.report_first && replies.len() == 1 {
+            let _ = report(&json!({ "first": 1 }));
+        }
     }
     Ok(())
 }

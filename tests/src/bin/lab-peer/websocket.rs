@@ -36,6 +36,9 @@ pub(crate) struct WebSocketClient {
     /// For how long it pauses before each, in milliseconds.
     #[arg(long, default_value_t = 0)]
     pause_ms: u64,
+    /// Reports the first echo as it comes, as `{"first": 1}`.
+    #[arg(long)]
+    report_first: bool,
 }
 
 /// Serves for ever; a report a connection.
@@ -101,7 +104,12 @@ async fn talk(arguments: &WebSocketClient, echoed: &mut usize) -> Result<(), Err
         let message = Message::text(text);
         socket.send(message.clone()).await?;
         match socket.next().await {
-            Some(Ok(back)) if back == message => *echoed += 1,
+            Some(Ok(back)) if back == message => {
+                *echoed += 1;
+                if arguments.report_first && *echoed == 1 {
+                    let _ = report(&json!({ "first": 1 }));
+                }
+            }
             Some(Err(error)) => return Err(error),
             _ => return Err(Error::ConnectionClosed),
         }

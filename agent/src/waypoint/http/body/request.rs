@@ -115,6 +115,18 @@ impl Source {
         }
     }
 
+    /// Lets nobody read on, mirrors neither.
+    pub(in crate::waypoint::http) fn cut(&self) {
+        if let Some(source) = &self.0 {
+            let mut shared = lock(source);
+            shared.current += 1;
+            shared.mirrors.clear();
+            if let Some(reader) = shared.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     /// A copy of the body, as it comes.
     pub(in crate::waypoint::http) fn mirror(&self) -> RequestBody {
         let Some(source) = &self.0 else {

@@ -1,6 +1,7 @@
 //! A response's body, whose end is the end of its request.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -11,7 +12,13 @@ use http::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{super::upstream::Lease, BodyError};
+use super::{
+    super::{
+        under_way::{Ongoing, Revoked},
+        upstream::Lease,
+    },
+    BodyError,
+};
 use crate::{
     telemetry::{RequestFlags, RequestReport, ResponseOutcome, requests::GrpcStatus},
     waypoint::resilience::{Admitted, Chosen, Verdict},
@@ -37,6 +44,7 @@ struct Passed {
 pub(in crate::waypoint::http) struct End {
     pub(in crate::waypoint::http) lease: Lease,
     pub(in crate::waypoint::http) report: RequestReport,
+    pub(in crate::waypoint::http) ongoing: Ongoing,
     pub(in crate::waypoint::http) chosen: Option<Chosen>,
     pub(in crate::waypoint::http) admitted: Option<Admitted>,
     pub(in crate::waypoint::http) status: StatusCode,
@@ -44,7 +52,7 @@ pub(in crate::waypoint::http) struct End {
 }
 
 impl End {
-    fn complete(self) {
+    pub(in crate::waypoint::http) fn complete(self) {
         self.lease.give_back();
         let is_error = self.status.is_server_error()
             || self.grpc_status.is_some_and(GrpcStatus::is_server_error);
@@ -65,10 +73,23 @@ impl End {
         });
     }
 
-    fn fail(self, flags: RequestFlags, error: &BodyError) {
-        if let Some(chosen) = self.chosen {
+    fn fail(mut self, flags: RequestFlags, error: &BodyError) {
+        if let Some(chosen) = self.chosen.take() {
             chosen.finished(Verdict::Error, std::time::Instant::now());
         }
+        self.cut(flags, error);
+    }
+
+    /// It is allowed no longer.
+    pub(in crate::waypoint::http) fn revoke(mut self, revoked: &Revoked) {
+        if let Revoked::Denied(denied) = revoked {
+            self.report.denied(denied);
+        }
+        self.cut(RequestFlags::UNAUTHORIZED, revoked);
+    }
+
+    /// It ends before its time, for which its server isn't to blame.
+    pub(in crate::waypoint::http) fn cut(self, flags: RequestFlags, error: &dyn fmt::Display) {
         self.report.finish(ResponseOutcome {
             status: Some(self.status),
             grpc_status: self.grpc_status,
@@ -111,6 +132,12 @@ impl Passed {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(end) = &self.end
+            && let Poll::Ready(revoked) = end.ongoing.poll_revoked(context)
+        {
+            let revoked = revoked.clone();
+            return Poll::Ready(Some(Err(self.revoked(&revoked))));
+        }
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
@@ -141,6 +168,13 @@ impl Passed {
                 Poll::Ready(Some(Ok(frame)))
             }
         }
+    }
+
+    fn revoked(&mut self, revoked: &Revoked) -> BodyError {
+        if let Some(end) = self.end.take() {
+            end.revoke(revoked);
+        }
+        BodyError::revoked(revoked)
     }
 
     fn failed(&mut self, flags: RequestFlags, error: BodyError) -> BodyError {
