@@ -9,6 +9,7 @@ mod bodies;
 mod change;
 mod cluster;
 mod frames;
+mod held;
 mod http;
 mod lifecycle;
 mod path;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A TrafficPolicy of the shop.
-fn traffic_policy(name: &str, spec: &str) -> String {
+pub(crate) fn traffic_policy(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: ambit.dev/v1alpha1\nkind: TrafficPolicy\n\
          metadata: {{name: {name}, namespace: shop}}\nspec:{spec}"

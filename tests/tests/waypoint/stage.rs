@@ -21,6 +21,7 @@ pub(crate) struct Stage {
 pub(crate) enum Of {
     Both,
     One,
+    Two,
 }
 
 /// Ports of all services: name, port, and the servers' port.
@@ -98,10 +99,11 @@ impl Stage {
 
     /// Where a service is.
     pub(crate) fn at(&self, of: Of, port: u16) -> String {
-        let [both, one, _] = &self.services;
+        let [both, one, two] = &self.services;
         let service = match of {
             Of::Both => both,
             Of::One => one,
+            Of::Two => two,
         };
         service.at(port).to_string()
     }

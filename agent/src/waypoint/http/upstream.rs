@@ -1,26 +1,26 @@
 //! Connections of HTTP to endpoints, kept for the next request.
 
 mod connect;
+mod shared;
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::{Request, Response, body::Incoming, client::conn::http1};
 use tokio::time::Instant;
 
 pub(super) use self::connect::SendError;
-use self::connect::{Call, ConnectError};
+use self::{
+    connect::{Call, ConnectError},
+    shared::{InFlight, Shared, place},
+};
 use super::{
     super::{Waypoint, resilience::BackendState, target::Target},
     body::RequestBody,
@@ -108,14 +108,6 @@ impl Life {
     }
 }
 
-/// One of HTTP/2.
-struct Shared {
-    sender: http2::SendRequest<RequestBody>,
-    opened: Instant,
-    requests: AtomicU32,
-    in_flight: AtomicU32,
-}
-
 /// The right to have a connection back, held until its answer is complete.
 pub(super) struct Lease(Held);
 
@@ -143,23 +135,6 @@ impl Lease {
             } => upstreams.keep(key, sender, life, &pool),
             Held::Http2(in_flight) => drop(in_flight),
         }
-    }
-}
-
-/// A request on a shared connection.
-struct InFlight(Arc<Shared>);
-
-impl InFlight {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_flight.fetch_add(1, Relaxed);
-        shared.requests.fetch_add(1, Relaxed);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -273,29 +248,30 @@ impl Upstreams {
         let connecting = {
             let mut endpoints = self.0.lock();
             let endpoint = endpoints.entry(key.clone()).or_default();
-            if let Some(place) = endpoint.place(&pool) {
+            if let Some(place) = place(&endpoint.shared, &pool) {
                 return Ok((place, true));
             }
             endpoint.connecting.clone()
         };
+        // Whoever waits for the connection that another opens waits too.
+        let _pending = call.pending()?;
         let _alone = connecting.lock().await;
-        if let Some(place) = self.0.lock().get(key).and_then(|it| it.place(&pool)) {
+        if let Some(place) = self
+            .0
+            .lock()
+            .get(key)
+            .and_then(|it| place(&it.shared, &pool))
+        {
             return Ok((place, true));
         }
-        let shared = Arc::new(Shared {
-            sender: call.http2().await?,
-            opened: Instant::now(),
-            requests: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
-        });
-        let place = InFlight::new(&shared);
+        let place = Shared::open(call.http2().await?);
         if !self.0.is_draining.load(Relaxed) {
             let mut endpoints = self.0.lock();
             endpoints
                 .entry(key.clone())
                 .or_default()
                 .shared
-                .push(shared);
+                .push(place.0.clone());
         }
         Ok((place, false))
     }
@@ -379,22 +355,5 @@ impl Inner {
         self.endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Endpoint {
-    /// A place on a connection that has one.
-    fn place(&self, pool: &ConnectionPool) -> Option<InFlight> {
-        let now = Instant::now();
-        let mut shared = self.shared.iter();
-        let free = shared.find(|shared| {
-            let life = Life {
-                opened: shared.opened,
-                requests: shared.requests.load(Relaxed),
-            };
-            let is_free = shared.in_flight.load(Relaxed) < pool.max_streams_per_connection;
-            is_free && life.goes_on(pool, now) && !shared.sender.is_closed()
-        });
-        free.map(InFlight::new)
     }
 }

@@ -1,11 +1,19 @@
 //! A new connection to an endpoint.
 
-use std::sync::Arc;
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::Request;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_util::either::Either;
 
 use crate::{
@@ -16,7 +24,7 @@ use crate::{
         Waypoint,
         http::body::RequestBody,
         onward::Onward,
-        resilience::{BackendState, ConnectionPlace, Overload},
+        resilience::{BackendState, ConnectionPlace, Overload, Pending},
         target::Target,
     },
 };
@@ -78,19 +86,25 @@ impl Call<'_> {
             .unwrap_or_default()
     }
 
+    /// Enters a request that waits for a connection.
+    pub(super) fn pending(&self) -> Result<Option<Pending>, Overload> {
+        self.state.map(|state| state.pending()).transpose()
+    }
+
     pub(super) async fn http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
-        let (io, place) = self.connect().await?;
+        let _pending = self.pending()?;
+        let io = self.connect().await?;
         let (sender, connection) = http1::Builder::new().handshake(io).await?;
         self.waypoint.core.tasks.spawn(async move {
-            let _place = place;
             // What went wrong is told to whoever has sent a request.
             let _ = connection.with_upgrades().await;
         });
         Ok(sender)
     }
 
+    /// Those who wait for it are pending already.
     pub(super) async fn http2(&self) -> Result<http2::SendRequest<RequestBody>, ConnectError> {
-        let (io, place) = self.connect().await?;
+        let io = self.connect().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -98,21 +112,63 @@ impl Call<'_> {
             .handshake(io)
             .await?;
         self.waypoint.core.tasks.spawn(async move {
-            let _place = place;
             let _ = connection.await;
         });
         Ok(sender)
     }
 
     /// Requests of several clients go through it, so that it is none of theirs.
-    async fn connect(&self) -> Result<(Io, Option<ConnectionPlace>), ConnectError> {
-        let _pending = self.state.map(|state| state.pending()).transpose()?;
+    async fn connect(&self) -> Result<TokioIo<Placed>, ConnectError> {
         let place = self.state.map(|state| state.connection()).transpose()?;
         let headers = RequestHeaders::default();
         let onward = Onward::open(self.waypoint, self.target, &headers);
-        let onward = Box::pin(onward).await?;
-        Ok((TokioIo::new(onward.into_io()), place))
+        let io = Box::pin(onward).await?.into_io();
+        Ok(TokioIo::new(Placed { io, _place: place }))
     }
 }
 
-type Io = TokioIo<Either<Box<TunnelIo>, TcpStream>>;
+/// A connection that has its place for as long as there is anything of it: longer than HTTP, if it is upgraded.
+struct Placed {
+    io: Either<Box<TunnelIo>, TcpStream>,
+    _place: Option<ConnectionPlace>,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
