@@ -92,6 +92,12 @@ impl Waypoint {
         &self.core
     }
 
+    /// How services and their endpoints do.
+    #[must_use]
+    pub fn resilience(&self) -> &Resilience {
+        &self.resilience
+    }
+
     /// Begins the spans of requests.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {

@@ -186,6 +186,9 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     });
     let counted = waypoint.clone();
     metrics.observe_tunnels(move || counted.core().tunnels())?;
+    let counted = waypoint.clone();
+    let ejected = move || counted.resilience().ejected(std::time::Instant::now());
+    ResilienceMetrics::observe_ejected(&metrics, ejected)?;
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(waypoint.clone().follow());
     for address in settings.listen {

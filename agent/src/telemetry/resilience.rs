@@ -50,6 +50,13 @@ const FAULTS: Family = Family {
     labels: &["service", "kind"],
 };
 
+const EJECTED: Family = Family {
+    name: "ambit_waypoint_ejected_endpoints",
+    help: "Endpoints that are left out now, of all ports of the service.",
+    kind: Kind::Gauge,
+    labels: &["service"],
+};
+
 /// Counts what resilience did. A service that is forgotten takes no memory.
 #[derive(Debug, Default)]
 pub struct ResilienceMetrics(Mutex<BTreeMap<ObjectName, Arc<ResilienceCounts>>>);
@@ -163,6 +170,21 @@ impl ResilienceMetrics {
         let read = own.clone();
         metrics.observe(Self::FAMILIES, move || read.collect())?;
         Ok(own)
+    }
+
+    /// Reads how many endpoints of each service are left out by `read` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_ejected(
+        metrics: &Metrics,
+        read: impl Fn() -> Vec<(ObjectName, usize)> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        metrics.observe(&[&EJECTED], move || {
+            let services = read().into_iter();
+            let samples = services.map(|(service, count)| ([service.to_string()], count as f64));
+            vec![EJECTED.of(samples)]
+        })
     }
 
     /// The counts of a service.

@@ -98,6 +98,22 @@ impl Resilience {
         })
     }
 
+    /// How many endpoints of each service are left out, if there is a policy that may leave out any.
+    #[must_use]
+    pub fn ejected(&self, now: Instant) -> Vec<(ObjectName, usize)> {
+        let backends = self.backends.load();
+        let ejecting = |ports: &Ports| {
+            let mut states = ports.iter().map(|(_, state)| state);
+            states.any(|state| state.policy().outlier_ejection.is_some())
+        };
+        let services = backends.iter().filter(|(_, ports)| ejecting(ports));
+        let services = services.map(|(name, ports)| {
+            let ejected = ports.iter().map(|(_, state)| state.ejected(now)).sum();
+            (name.clone(), ejected)
+        });
+        services.collect()
+    }
+
     /// Follows a change: endpoints that came start slowly where they are to, those that went are forgotten, and so
     /// are services.
     pub fn apply(&self, update: &Update, now: Instant) {

@@ -300,9 +300,14 @@ fn is_metric(word: &str) -> bool {
 
 /// Those that only waypoints have.
 fn is_of_waypoints(metric: &str) -> bool {
-    ["istio_request", "istio_response", "ambit_trace_"]
-        .iter()
-        .any(|start| metric.starts_with(start))
+    [
+        "istio_request",
+        "istio_response",
+        "ambit_trace_",
+        "ambit_waypoint_",
+    ]
+    .iter()
+    .any(|start| metric.starts_with(start))
 }
 
 /// Those that the agents' own samples have, Prometheus's `node` and `job` left out.

@@ -169,6 +169,16 @@ fn an_endpoint_that_fails_is_left_out() -> Result<()> {
         sample(&page, "ambit_waypoint_ejections_total", &[]) >= 1.0,
         "{page}"
     );
+    let (name, front) = (
+        "ambit_waypoint_ejected_endpoints",
+        ("service", "shop/front"),
+    );
+    assert_eq!(sample(&page, name, &[front]), 1.0, "{page}");
+    assert_eq!(
+        sample(&page, name, &[]),
+        1.0,
+        "no other has a policy: {page}"
+    );
     Ok(())
 }
 

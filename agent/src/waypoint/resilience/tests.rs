@@ -118,6 +118,39 @@ impl Story {
 }
 
 #[test]
+fn ejected_endpoints_are_counted_while_a_policy_leaves_them_out() {
+    let story = Story::new();
+    story.apply(0, &service(&[1, 2]));
+    let _ = story.backend();
+    let at = |second| {
+        story
+            .resilience
+            .ejected(story.start + Duration::from_secs(second))
+    };
+    assert_eq!(at(1), [], "nobody is left out without a policy");
+    let ejection = "outlierEjection: {consecutiveErrors: 1, baseEjection: 30s}";
+    story.apply(1, &policy(ejection));
+    assert_eq!(story.taken(1).len(), 2);
+    assert_eq!(at(2), [(cart(), 0)]);
+    let snapshot = story.store.snapshot();
+    let service = snapshot.service(&cart()).unwrap();
+    let candidates: Vec<&Endpoint> = service.of_port(80).collect();
+    let choice = Choice {
+        candidates: &candidates,
+        zone: None,
+        distribution: service.traffic_distribution,
+        hash: None,
+        tried: &[],
+        now: story.start,
+        random: 0,
+    };
+    let chosen = story.backend().choose(&choice).unwrap();
+    chosen.finished(Verdict::Error, story.start + Duration::from_secs(2));
+    assert_eq!(at(3), [(cart(), 1)]);
+    assert_eq!(at(40), [(cart(), 0)]);
+}
+
+#[test]
 fn a_backend_has_one_state_until_its_service_goes() {
     use crate::discovery::facts::Kind;
     let story = Story::new();
