@@ -53,9 +53,9 @@ fn holder(api: &ApiServer) -> Option<String> {
     lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
 }
 
-/// Our condition of the policy.
-fn accepted(api: &ApiServer) -> Option<Value> {
-    let policy = api.object("AuthorizationPolicy", "shop", "web")?;
+/// Our condition of a policy.
+fn accepted(api: &ApiServer, kind: &str, name: &str) -> Option<Value> {
+    let policy = api.object(kind, "shop", name)?;
     let conditions = policy["status"]["conditions"].as_array()?.clone();
     conditions
         .into_iter()
@@ -95,7 +95,8 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
         note.contains("AuthorizationPolicy shop/web") && note.contains(field),
         "{note}"
     );
-    let condition = accepted(&api).expect("the policy has a condition");
+    let accepted = || accepted(&api, "AuthorizationPolicy", "web");
+    let condition = accepted().expect("the policy has a condition");
     assert_eq!(condition["status"], "False");
     assert!(
         condition["message"].as_str().unwrap().contains(field),
@@ -141,7 +142,65 @@ fn an_object_that_cannot_be_used_says_why_and_no_longer_once_it_can() -> Result<
     right["spec"] = policy("8080")["spec"].clone();
     api.apply(right)?;
     eventually("the policy to say that it is in force", DEADLINE, || {
-        accepted(&api).is_some_and(|condition| condition["status"] == "True")
+        accepted().is_some_and(|condition| condition["status"] == "True")
+    });
+    Ok(())
+}
+
+#[test]
+fn policies_in_conflict_and_policies_of_nothing_say_so() -> Result<()> {
+    let lab = Lab::builder("conflicts").build()?;
+    lab.namespace("shop").enrolled()?;
+    let api = installed(&lab)?;
+    let _mesh = Mesh::default().in_cluster(&lab, &api)?.start(&lab)?;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    });
+    api.apply(service)?;
+    let policy = |name: &str, target: Value| {
+        json!({
+            "apiVersion": "ambit.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"namespace": "shop", "name": name},
+            "spec": {"targetRefs": [target], "rateLimit": {"requests": 1000, "per": "1s"}},
+        })
+    };
+    let web = json!({"group": "", "kind": "Service", "name": "web"});
+    api.apply(policy("first", web.clone()))?;
+    // Where both are of one second, the first by name.
+    api.apply(policy("second", web))?;
+    let group = "gateway.networking.k8s.io";
+    let missing = json!({"group": group, "kind": "HTTPRoute", "name": "canary"});
+    api.apply(policy("lost", missing))?;
+    for (name, reason, says) in [
+        (
+            "second",
+            "Conflicted",
+            "has an older policy already, shop/first",
+        ),
+        ("lost", "TargetNotFound", "there is no HTTPRoute canary"),
+    ] {
+        eventually(name, DEADLINE, || {
+            accepted(&api, "TrafficPolicy", name).is_some_and(|condition| {
+                condition["status"] == "False"
+                    && condition["reason"] == reason
+                    && condition["message"].as_str().unwrap().contains(says)
+            })
+        });
+        eventually("its Event", DEADLINE, || {
+            let told = told(&api, "TrafficPolicy", name);
+            told.iter().any(|event| event["reason"] == reason)
+        });
+    }
+    // It may have been read before its Service.
+    eventually("the first to be in force", DEADLINE, || {
+        accepted(&api, "TrafficPolicy", "first").is_none_or(|it| it["status"] == "True")
+    });
+
+    api.apply(route("HTTPRoute"))?;
+    eventually("the route to be found", DEADLINE, || {
+        accepted(&api, "TrafficPolicy", "lost").is_some_and(|it| it["status"] == "True")
     });
     Ok(())
 }

@@ -10,7 +10,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time;
 
-use super::problems::Complaint;
+use super::problems::{CONFLICTED, Complaint, TARGET_NOT_FOUND};
 use crate::{
     discovery::{
         facts::{Kind, ObjectKey},
@@ -39,7 +39,27 @@ pub(super) struct Conditions {
     client: Client,
     metrics: Arc<ControlMetrics>,
     /// What each object that has one says, if it is `False`. `None` until that has been read.
-    told: Option<HashMap<ObjectKey, String>>,
+    told: Option<HashMap<ObjectKey, Refusal>>,
+}
+
+/// Why a policy can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    reason: String,
+    message: String,
+}
+
+impl From<&Complaint> for Refusal {
+    fn from(complaint: &Complaint) -> Self {
+        let reason = match complaint.notice.reason {
+            reason @ (CONFLICTED | TARGET_NOT_FOUND) => reason,
+            _ => "Invalid",
+        };
+        Self {
+            reason: reason.to_owned(),
+            message: complaint.notice.note.clone(),
+        }
+    }
 }
 
 impl Conditions {
@@ -61,39 +81,39 @@ impl Conditions {
                 Err(_) => return,
             }
         }
-        let mut wanted: HashMap<ObjectKey, String> = HashMap::new();
+        let mut wanted: HashMap<ObjectKey, Refusal> = HashMap::new();
         for complaint in complaints {
             if KINDS.contains(&complaint.about.kind) {
                 // One condition an object: the first thing that is wrong with it.
                 wanted
                     .entry(complaint.about.clone())
-                    .or_insert_with(|| complaint.notice.note.clone());
+                    .or_insert_with(|| complaint.into());
             }
         }
         let told = self.told.get_or_insert_default();
         let changed = wanted
             .iter()
-            .filter(|(object, message)| told.get(*object) != Some(*message))
-            .map(|(object, message)| (object.clone(), Some(message.clone())));
+            .filter(|(object, refusal)| told.get(*object) != Some(*refusal))
+            .map(|(object, refusal)| (object.clone(), Some(refusal.clone())));
         let right = told.keys().filter(|object| !wanted.contains_key(*object));
         let due: Vec<_> = changed
             .chain(right.map(|object| (object.clone(), None)))
             .collect();
-        for (object, message) in due {
-            let written = time::timeout(PATIENCE, self.write(&object, message.as_deref())).await;
+        for (object, refusal) in due {
+            let written = time::timeout(PATIENCE, self.write(&object, refusal.as_ref())).await;
             let told = self.told.get_or_insert_default();
-            match (written, message) {
-                (Ok(Ok(())), Some(message)) => {
-                    told.insert(object, message);
+            match (written, refusal) {
+                (Ok(Ok(())), Some(refusal)) => {
+                    told.insert(object, refusal);
                 }
                 (Ok(Ok(())), None) => {
                     told.remove(&object);
                 }
-                (Ok(Err(kube::Error::Api(status))), message) if !status.is_conflict() => {
+                (Ok(Err(kube::Error::Api(status))), refusal) if !status.is_conflict() => {
                     // The same would bring the same: the Event has to do.
                     tracing::warn!("status of {object}: {status}");
                     told.remove(&object);
-                    told.extend(message.map(|message| (object, message)));
+                    told.extend(refusal.map(|refusal| (object, refusal)));
                 }
                 (Ok(Err(error)), _) => {
                     tracing::warn!("status of {object}: {error}; it is tried again");
@@ -104,7 +124,7 @@ impl Conditions {
     }
 
     /// What an earlier leader wrote.
-    async fn read(&self) -> Result<HashMap<ObjectKey, String>, kube::Error> {
+    async fn read(&self) -> Result<HashMap<ObjectKey, Refusal>, kube::Error> {
         let mut told = HashMap::new();
         for kind in KINDS {
             let objects = objects_of(self.client.clone(), kind);
@@ -116,8 +136,8 @@ impl Conditions {
                     list => list?,
                 };
                 for object in &list.items {
-                    if let Some(message) = refusal(&object.data["status"]) {
-                        told.insert(key(kind, object), message.to_owned());
+                    if let Some(refusal) = refusal(&object.data["status"]) {
+                        told.insert(key(kind, object), refusal);
                     }
                 }
                 match list.metadata.continue_.filter(|next| !next.is_empty()) {
@@ -129,14 +149,14 @@ impl Conditions {
         Ok(told)
     }
 
-    async fn write(&self, about: &ObjectKey, message: Option<&str>) -> Result<(), kube::Error> {
+    async fn write(&self, about: &ObjectKey, refusal: Option<&Refusal>) -> Result<(), kube::Error> {
         let objects = objects_like(self.client.clone(), about);
         let Some(mut object) = objects.get_opt(&about.name.name).await? else {
             return Ok(());
         };
         let generation = object.metadata.generation;
         let status = &object.data["status"];
-        let Some(status) = with_condition(status, message, generation, Timestamp::now()) else {
+        let Some(status) = with_condition(status, refusal, generation, Timestamp::now()) else {
             return Ok(());
         };
         object.data["status"] = status;
@@ -159,10 +179,14 @@ fn key(kind: Kind, object: &DynamicObject) -> ObjectKey {
     }
 }
 
-/// The message of our condition, if it is `False`.
-fn refusal(status: &Value) -> Option<&str> {
+/// What our condition says, if it is `False`.
+fn refusal(status: &Value) -> Option<Refusal> {
     let condition = ours(status)?;
-    (condition["status"] == "False").then(|| condition["message"].as_str().unwrap_or_default())
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    (condition["status"] == "False").then(|| Refusal {
+        reason: text("reason"),
+        message: text("message"),
+    })
 }
 
 fn ours(status: &Value) -> Option<&Value> {
@@ -170,17 +194,17 @@ fn ours(status: &Value) -> Option<&Value> {
     conditions.find(|condition| condition["type"] == ACCEPTED)
 }
 
-/// The status with our condition: `False` and the message, or `True` where it was `False`. `None` if it says so
+/// The status with our condition: `False` and why, or `True` where it was `False`. `None` if it says so
 /// already.
 fn with_condition(
     status: &Value,
-    message: Option<&str>,
+    refused: Option<&Refusal>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Option<Value> {
     let before = ours(status);
-    let (says, reason, text) = match message {
-        Some(message) => ("False", "Invalid", message),
+    let (says, reason, text) = match refused {
+        Some(Refusal { reason, message }) => ("False", &**reason, &**message),
         None if refusal(status).is_some() => ("True", "Accepted", "It is in force."),
         None => return None,
     };
@@ -219,6 +243,13 @@ fn with_condition(
 mod tests {
     use super::*;
 
+    fn invalid_for(message: &str) -> Refusal {
+        Refusal {
+            reason: "Invalid".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
     #[test]
     fn a_condition_is_written_where_it_says_something_new_and_others_stay() {
         let time = |second: i64| Timestamp::from_second(second).unwrap();
@@ -230,6 +261,7 @@ mod tests {
             })
         };
         let invalid = |message: &str, at: i64| ours("False", "Invalid", message, at);
+        let conflicted = ours("False", "Conflicted", "a", 1);
         let accepted = ours("True", "Accepted", "It is in force.", 5);
         let table = [
             ("nothing is wrong", vec![other.clone()], None, None),
@@ -257,6 +289,12 @@ mod tests {
                 None,
                 Some(vec![other, accepted.clone()]),
             ),
+            (
+                "the same is, of another kind",
+                vec![conflicted],
+                Some("a"),
+                Some(vec![invalid("a", 1)]),
+            ),
             ("it was right", vec![accepted.clone()], None, None),
             (
                 "it is wrong again",
@@ -268,13 +306,14 @@ mod tests {
         for (what, before, message, expected) in table {
             let before = json!({ "observed": 7, "conditions": before });
             let expected = expected.map(|list| json!({ "observed": 7, "conditions": list }));
+            let refusal = message.map(invalid_for);
             assert_eq!(
-                with_condition(&before, message, Some(1), time(5)),
+                with_condition(&before, refusal.as_ref(), Some(1), time(5)),
                 expected,
                 "{what}"
             );
         }
-        let first = with_condition(&Value::Null, Some("a"), Some(1), time(5));
+        let first = with_condition(&Value::Null, Some(&invalid_for("a")), Some(1), time(5));
         assert_eq!(first, Some(json!({ "conditions": [invalid("a", 5)] })));
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         kubernetes::objects_like,
         manifest,
         problems::{Problem, ProblemKind, Problems},
+        reduce::Fault,
         store::Store,
     },
     telemetry::control::ControlMetrics,
@@ -32,6 +33,10 @@ const LOOK: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(50);
 /// How long an object may take to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reasons that Events and conditions have in common, those of GEP-713.
+pub(super) const CONFLICTED: &str = "Conflicted";
+pub(super) const TARGET_NOT_FOUND: &str = "TargetNotFound";
 
 /// Publishes what is wrong with objects, for as long as it is polled. Meant for the leader alone.
 pub struct ProblemPublisher {
@@ -140,6 +145,11 @@ fn of_problem(problem: &Problem) -> Option<Complaint> {
         {
             "NotApplied"
         }
+        ProblemKind::Manifest(manifest::Error::Field { error, .. }) => match error.fault {
+            Fault::Invalid => "InvalidField",
+            Fault::Conflicted => CONFLICTED,
+            Fault::TargetNotFound => TARGET_NOT_FOUND,
+        },
         ProblemKind::Manifest(_) => "InvalidField",
         ProblemKind::Duplicate { .. } => "Duplicate",
     };

@@ -46,6 +46,20 @@ pub struct FieldError {
     pub field: String,
     /// What it holds and what it may hold.
     pub reason: String,
+    /// What kind of mistake it is.
+    pub fault: Fault,
+}
+
+/// Kinds of mistakes, as the Gateway API's policies tell them apart (GEP-713).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fault {
+    /// It can't be so, whatever else there is.
+    #[default]
+    Invalid,
+    /// Another object has what it asks for.
+    Conflicted,
+    /// What it is to hold for isn't there.
+    TargetNotFound,
 }
 
 impl FieldError {
@@ -53,7 +67,13 @@ impl FieldError {
         Self {
             field: field.into(),
             reason: reason.into(),
+            fault: Fault::Invalid,
         }
+    }
+
+    /// As a mistake of another kind.
+    pub(crate) fn of_fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
     }
 
     fn unexpected(field: impl Into<String>, value: impl Display, expected: &str) -> Self {

@@ -184,7 +184,12 @@ impl Store {
         let waypoints_changed =
             inputs.settle_waypoints(&mut next, &mut touched) || uses_another(&services);
         let routes_changed = inputs.routes.settle(&mut next, &services);
-        touched.traffic |= inputs.traffic_policies.settle(&mut next, &services);
+        let Inputs {
+            traffic_policies,
+            routes,
+            ..
+        } = &mut *inputs;
+        touched.traffic |= traffic_policies.settle(&mut next, &services, routes);
         let objects = workloads.is_empty() && addresses.is_empty() && services.is_empty();
         let others = policies_changed || waypoints_changed || routes_changed;
         let unseen = touched.problems || touched.traffic;
@@ -253,7 +258,10 @@ impl Inputs {
                 self.services.insert_slice(facts, services);
             }
             Change::Upsert(Object::Gateway(_)) => {}
-            Change::Upsert(Object::Route(route)) => self.routes.insert(*route),
+            Change::Upsert(Object::Route(route)) => {
+                self.traffic_policies.route_changed(route.kind, &route.name);
+                self.routes.insert(*route);
+            }
             Change::Upsert(Object::ReferenceGrant(grant)) => {
                 let name = grant.name.clone();
                 self.set_grant(&name, Some(grant), next);
@@ -282,8 +290,8 @@ impl Inputs {
                 Kind::Service => self.services.remove(&name, services),
                 Kind::EndpointSlice => self.services.remove_slice(&name, services),
                 Kind::Gateway => {}
-                Kind::HTTPRoute => self.routes.remove(RouteKind::Http, &name),
-                Kind::GRPCRoute => self.routes.remove(RouteKind::Grpc, &name),
+                Kind::HTTPRoute => self.remove_route(RouteKind::Http, &name),
+                Kind::GRPCRoute => self.remove_route(RouteKind::Grpc, &name),
                 Kind::ReferenceGrant => self.set_grant(&name, None, next),
                 Kind::TrafficPolicy => self.traffic_policies.remove(&name),
                 Kind::AuthorizationPolicy => {
@@ -300,6 +308,11 @@ impl Inputs {
                 }
             },
         }
+    }
+
+    fn remove_route(&mut self, kind: RouteKind, name: &ObjectName) {
+        self.traffic_policies.route_changed(kind, name);
+        self.routes.remove(kind, name);
     }
 
     fn set_grant(&mut self, name: &ObjectName, grant: Option<GrantFacts>, next: &mut Snapshot) {

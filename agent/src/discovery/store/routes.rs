@@ -68,6 +68,12 @@ impl RouteIndex {
         self.touched_routes.insert(key);
     }
 
+    /// A route as it was read.
+    pub(super) fn read(&self, kind: RouteKind, name: &ObjectName) -> Option<&Route> {
+        let entry = self.routes.get(&(kind, name.clone()))?;
+        Some(&entry.read)
+    }
+
     pub(super) fn remove(&mut self, kind: RouteKind, name: &ObjectName) {
         let key = (kind, name.clone());
         self.unlink(&key);

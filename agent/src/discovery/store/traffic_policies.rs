@@ -9,11 +9,11 @@ use std::{
 
 use imbl::HashMap;
 
-use super::{ObjectProblem, ServiceChange, Snapshot};
+use super::{ObjectProblem, ServiceChange, Snapshot, routes::RouteIndex};
 use crate::discovery::{
     facts::{Kind, ObjectKey},
-    model::{ObjectName, RouteKind, Service, TrafficPolicy, TrafficPolicyTarget},
-    reduce::FieldError,
+    model::{ObjectName, Route, RouteKind, Service, TrafficPolicy, TrafficPolicyTarget},
+    reduce::{Fault, FieldError},
 };
 
 /// The policies that are in force, for those who ask.
@@ -118,8 +118,21 @@ impl TrafficPolicyIndex {
         }
     }
 
-    /// Brings the snapshot up to date. Whether anything is otherwise than before.
-    pub(super) fn settle(&mut self, next: &mut Snapshot, services: &[ServiceChange]) -> bool {
+    /// Notes that a route came, went or changed.
+    pub(super) fn route_changed(&mut self, kind: RouteKind, route: &ObjectName) {
+        let target = (Some(kind), route.clone());
+        if self.by_target.contains_key(&target) {
+            self.touched.insert(target);
+        }
+    }
+
+    /// Brings the snapshot up to date. Whether anything may be otherwise than before.
+    pub(super) fn settle(
+        &mut self,
+        next: &mut Snapshot,
+        services: &[ServiceChange],
+        routes: &RouteIndex,
+    ) -> bool {
         for ServiceChange { before, after } in services {
             if let Some(service) = before.as_ref().or(after.as_ref()) {
                 let target = (None, service.name.clone());
@@ -133,7 +146,11 @@ impl TrafficPolicyIndex {
         }
         for target in std::mem::take(&mut self.touched) {
             let mut problems = Vec::new();
-            let targeted = self.targeted(&target, next, &mut problems);
+            let there = match target.0 {
+                None => There::service(next.service(&target.1).map(|it| &**it)),
+                Some(kind) => There::route(routes.read(kind, &target.1)),
+            };
+            let targeted = self.targeted(&target, &there, &mut problems);
             next.traffic_policies.set(&target, targeted);
             if problems.is_empty() {
                 self.problems.remove(&target);
@@ -149,7 +166,7 @@ impl TrafficPolicyIndex {
     fn targeted(
         &self,
         target: &Target,
-        snapshot: &Snapshot,
+        there: &There<'_>,
         problems: &mut Vec<ObjectProblem>,
     ) -> Option<Targeted> {
         let names = self.by_target.get(target)?.iter();
@@ -161,22 +178,28 @@ impl TrafficPolicyIndex {
                 if target_of(policy, named) != *target {
                     continue;
                 }
-                let mut complain = |reason| {
+                let mut complain = |fault, reason| {
                     let field = format!("spec.targetRefs[{index}]");
-                    problems.push(problem(policy, FieldError::new(field, reason)));
+                    let error = FieldError::new(field, reason).of_fault(fault);
+                    problems.push(problem(policy, error));
                 };
                 match in_force.get(&named.section()) {
-                    Some(older) if !Arc::ptr_eq(older, policy) => complain(format!(
-                        "{named} has an older policy already, {}, which is in force: name another \
-                         target, or remove one of the two",
-                        older.name
-                    )),
-                    Some(_) => complain(format!("{named} is named twice: remove one")),
+                    Some(older) if !Arc::ptr_eq(older, policy) => complain(
+                        Fault::Conflicted,
+                        format!(
+                            "{named} has an older policy already, {}, which is in force: name \
+                             another target, or remove one of the two",
+                            older.name
+                        ),
+                    ),
+                    Some(_) => {
+                        let reason = format!("{named} is named twice: remove one");
+                        complain(Fault::Invalid, reason);
+                    }
                     None => {
                         in_force.insert(named.section(), policy);
-                        if target.0.is_none() {
-                            let service = snapshot.service(&target.1).map(|it| &**it);
-                            complaint(named, service).map(complain);
+                        if let Some(reason) = there.complaint(named) {
+                            complain(Fault::TargetNotFound, reason);
                         }
                     }
                 }
@@ -206,22 +229,55 @@ fn target_of(policy: &TrafficPolicy, target: &TrafficPolicyTarget) -> Target {
     (kind, name)
 }
 
-/// What is wrong with a Service that is named, as things are.
-fn complaint(named: &TrafficPolicyTarget, service: Option<&Service>) -> Option<String> {
-    let Some(service) = service else {
-        return Some(format!(
-            "there is no {named} in the policy's namespace: create it, or name another"
-        ));
-    };
-    let port = named.section()?;
-    let has_it = service.ports.iter().any(|served| served.name == *port);
-    (!has_it).then(|| {
-        format!(
-            "Service {} has no TCP port of the name \"{port}\": name one that it has, or none for \
-             all",
-            service.name
-        )
-    })
+/// What there is of a target.
+enum There<'a> {
+    Nothing,
+    Service(&'a Service),
+    Route(&'a Route),
+}
+
+impl<'a> There<'a> {
+    fn service(service: Option<&'a Service>) -> Self {
+        service.map_or(Self::Nothing, Self::Service)
+    }
+
+    fn route(route: Option<&'a Route>) -> Self {
+        route.map_or(Self::Nothing, Self::Route)
+    }
+
+    /// What is wrong with a target that is named, as things are.
+    fn complaint(&self, named: &TrafficPolicyTarget) -> Option<String> {
+        let section = named.section();
+        match self {
+            Self::Nothing => Some(format!(
+                "there is no {named} in the policy's namespace: create it, or name another"
+            )),
+            Self::Service(service) => {
+                let port = section?;
+                let has_it = service.ports.iter().any(|served| served.name == *port);
+                (!has_it).then(|| {
+                    format!(
+                        "Service {} has no TCP port of the name \"{port}\": name one that it has, \
+                         or none for all",
+                        service.name
+                    )
+                })
+            }
+            Self::Route(route) => {
+                let rule = section?;
+                let mut rules = route.rules.iter();
+                let has_it = rules.any(|entry| entry.rule.name.as_ref() == Some(rule));
+                // The rules of a route that is for no Service aren't known.
+                (!has_it && !route.parents.is_empty()).then(|| {
+                    format!(
+                        "{} {} has no rule of the name \"{rule}\": name one that it has, or none \
+                         for all",
+                        route.kind, route.name
+                    )
+                })
+            }
+        }
+    }
 }
 
 fn ports(service: &Option<Arc<Service>>) -> Option<Vec<&str>> {

@@ -1,6 +1,7 @@
 //! Which TrafficPolicy is in force for what, and what is wrong with others; and zones.
 
 use super::*;
+use crate::discovery::reduce::Fault;
 
 /// A policy of namespace `shop`, from its targets.
 fn policy(name: &str, created: &str, targets: &str) -> String {
@@ -16,6 +17,9 @@ fn policy(name: &str, created: &str, targets: &str) -> String {
 
 const CART: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop}, \
                     spec: {ports: [{name: http, port: 80}, {name: grpc, port: 81}]}}\n";
+const ROUTES: &str = "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: cart, \
+                      namespace: shop}, spec: {parentRefs: [{group: '', kind: Service, name: cart}], \
+                      rules: [{name: slow}]}}\n";
 const WHOLE: &str = "{kind: Service, name: cart}";
 const HTTP: &str = "{kind: Service, name: cart, sectionName: http}";
 const ROUTE: &str = "{kind: HTTPRoute, name: cart}";
@@ -34,7 +38,7 @@ fn with(yaml: &str) -> Store {
     store
 }
 
-/// The policies of ports 80 and 81, of the route, and of its rule `slow`; then problems.
+/// The policies of ports 80 and 81, of the route, and of its rule `slow`; then problems with policies.
 fn told(store: &Store) -> (Vec<String>, Vec<String>) {
     let (snapshot, cart) = (store.snapshot(), cart());
     let found = [
@@ -46,7 +50,10 @@ fn told(store: &Store) -> (Vec<String>, Vec<String>) {
     ];
     let name = |policy: &Arc<crate::discovery::model::TrafficPolicy>| policy.name.name.to_string();
     let found = found.map(|policy| policy.map_or("-".to_owned(), name));
-    let problems = snapshot.problems();
+    // Routes have their own.
+    let problems = snapshot
+        .problems()
+        .filter(|it| it.object.kind == Kind::TrafficPolicy);
     let problems = problems.map(|it| format!("{}: {}", it.object, it.error));
     (found.into(), problems.collect())
 }
@@ -92,7 +99,7 @@ fn a_policy_for_a_part_goes_before_one_for_the_whole_and_an_older_before_a_newer
             ],
         ),
     ] {
-        let store = with(&(CART.to_owned() + &yaml));
+        let store = with(&(CART.to_owned() + ROUTES + &yaml));
         let expected: Vec<String> = expected.map(str::to_owned).into();
         assert_eq!(told(&store), (expected, problems), "{yaml}");
     }
@@ -137,6 +144,54 @@ fn policies_follow_every_change() {
     expect("for all ports", "a", "");
     store.apply(remove(Kind::TrafficPolicy, "shop/a"));
     expect("without any", "-", "");
+}
+
+#[test]
+fn a_policy_of_what_is_not_there_says_so_until_it_is() {
+    let edge = "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: cart, \
+                namespace: shop}, spec: {parentRefs: [{name: edge}]}}\n";
+    let missing = "there is no ";
+    for (target, mends, expected) in [
+        (WHOLE, CART, missing),
+        (HTTP, CART, missing),
+        (ROUTE, ROUTES, missing),
+        (RULE, ROUTES, missing),
+        (ROUTE, edge, missing),
+        // Whoever serves it knows its rules.
+        (RULE, edge, missing),
+    ] {
+        let store = with(&policy("a", "", target));
+        let snapshot = store.snapshot();
+        let problems: Vec<_> = snapshot.problems().collect();
+        let [problem] = &problems[..] else {
+            panic!("{target}: {problems:?}");
+        };
+        assert_eq!(problem.error.fault, Fault::TargetNotFound, "{target}");
+        assert!(problem.error.reason.starts_with(expected), "{problem:?}");
+        store.apply(upserts(&(CART.to_owned() + mends)));
+        assert_eq!(told(&store).1, Vec::<String>::new(), "{target}");
+    }
+    let store = with(&(CART.to_owned() + ROUTES + &policy("a", "", RULE)));
+    assert_eq!(told(&store).1, Vec::<String>::new());
+    store.apply(upserts(&ROUTES.replace("slow", "fast")));
+    let [problem] = &told(&store).1[..] else {
+        panic!("{:?}", told(&store).1);
+    };
+    assert!(
+        problem.contains("HTTPRoute shop/cart has no rule of the name \"slow\""),
+        "{problem}"
+    );
+    store.apply(remove(Kind::HTTPRoute, "shop/cart"));
+    assert!(told(&store).1[0].contains("there is no rule slow of HTTPRoute cart"));
+}
+
+#[test]
+fn of_two_policies_for_one_target_the_newer_is_in_conflict() {
+    let both = policy("b", "30", WHOLE) + &policy("c", "20", WHOLE);
+    let store = with(&(CART.to_owned() + &both));
+    let snapshot = store.snapshot();
+    let faults: Vec<_> = snapshot.problems().map(|it| it.error.fault).collect();
+    assert_eq!(faults, [Fault::Conflicted]);
 }
 
 #[test]
