@@ -3,7 +3,7 @@
 //! HTTP is served request by request (`http`), anything else passed on as it is (`tcp`).
 
 pub mod authentication;
-mod detect;
+pub(crate) mod detect;
 pub mod filters;
 mod http;
 pub mod jwks;

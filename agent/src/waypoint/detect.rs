@@ -30,12 +30,13 @@ const METHODS: [&[u8]; 17] = [
     b"REPORT ",
 ];
 
-/// Whoever has said as much, and neither a method nor the preface, says something else.
-const MOST: usize = 64;
+/// Whoever has said as much, and neither a method nor the preface, says something else. Nothing behind it counts:
+/// the answer must not depend on how the network cuts what is said.
+pub(crate) const MOST: usize = 64;
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spoken {
+pub(crate) enum Spoken {
     Http1,
     Http2,
     /// Neither, or nothing before the end.
@@ -59,7 +60,6 @@ impl Detector {
             match (tell(&self.said), read) {
                 (Some(spoken), _) => return Ok(spoken),
                 (None, 0) => return Ok(Spoken::Other),
-                (None, _) if self.said.len() > MOST => return Ok(Spoken::Other),
                 (None, _) => {}
             }
         }
@@ -79,7 +79,9 @@ pub(super) fn is_settings(said: &[u8]) -> bool {
 }
 
 /// `None`: it takes more bytes to tell.
-fn tell(said: &[u8]) -> Option<Spoken> {
+pub(crate) fn tell(said: &[u8]) -> Option<Spoken> {
+    let said = &said[..said.len().min(MOST)];
+    let is_enough = said.len() == MOST;
     let begins = |with: &[u8]| {
         let common = said.len().min(with.len());
         said[..common] == with[..common]
@@ -97,7 +99,7 @@ fn tell(said: &[u8]) -> Option<Spoken> {
     match methods.next() {
         None => Some(Spoken::Other),
         Some(method) if said.len() >= method.len() => Some(Spoken::Http1),
-        Some(_) => None,
+        Some(_) => is_enough.then_some(Spoken::Other),
     }
 }
 
@@ -138,6 +140,18 @@ mod tests {
         ];
         for (said, expected) in cases {
             assert_eq!(tell(said), expected, "{said:?}");
+        }
+    }
+
+    /// Read in one piece it was a request, and in two it wasn't.
+    #[test]
+    fn a_request_behind_more_empty_lines_than_are_looked_at_is_none_however_it_is_cut() {
+        let lines = |count: usize| ["\r\n".repeat(count).as_bytes(), b"GET / HTTP/1.1"].concat();
+        assert_eq!(tell(&lines(30)), Some(Spoken::Http1));
+        let late = lines(32);
+        for end in [63, 64, 65, late.len()] {
+            let expected = (end >= MOST).then_some(Spoken::Other);
+            assert_eq!(tell(&late[..end]), expected, "{end}");
         }
     }
 }
