@@ -107,7 +107,8 @@ impl<'a> Btf<'a> {
         let mut bits = 0_u32;
         for &field in path {
             let missing = Error::NoField { of, field };
-            let (offset, target) = self.find_field(id, field, MAX_DEPTH).ok_or(missing)?;
+            let found = self.find_field(id, field, MAX_DEPTH, &mut Vec::new());
+            let (offset, target) = found.ok_or(missing)?;
             bits = bits.saturating_add(offset);
             id = target;
         }
@@ -122,13 +123,22 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Offset in bits and type of a field, also of one in a member without a name.
-    fn find_field(&self, id: u32, field: &str, depth: u32) -> Option<(u32, u32)> {
+    /// Offset in bits and type of a field, also of one in a member without a name. What was `seen` without it is
+    /// not looked into again: members without names that lead to each other would take forever.
+    fn find_field(
+        &self,
+        id: u32,
+        field: &str,
+        depth: u32,
+        seen: &mut Vec<u32>,
+    ) -> Option<(u32, u32)> {
         let depth = depth.checked_sub(1)?;
-        let owner = self.get(self.plain(id)?)?;
-        if !matches!(owner.kind, KIND_STRUCT | KIND_UNION) {
+        let id = self.plain(id)?;
+        let owner = self.get(id)?;
+        if !matches!(owner.kind, KIND_STRUCT | KIND_UNION) || seen.contains(&id) {
             return None;
         }
+        seen.push(id);
         owner.members.chunks_exact(12).find_map(|member| {
             let (name, target, place) = (word(member, 0)?, word(member, 4)?, word(member, 8)?);
             let offset = if owner.has_bitfields {
@@ -138,7 +148,7 @@ impl<'a> Btf<'a> {
             };
             let name = self.name(name);
             if name.is_empty() {
-                let (inner, target) = self.find_field(target, field, depth)?;
+                let (inner, target) = self.find_field(target, field, depth, seen)?;
                 return Some((offset.saturating_add(inner), target));
             }
             (name == field.as_bytes()).then_some((offset, target))

@@ -51,11 +51,12 @@ fn example() -> Vec<u8> {
             64,
         ],
     ];
-    let section: Vec<u8> = words
-        .iter()
-        .flatten()
-        .flat_map(|word| word.to_ne_bytes())
-        .collect();
+    assemble(&words.concat(), strings)
+}
+
+/// BTF with these types and these names.
+fn assemble(words: &[u32], strings: &[u8]) -> Vec<u8> {
+    let section: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
     let mut data = MAGIC.to_ne_bytes().to_vec();
     data.extend([1, 0]);
@@ -101,6 +102,19 @@ fn what_is_cut_off_is_said_to_be() {
             "{length}"
         );
     }
+}
+
+#[test]
+fn members_without_names_that_lead_back_to_their_struct_are_followed_once() {
+    const MEMBERS: u32 = 100;
+    let mut words = vec![1, KIND_STRUCT << 24 | MEMBERS, 0];
+    for _ in 0..MEMBERS {
+        words.extend([0, 1, 0]);
+    }
+    let data = assemble(&words, b"\0outer\0");
+    let (of, field) = ("outer", "absent");
+    let found = Btf::parse(&data).unwrap().offset(of, &[field]);
+    assert_eq!(found, Err(Error::NoField { of, field }));
 }
 
 proptest! {
