@@ -12,6 +12,9 @@ pub mod cli;
 pub mod control;
 pub mod direct;
 pub mod discovery;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hbone;
 pub mod identity;
 pub mod policy;

@@ -68,7 +68,7 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
 
 /// The path's bytes without any escape, which is what servers see of it. Decoding a normalised path makes no
 /// new separators, so that its segments stay what they are.
-pub(super) fn decode(path: &str) -> Cow<'_, [u8]> {
+pub(crate) fn decode(path: &str) -> Cow<'_, [u8]> {
     if !path.contains('%') {
         return Cow::Borrowed(path.as_bytes());
     }

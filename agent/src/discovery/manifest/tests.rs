@@ -252,14 +252,12 @@ fn value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in any::<String>()) {
-        for format in [Format::Yaml, Format::Json] {
-            parse(&text, format, &mut Reducer::new("d")).ok();
-        }
+        crate::fuzzing::manifest::check(&text);
     }
 
     #[test]
     fn any_yaml_like_text_is_read_or_refused(text in "[-a&*!{}\\[\\]:, \n\"'|>?#%@]{0,60}") {
-        parse(&text, Format::Yaml, &mut Reducer::new("d")).ok();
+        crate::fuzzing::manifest::check(&text);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     super::values::{Principal, Readable},
     authorization_policy, peer_authentication,
 };
-use crate::policy::model::Pattern;
+use crate::{fuzzing::manifest::places, policy::model::Pattern};
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -62,24 +62,6 @@ fn valid() -> Value {
             }],
         },
     })
-}
-
-/// Every place of a value, the value itself among them, as JSON pointers.
-fn places(value: &Value, here: &str, found: &mut Vec<String>) {
-    found.push(here.to_owned());
-    match value {
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                places(item, &format!("{here}/{index}"), found);
-            }
-        }
-        Value::Object(fields) => {
-            for (key, item) in fields {
-                places(item, &format!("{here}/{key}"), found);
-            }
-        }
-        _ => {}
-    }
 }
 
 proptest! {
