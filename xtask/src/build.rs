@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +25,6 @@ pub(crate) fn programs<const N: usize>(
     release: bool,
     wanted: [Program; N],
 ) -> Result<[PathBuf; N]> {
-    // Cargo says where it put a program: that depends on profile, settings and environment.
     let mut command = step::cargo("build --message-format json-render-diagnostics");
     for (package, name) in wanted {
         command.args(["--package", package, "--bin", name]);
@@ -33,6 +32,18 @@ pub(crate) fn programs<const N: usize>(
     if release {
         command.arg("--release");
     }
+    executables(command, wanted.map(|(_, name)| name))
+}
+
+/// Runs Cargo, which is to build programs and to say so in JSON, its own progress in view; the programs' paths, in
+/// order. Where Cargo puts a program depends on profile, settings and environment.
+///
+/// # Errors
+/// One can't be built.
+pub(crate) fn executables<const N: usize>(
+    mut command: Command,
+    wanted: [&str; N],
+) -> Result<[PathBuf; N]> {
     let mut cargo = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -45,7 +56,7 @@ pub(crate) fn programs<const N: usize>(
         if message["reason"] != "compiler-artifact" {
             continue;
         }
-        for ((_, name), path) in wanted.iter().zip(&mut built) {
+        for (name, path) in wanted.iter().zip(&mut built) {
             if message["target"]["name"] == *name
                 && let Some(executable) = message["executable"].as_str()
             {
@@ -54,7 +65,7 @@ pub(crate) fn programs<const N: usize>(
         }
     }
     let status = cargo.wait()?;
-    let names = wanted.map(|(_, name)| name).join(" and ");
+    let names = wanted.join(" and ");
     if !status.success() {
         bail!("building {names}: {status}");
     }

@@ -86,7 +86,7 @@ fn fetch_advisories() -> Result<()> {
 }
 
 /// Where the build puts its artefacts; the eBPF crate's are in `ebpf` beneath it.
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let root = env::current_dir()?;
     let directory = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     Ok(root.join(directory))

@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod image;
 mod setup;
 mod step;
@@ -34,11 +35,17 @@ enum Task {
     Image(image::Options),
     /// Check formatting, lints, dependencies and documentation.
     Check,
+    /// Fuzz the parsers that somebody else's bytes reach.
+    Fuzz(fuzz::Options),
     /// Run all tests; the end-to-end tests need root.
     Test(test::Options),
 }
 
 fn main() -> ExitCode {
+    if let Some(error) = fuzz::instrument() {
+        eprintln!("error: cannot start rustc: {error}");
+        return ExitCode::FAILURE;
+    }
     match run(Task::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,6 +69,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Image(options) => image::run(&options),
         Task::Check => check::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => test::run(&options),
     }
 }
