@@ -52,7 +52,13 @@ pub(super) fn run(step: &Step) -> Result<()> {
         ),
         Step::Crate { name, version } => {
             let install = format!("install --locked {name}@{version}");
-            step::run(&format!("cargo {install}"), step::cargo(&install))
+            let mut command = step::cargo(&install);
+            // It waits for compilers and tests: what its optimisation takes never comes back.
+            command
+                .env("CARGO_PROFILE_RELEASE_LTO", "off")
+                .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+                .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+            step::run(&format!("cargo {install}"), command)
         }
         Step::Python { name, version } => step::run(
             &format!("pipx install {name}=={version}"),
