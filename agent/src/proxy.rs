@@ -143,7 +143,7 @@ impl Proxy {
     /// Has [`Self::serve`] end, and tunnels say that they do.
     pub fn stop_accepting(&self) {
         self.retire();
-        self.drain.cancel();
+        self.closed.cancel();
     }
 
     /// Gets the certificates of this node's pods, as far as that takes no longer than `limit`.

@@ -125,8 +125,8 @@ impl Waypoint {
         let mut renewals = self.core.certificates.renewals();
         self.prepare(&self.core.store.snapshot());
         let mut sweep = time::interval(SWEEP);
-        let drained = self.core.drain.cancelled();
-        let mut drained = pin!(drained.fuse());
+        let closed = self.core.closed.cancelled();
+        let mut closed = pin!(closed.fuse());
         loop {
             let (snapshot, concern) = tokio::select! {
                 update = updates.recv() => match update {
@@ -145,7 +145,7 @@ impl Waypoint {
                     self.upstreams.sweep(Instant::now());
                     continue;
                 }
-                () = &mut drained => {
+                () = &mut closed => {
                     self.upstreams.drain();
                     continue;
                 }

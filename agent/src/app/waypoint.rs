@@ -30,6 +30,10 @@ use crate::{
     waypoint::{Parts, Waypoint, supervisor},
 };
 
+/// For how long a waypoint in a pod of its own takes connections after SIGTERM, as Kubernetes sends it while agents
+/// are still being told that the pod is one no longer.
+const NOTICE: Duration = Duration::from_secs(5);
+
 /// What the role is told.
 #[derive(Debug)]
 pub struct Settings {
@@ -218,10 +222,15 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
             Duration::ZERO
         }
     };
+    let notice = match settings.supervised {
+        // Its successor takes its ports.
+        true => Duration::ZERO,
+        false => NOTICE,
+    };
     if settings.supervised {
         endpoints.cancel();
     }
-    waypoint.core().drain(drain).await;
+    waypoint.core().drain_after(notice, drain).await;
     stop.cancel();
     tasks.shutdown().await;
     exported.cancel();

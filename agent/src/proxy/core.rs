@@ -42,8 +42,10 @@ pub struct Core {
     pub(super) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tunnel_settings: hbone::Settings,
-    /// Cancelled when the role drains: tunnels say GOAWAY, listeners close.
+    /// Cancelled when the role is about to end: clients are told to go elsewhere.
     pub(crate) drain: CancellationToken,
+    /// Cancelled when it takes nothing new, and `drain` with it: tunnels say GOAWAY, listeners close.
+    pub(crate) closed: CancellationToken,
     /// Every connection and tunnel that is being served.
     pub(crate) tasks: TaskTracker,
 }
@@ -71,6 +73,7 @@ impl Core {
     #[must_use]
     pub fn new(parts: CoreParts) -> Self {
         let connector = TunnelConnector::new(parts.certificates.clone(), parts.marking);
+        let closed = CancellationToken::new();
         Self {
             cluster: parts.cluster,
             cluster_domain: parts.cluster_domain,
@@ -83,19 +86,30 @@ impl Core {
             admission: Admission::default(),
             metrics: parts.metrics,
             tunnel_settings: hbone::Settings::default(),
-            drain: CancellationToken::new(),
+            drain: closed.child_token(),
+            closed,
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// As [`Self::drain`], and takes connections for the time of `notice`, which is part of `limit`, as it did: so
+    /// long may others take to hear that it ends.
+    pub async fn drain_after(&self, notice: Duration, limit: Duration) {
+        let notice = notice.min(limit);
+        self.drain.cancel();
+        time::sleep(notice).await;
+        self.drain(limit - notice).await;
     }
 
     /// Takes no more connections, tells other agents so, and waits for those that are open, for at
     /// most `limit`; then they are cut off.
     pub async fn drain(&self, limit: Duration) {
-        self.drain.cancel();
+        self.closed.cancel();
         self.tasks.close();
         let all = async {
-            self.tunnels.drain().await;
+            // Tunnels last: what was taken before may be on its way into one.
             self.tasks.wait().await;
+            self.tunnels.drain().await;
         };
         if time::timeout(limit, all).await.is_ok() {
             return;
@@ -124,14 +138,20 @@ impl Core {
         self.tunnels.len()
     }
 
-    /// Serves each connection of a listener in a task, until the role drains.
+    /// Waits until the role has been draining for so long, or for as long from here, if it drains already.
+    pub(crate) async fn drained_for(&self, patience: Duration) {
+        self.drain.cancelled().await;
+        time::sleep(patience).await;
+    }
+
+    /// Serves each connection of a listener in a task, until the role takes no more.
     pub(crate) async fn accept<F>(&self, listener: TcpListener, serve: impl Fn(TcpStream) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
             let accepted = tokio::select! {
-                () = self.drain.cancelled() => return,
+                () = self.closed.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {

@@ -48,7 +48,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
-    let request = match find(&proxy, &snapshot, &source, (peer, original), false) {
+    let request = match find(&proxy, &snapshot, &source, (peer, original), &[]) {
         Ok(request) => request,
         Err(error) => {
             if let NoRoute::NoWaypoint { waypoint } = &error {
@@ -68,7 +68,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
         generation,
     };
     match exchange.request.route.clone() {
-        Route::Waypoint { waypoint, via, .. } => exchange.waypoint(client, &waypoint, via).await,
+        Route::Waypoint { .. } => exchange.waypoint(client).await,
         Route::Local(_) | Route::Tunnel { .. } | Route::Plain(_) => exchange.directly(client).await,
     }
 }
@@ -79,13 +79,13 @@ fn find(
     snapshot: &Snapshot,
     source: &Workload,
     (client, original): (SocketAddr, SocketAddr),
-    is_out_of_reach: bool,
+    out_of_reach: &[SocketAddr],
 ) -> Result<Request, NoRoute> {
     let asking = route::Client {
         node: &proxy.node,
         identity: &source.identity,
         missing: proxy.missing,
-        is_out_of_reach,
+        out_of_reach,
     };
     route::route(snapshot, &asking, original, |endpoints| {
         choose(proxy, snapshot, source, (client, original), endpoints)

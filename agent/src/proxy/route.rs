@@ -135,8 +135,8 @@ pub struct Client<'a> {
     pub identity: &'a Identity,
     /// What it gets where a waypoint isn't ready.
     pub missing: MissingWaypoint,
-    /// Its waypoint was found to be out of reach.
-    pub is_out_of_reach: bool,
+    /// Where its waypoint was found to be out of reach.
+    pub out_of_reach: &'a [SocketAddr],
 }
 
 /// Decides where a connection of a pod to `original` goes.
@@ -231,16 +231,19 @@ fn to_waypoint(
     client: &Client<'_>,
     choose: impl Fn(&[&Endpoint]) -> usize,
 ) -> Result<Option<Route>, NoRoute> {
+    let at = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port);
+    let is_untried = |endpoint: &&Endpoint| !client.out_of_reach.contains(&at(endpoint));
     let is_same_family = |endpoint: &&Endpoint| endpoint.address.is_ipv4() == destination.is_ipv4();
-    let mut ready: Vec<&Endpoint> = waypoint.endpoints.iter().filter(is_same_family).collect();
+    let untried = || waypoint.endpoints.iter().filter(is_untried);
+    let mut ready: Vec<&Endpoint> = untried().filter(is_same_family).collect();
     if ready.is_empty() {
-        ready.extend(waypoint.endpoints.iter());
+        ready.extend(untried());
     }
-    if !ready.is_empty() && !client.is_out_of_reach {
+    if !ready.is_empty() {
         let chosen = ready[choose(&ready).min(ready.len() - 1)];
         return Ok(Some(Route::Waypoint {
             waypoint: waypoint.clone(),
-            via: SocketAddr::new(chosen.address, chosen.port),
+            via: at(chosen),
             workload: workload.cloned(),
         }));
     }

@@ -75,10 +75,10 @@ pub(crate) async fn serve<Done>(
         server,
         peer,
     });
-    let drain = core.drain.clone();
+    let closed = core.closed.clone();
     let ended = if is_direct {
         let handler = |request| handler(ends.clone(), TunnelRequest::Direct(request));
-        direct::serve(channel, handler, drain)
+        direct::serve(channel, handler, closed)
             .await
             .map_err(|error| error.to_string())
     } else {
@@ -87,7 +87,7 @@ pub(crate) async fn serve<Done>(
             handler(ends.clone(), request)
         };
         let stream = ChannelStream::new(*channel);
-        let served = server::serve(stream, &core.tunnel_settings, handler, drain);
+        let served = server::serve(stream, &core.tunnel_settings, handler, closed);
         Box::pin(served).await.map_err(|error| error.to_string())
     };
     if let Err(error) = ended {

@@ -28,18 +28,17 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time;
-use tokio_util::sync::CancellationToken;
 
 use super::{detect::Spoken, stream::Client};
-use crate::proxy::{connections::ConnectionGuard, tunnel_io::TunnelIo};
+use crate::proxy::{Core, connections::ConnectionGuard, tunnel_io::TunnelIo};
 
 /// How long a connection may be without a whole request head, between requests too. Clients keep idle
 /// connections for minutes, and one that is closed under a request fails it.
 const IDLE: Duration = Duration::from_secs(60 * 60);
-/// For how long a drained connection of HTTP/1.1 waits for one more request, which it then answers with
-/// `Connection: close`: closed at once, it might meet a request that is on its way.
-const LAST_REQUEST: Duration = Duration::from_secs(5);
+/// For how long a connection of HTTP/1.1, or one that nothing was said on yet, waits for one more request when the
+/// waypoint drains. That is answered with `Connection: close`: closed at once, it might meet a request that is on
+/// its way.
+pub(super) const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, HTTP/1.1, and of its header list, HTTP/2. Envoy's default.
 const MAX_HEAD: u16 = 60 * 1024;
 /// Header fields of a request.
@@ -66,7 +65,7 @@ pub(super) async fn serve(
         async { Ok::<_, Infallible>(answer.await) }
     });
     let io = TokioIo::new(io);
-    let drain = &client.waypoint.core.drain;
+    let core = &client.waypoint.core;
     let served = match spoken {
         Spoken::Http2 => {
             let mut server = http2::Builder::new(TokioExecutor::new());
@@ -84,7 +83,7 @@ pub(super) async fn serve(
                 connection,
                 |it| it.graceful_shutdown(),
                 Duration::ZERO,
-                drain,
+                core,
                 &guard,
             )
             .await
@@ -101,7 +100,7 @@ pub(super) async fn serve(
                 connection,
                 |it| it.graceful_shutdown(),
                 LAST_REQUEST,
-                drain,
+                core,
                 &guard,
             )
             .await
@@ -117,19 +116,15 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
     patience: Duration,
-    drain: &CancellationToken,
+    core: &Core,
     guard: &ConnectionGuard,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     let token = guard.token();
-    let drained = async {
-        drain.cancelled().await;
-        time::sleep(patience).await;
-    };
     tokio::select! {
         served = &mut connection => return served,
         () = token.cancelled() => return Ok(()),
-        () = drained => end(connection.as_mut()),
+        () = core.drained_for(patience) => end(connection.as_mut()),
     }
     tokio::select! {
         served = connection => served,

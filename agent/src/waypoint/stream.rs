@@ -1,6 +1,6 @@
 //! One stream that an agent asks a waypoint for: who asks, for what, and what is spoken in it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{io::AsyncWriteExt, time};
 
@@ -109,14 +109,13 @@ impl Client {
             }
         };
         let mut detector = Detector::default();
-        let drain = &self.waypoint.core.drain;
+        let core = &self.waypoint.core;
         let first = {
             let mut told = std::pin::pin!(detector.detect(&mut io));
             tokio::select! {
                 told = &mut told => Some(told),
                 () = time::sleep(SILENCE), if declared == AppProtocol::Unknown => None,
-                // No request has come yet.
-                () = drain.cancelled() => return,
+                () = core.drained_for(http::LAST_REQUEST) => Some(Err(ErrorKind::TimedOut.into())),
                 () = guard.token().cancelled_owned() => return,
             }
         };
@@ -165,7 +164,7 @@ impl Client {
         tokio::select! {
             first = tcp::greet(self, detector, io) => first,
             () = token.cancelled() => None,
-            () = self.waypoint.core.drain.cancelled() => None,
+            () = self.waypoint.core.drained_for(http::LAST_REQUEST) => None,
         }
     }
 

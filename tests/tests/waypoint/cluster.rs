@@ -1,6 +1,7 @@
 //! A waypoint in a cluster: control makes it of its Gateway, and by the rights that the manifests give.
 
 mod kubelet;
+mod rollout;
 
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ fn a_gateway_of_a_cluster_becomes_a_waypoint_that_traffic_goes_through_until_it_
     eventually("the Gateway to say that it isn't ready", DEADLINE, || {
         programmed(&api) == Some("False".into())
     });
-    let mut waypoint = Running::start(&lab, &api, "w", "b")?;
+    let mut waypoint = Running::start(&lab, &api, ("w", 0), "b")?;
     waypoint.await_ready(&api)?;
     eventually("the Gateway to be programmed", DEADLINE, || {
         programmed(&api) == Some("True".into())

@@ -5,6 +5,7 @@
     reason = "helpers of tests, which clippy doesn't count as tests"
 )]
 
+mod beside;
 mod bodies;
 mod change;
 mod cluster;
@@ -20,6 +21,7 @@ mod revocation;
 mod shop;
 mod smuggling;
 mod stage;
+mod steady;
 mod store;
 mod telemetry;
 mod tokens;

@@ -10,20 +10,36 @@ use crate::{
         connections::ConnectionGuard,
         copy::{ResetOnDrop, TcpSide, copy_tunnel},
         error::{Error, ended, finish},
-        route::MissingWaypoint,
+        route::{MissingWaypoint, NoRoute, Route},
         tunnels::TunnelStream,
     },
     telemetry::{ConnectionReport, Reporter, Transfer},
 };
 
 impl Exchange {
-    /// The waypoint decides.
-    pub(super) async fn waypoint(
-        &mut self,
+    /// The waypoint decides: the first of its processes that takes connections.
+    pub(super) async fn waypoint(&mut self, mut client: ResetOnDrop) {
+        let mut out_of_reach = Vec::new();
+        while let Route::Waypoint { waypoint, via, .. } = self.request.route.clone() {
+            match self.through(client, &waypoint, via).await {
+                Some(unserved) => client = unserved,
+                None => return,
+            }
+            out_of_reach.push(via);
+            if !self.find_other(&out_of_reach) {
+                return;
+            }
+        }
+        Box::pin(self.directly(client)).await;
+    }
+
+    /// By one process of it. The client's connection again, if that takes none: nothing was sent yet.
+    async fn through(
+        &self,
         client: ResetOnDrop,
         waypoint: &Waypoint,
         via: SocketAddr,
-    ) {
+    ) -> Option<ResetOnDrop> {
         let mut description = describe(&self.source, self.peer, via, Some(&self.request));
         description.hbone_address = Some(self.request.address);
         description.destination_identity = Some(waypoint.identity.clone());
@@ -35,14 +51,12 @@ impl Exchange {
             Err(error) => {
                 let is_out_of_reach = error.is_out_of_reach();
                 finish(report, &Err(error));
-                if is_out_of_reach {
-                    self.out_of_reach(client, waypoint).await;
-                }
-                return;
+                return is_out_of_reach.then_some(client);
             }
         };
         let copied = copy_tunnel(client, TcpSide::Client, stream, &transfer, guard.token()).await;
         finish(report, &ended(&guard, copied));
+        None
     }
 
     async fn open_waypoint(
@@ -64,22 +78,27 @@ impl Exchange {
         Ok((guard, stream))
     }
 
-    /// No process of the waypoint takes connections: nothing was sent yet.
-    async fn out_of_reach(&mut self, client: ResetOnDrop, waypoint: &Waypoint) {
-        if self.proxy.missing == MissingWaypoint::Deny {
-            let decision = MissingWaypoint::Deny.as_str();
-            self.proxy
-                .metrics
-                .waypoint_missing(&waypoint.name, decision);
-            return;
-        }
+    /// Finds another way than to where no process of the waypoint takes connections. Whether there is one.
+    fn find_other(&mut self, out_of_reach: &[SocketAddr]) -> bool {
         let ends = (self.peer, self.original);
-        match find(&self.proxy, &self.snapshot, &self.source, ends, true) {
+        match find(
+            &self.proxy,
+            &self.snapshot,
+            &self.source,
+            ends,
+            out_of_reach,
+        ) {
             Ok(request) => {
                 self.request = request;
-                Box::pin(self.directly(client)).await;
+                return true;
+            }
+            // Why was reported with the last of them.
+            Err(NoRoute::NoWaypoint { waypoint }) => {
+                let decision = MissingWaypoint::Deny.as_str();
+                self.proxy.metrics.waypoint_missing(&waypoint, decision);
             }
             Err(error) => unroutable(&self.proxy, &self.source, ends, error),
         }
+        false
     }
 }

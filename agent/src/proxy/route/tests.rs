@@ -65,7 +65,7 @@ fn client<'a>(node: &'a str, identity: &'a Identity) -> Client<'a> {
         node,
         identity,
         missing: MissingWaypoint::Deny,
-        is_out_of_reach: false,
+        out_of_reach: &[],
     }
 }
 
@@ -244,8 +244,12 @@ fn a_waypoint_is_on_the_way_to_what_it_is_for() {
         missing: MissingWaypoint::Allow,
         ..client
     };
-    let unreachable = |client: Client<'static>| Client {
-        is_out_of_reach: true,
+    let both = [("10.77.3.1", "c"), ("10.77.3.2", "c")].as_slice();
+    let [first, second] =
+        ["10.77.3.1:15008", "10.77.3.2:15008"].map(|it| it.parse::<SocketAddr>().unwrap());
+    let tried: &'static [SocketAddr] = Box::leak(Box::new([first, second]));
+    let without = |client: Client<'static>, tried: &'static [SocketAddr]| Client {
+        out_of_reach: tried,
         ..client
     };
     let web: &'static Identity = Box::leak(Box::new(web()));
@@ -312,11 +316,19 @@ fn a_waypoint_is_on_the_way_to_what_it_is_for() {
         (
             "service",
             ready,
-            unreachable(allow(usual)),
+            without(allow(usual), &tried[..1]),
             VIP,
             "b-1 10.77.2.1:8080 without shop/w",
         ),
-        ("service", ready, unreachable(usual), VIP, MISSING),
+        ("service", ready, without(usual, &tried[..1]), VIP, MISSING),
+        (
+            "service",
+            both,
+            without(usual, &tried[..1]),
+            VIP,
+            "waypoint for 10.96.0.1:80 via 10.77.3.2:15008",
+        ),
+        ("service", both, without(usual, tried), VIP, MISSING),
     ] {
         let snapshot = with_waypoint(serves, addresses);
         let told = match route(&snapshot, &client, to.parse().unwrap(), |_| 0) {

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lab::{ApiServer, Child, Lab, Pod, PodSpec, ambit_program, eventually};
@@ -24,7 +25,7 @@ shift
 exec setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all --bounding-set=-all \
     --no-new-privs /var/run/program "$@""#;
 
-/// The one pod of a Deployment. It runs the real program as the template says.
+/// A pod of a Deployment. It runs the real program as the template says.
 pub(super) struct Running {
     pub(super) pod: Pod,
     pub(super) process: Child,
@@ -33,9 +34,22 @@ pub(super) struct Running {
     template: Value,
 }
 
+/// What its EndpointSlice says of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    /// It is being deleted, and hasn't ended.
+    Terminating,
+}
+
 impl Running {
-    /// Schedules a pod of Deployment shop/`name` to a node and starts its container.
-    pub(super) fn start(lab: &Lab, api: &ApiServer, name: &str, node: &str) -> lab::Result<Self> {
+    /// Schedules a pod of Deployment shop/`name`, the one of that number, to a node and starts its container.
+    pub(super) fn start(
+        lab: &Lab,
+        api: &ApiServer,
+        (name, number): (&str, usize),
+        node: &str,
+    ) -> lab::Result<Self> {
         let deployment = api.object("Deployment", "shop", name).unwrap();
         let template = deployment["spec"]["template"].clone();
         let account = text(&template["spec"]["serviceAccountName"]);
@@ -44,7 +58,7 @@ impl Running {
         for (label, value) in template["metadata"]["labels"].as_object().unwrap() {
             spec = spec.label(label, text(value));
         }
-        let pod = lab.node(node).pod(&format!("{name}-0"), spec)?;
+        let pod = lab.node(node).pod(&format!("{name}-{number}"), spec)?;
         eventually("the pod to have an object", DEADLINE, || {
             api.object("Pod", "shop", pod.name()).is_some()
         });
@@ -57,55 +71,46 @@ impl Running {
         })
     }
 
-    /// Probes it until it's ready, and tells the cluster.
+    /// Probes it until it's ready, and tells the cluster that it's the one pod.
     pub(super) fn await_ready(&self, api: &ApiServer) -> lab::Result<()> {
+        self.await_probe();
+        let service = api.object("Service", "shop", &self.name).unwrap();
+        let labels = &self.template["metadata"]["labels"];
+        for (label, value) in service["spec"]["selector"].as_object().unwrap() {
+            assert_eq!(labels[label], *value, "the Service selects its pods");
+        }
+        announce(api, &self.name, &[(self, State::Ready)])?;
+        let mut deployment = api.object("Deployment", "shop", &self.name).unwrap();
+        deployment["status"] = json!({ "replicas": 1, "readyReplicas": 1 });
+        api.apply(deployment)
+    }
+
+    /// Probes it until it's ready.
+    pub(super) fn await_probe(&self) {
         let probe = &self.template["spec"]["containers"][0]["readinessProbe"]["httpGet"];
         let port = self.container_port(text(&probe["port"]));
         let url = format!("http://{}{}", self.pod.at(port), text(&probe["path"]));
         eventually("the waypoint to be ready", DEADLINE, || {
             self.pod.node().fetch(&url).is_ok()
         });
-        let service = api.object("Service", "shop", &self.name).unwrap();
-        let labels = &self.template["metadata"]["labels"];
-        for (label, value) in service["spec"]["selector"].as_object().unwrap() {
-            assert_eq!(labels[label], *value, "the Service selects its pods");
-        }
-        let ports = service["spec"]["ports"].as_array().unwrap().iter();
-        let ports = ports.map(|port| {
-            let target = self.container_port(text(&port["targetPort"]));
-            json!({ "name": port["name"], "port": target, "protocol": "TCP" })
-        });
-        api.apply(json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": "shop",
-                "name": format!("{}-1", self.name),
-                "labels": { "kubernetes.io/service-name": self.name },
-            },
-            "addressType": "IPv4",
-            "endpoints": [{
-                "addresses": [self.pod.address()],
-                "conditions": { "ready": true, "serving": true },
-                "nodeName": self.pod.node().name(),
-                "targetRef": {
-                    "kind": "Pod", "namespace": "shop",
-                    "name": self.pod.name(), "uid": self.pod.uid(),
-                },
-            }],
-            "ports": ports.collect::<Vec<_>>(),
-        }))?;
-        let mut deployment = api.object("Deployment", "shop", &self.name).unwrap();
-        deployment["status"] = json!({ "replicas": 1, "readyReplicas": 1 });
-        api.apply(deployment)
     }
 
     /// As it goes when its Deployment has gone.
     pub(super) fn stop(self, api: &ApiServer) -> lab::Result<()> {
         let slice = format!("{}-1", self.name);
         api.delete("EndpointSlice", "shop", &slice)?;
-        self.process.stop()?.success()?;
-        self.pod.delete()
+        self.end(DEADLINE)?;
+        Ok(())
+    }
+
+    /// As a pod goes that is deleted: what its log says.
+    pub(super) fn end(mut self, deadline: Duration) -> lab::Result<String> {
+        self.process.signal(libc::SIGTERM)?;
+        let ended = self.process.wait(deadline)?;
+        self.pod.delete()?;
+        let said = ended.stderr.clone();
+        ended.success()?;
+        Ok(said)
     }
 
     /// Connections that it has opened, by its metrics.
@@ -123,6 +128,40 @@ impl Running {
         let port = ports.find(|port| port["name"] == name).unwrap();
         port["containerPort"].as_u64().unwrap().try_into().unwrap()
     }
+}
+
+/// Writes the EndpointSlice of Service shop/`name`.
+pub(super) fn announce(api: &ApiServer, name: &str, pods: &[(&Running, State)]) -> lab::Result<()> {
+    let service = api.object("Service", "shop", name).unwrap();
+    let ports = service["spec"]["ports"].as_array().unwrap().iter();
+    let ports = ports.map(|port| {
+        let target = pods[0].0.container_port(text(&port["targetPort"]));
+        json!({ "name": port["name"], "port": target, "protocol": "TCP" })
+    });
+    let endpoints = pods.iter().map(|(Running { pod, .. }, state)| {
+        let is_ready = *state == State::Ready;
+        json!({
+            "addresses": [pod.address()],
+            "conditions": { "ready": is_ready, "serving": true, "terminating": !is_ready },
+            "nodeName": pod.node().name(),
+            "targetRef": {
+                "kind": "Pod", "namespace": "shop",
+                "name": pod.name(), "uid": pod.uid(),
+            },
+        })
+    });
+    api.apply(json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop",
+            "name": format!("{name}-1"),
+            "labels": { "kubernetes.io/service-name": name },
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints.collect::<Vec<_>>(),
+        "ports": ports.collect::<Vec<_>>(),
+    }))
 }
 
 fn container(lab: &Lab, api: &ApiServer, pod: &Pod, template: &Value) -> lab::Result<Child> {
