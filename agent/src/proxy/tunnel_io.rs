@@ -23,10 +23,12 @@ use crate::{
     hbone::{HboneStream, stream::Stall},
 };
 
-/// How long a peer that was told the end may take to say its own.
+/// How long a peer that was told the end may take to say its own. What it says meanwhile is thrown away, however much
+/// that is: a client that is answered in the middle of its request and then reset may lose the answer (RFC 9112,
+/// 9.6).
 const LINGER: Duration = Duration::from_secs(5);
-/// Bytes that it may say meanwhile, which nobody reads.
-const LINGER_BYTES: usize = 256 * 1024;
+/// How much of that is read at once, in bytes.
+const LINGER_READ: usize = 16 * 1024;
 
 /// A connection in a tunnel, read and written. Shut down and dropped, it waits a while for the other
 /// end, in a task of its own, so that what was sent arrives; dropped otherwise, it is reset.
@@ -314,14 +316,8 @@ impl Drop for TunnelIo {
 
 /// Reads on until the other end has ended too.
 async fn linger(mut rest: TunnelIo) {
-    let mut buffer = [0; 1024];
-    let mut read = 0;
-    while let Ok(bytes) = rest.read(&mut buffer).await {
-        read += bytes;
-        if bytes == 0 || read > LINGER_BYTES {
-            return;
-        }
-    }
+    let mut buffer = vec![0; LINGER_READ];
+    while rest.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
 fn failed(error: CopyError) -> io::Error {

@@ -16,6 +16,7 @@ mod lifecycle;
 mod path;
 mod policy;
 mod protocols;
+mod repeated;
 mod resilience;
 mod revocation;
 mod shop;

@@ -157,7 +157,7 @@ fn pattern(seed: u16) -> Vec<u8> {
     pattern
 }
 
-fn hexadecimal(hash: Sha256) -> String {
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))

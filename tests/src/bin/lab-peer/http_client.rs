@@ -121,7 +121,9 @@ fn request(arguments: &HttpClient) -> anyhow::Result<Request<Full<Bytes>>> {
     for (name, value) in &arguments.headers {
         request = request.header(name, value);
     }
-    Ok(request.body(Full::new(Bytes::from(vec![b'x'; arguments.body])))?)
+    // Of a period that is no multiple of any buffer's length, so that bytes out of place show.
+    let body: Vec<u8> = (0..=250).cycle().take(arguments.body).collect();
+    Ok(request.body(Full::new(Bytes::from(body)))?)
 }
 
 async fn read(response: Response<Incoming>) -> anyhow::Result<Value> {

@@ -24,9 +24,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
-use crate::{Server, asynchronous, report};
+use crate::{Server, asynchronous, connection::hexadecimal, report};
 
 const TRAILER: HeaderName = HeaderName::from_static("x-trailer");
 
@@ -92,6 +93,7 @@ async fn answer(
     }
     let body = body.collect().await.map_err(io::Error::other)?;
     let trailers = body.trailers().cloned().unwrap_or_default();
+    let body = body.to_bytes();
     let mut seen = json!({
         "name": &*name,
         "peer": peer.to_string(),
@@ -101,7 +103,8 @@ async fn answer(
         "authority": head.uri.authority().map(ToString::to_string),
         "version": format!("{:?}", head.version),
         "headers": texts(&head.headers),
-        "body_bytes": body.to_bytes().len(),
+        "body_bytes": body.len(),
+        "body_sha256": hexadecimal(Sha256::new_with_prefix(&body)),
         "trailers": texts(&trailers),
     });
     // It isn't the test's to learn that it can't be told any more.
