@@ -12,6 +12,7 @@ mod cluster;
 mod frames;
 mod held;
 mod http;
+mod http2;
 mod lifecycle;
 mod path;
 mod policy;
