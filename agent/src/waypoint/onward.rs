@@ -3,7 +3,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 use tokio_util::either::Either;
 
 use super::{Waypoint, target::Target};
@@ -106,6 +110,12 @@ impl Onward {
                 copy_tunnel(server, TcpSide::Server, client, transfer, cancellation).await
             }
         }
+    }
+
+    /// Ends it before anything was said on it, so that its server sees an end and no failure.
+    pub(super) async fn end(self) {
+        // One that is gone by now has ended as well.
+        let _ = self.into_io().shutdown().await;
     }
 
     /// For who speaks a protocol on it.

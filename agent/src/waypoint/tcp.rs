@@ -112,13 +112,16 @@ pub(super) async fn greet(
     };
     let token = server.guard.token();
     let said = select! {
-        told = detector.detect(io) => return spoken(told),
+        told = detector.detect(io) => {
+            server.onward.end().await;
+            return spoken(told);
+        }
         said = server.onward.speaks() => said.ok()?,
         () = token.cancelled() => return None,
     };
     if is_settings(&said) {
         // Of HTTP/2, which the client will speak too.
-        drop(server);
+        server.onward.end().await;
         return spoken(detector.detect(io).await);
     }
     if said.is_empty() {

@@ -9,6 +9,7 @@ mod beside;
 mod bodies;
 mod change;
 mod cluster;
+mod ends;
 mod frames;
 mod held;
 mod http;

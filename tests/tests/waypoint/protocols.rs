@@ -375,7 +375,7 @@ fn serve_raw(stage: &Stage, more: &[&str]) -> Result<lab::PeerServer> {
 }
 
 /// A policy that denies what an operation says of a service.
-fn deny(service: &str, operation: &str) -> String {
+pub(crate) fn deny(service: &str, operation: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
          metadata: {{name: deny-{service}, namespace: shop}}\nspec:\n  \
