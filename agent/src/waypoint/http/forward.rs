@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::SET_COOKIE, request};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
     tries::{Tried, Tries, overloaded},
     under_way::{self, Case, Head, Ongoing, UnderWay},
     upgrade::Upgrade,
-    upstream::{Lease, SendError, Version},
+    upstream::{SendError, UpstreamBody, Version},
 };
 use crate::{
     discovery::model::Service,
@@ -217,7 +216,7 @@ impl Forward<'_> {
             return Tried::Late;
         };
         match sent {
-            Ok(answer) if self.switches_unasked(answer.0.status()) => {
+            Ok(answer) if self.switches_unasked(answer.status()) => {
                 Tried::Broken("the server switched protocols unasked".to_owned())
             }
             Ok(answer) => Tried::Answered(Box::new(answer)),
@@ -239,12 +238,12 @@ impl Forward<'_> {
     /// The answer on its way to the client, which takes along what ends with it.
     fn answered(
         self,
-        (response, lease): (Response<Incoming>, Lease),
+        response: Response<UpstreamBody>,
         ongoing: Ongoing,
         held: Option<(Chosen, Admitted)>,
         until: Option<Instant>,
     ) -> Response<ResponseBody> {
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, mut body) = response.into_parts();
         let protocol = headers::upgrade_of(&parts.headers);
         headers::remove_hop_by_hop(&mut parts.headers);
         let exchange = self.exchange;
@@ -253,9 +252,11 @@ impl Forward<'_> {
             return Response::from_parts(parts, ResponseBody::own(Bytes::new()));
         };
         report.responded(parts.status);
+        if !self.source.has_ended() {
+            body.detach();
+        }
         let (chosen, admitted) = held.unzip();
         let end = End {
-            lease,
             report,
             ongoing,
             chosen,
@@ -267,7 +268,7 @@ impl Forward<'_> {
             && upgrade.is_granted(parts.status)
         {
             let guard = exchange.guard.clone();
-            upgrade.grant(&exchange.client, guard, &mut parts, protocol, end);
+            upgrade.grant(&exchange.client, guard, &mut parts, protocol, (body, end));
             return Response::from_parts(parts, ResponseBody::own(Bytes::new()));
         }
         let body = ResponseBody::passed(body, until, end);

@@ -91,7 +91,7 @@ async fn exchange_once(
     request: Request<RequestBody>,
 ) -> bool {
     let upstreams = &waypoint.upstreams;
-    let Ok((response, lease)) = upstreams
+    let Ok(response) = upstreams
         .send(waypoint, target, version, Some(state), request)
         .await
     else {
@@ -104,6 +104,6 @@ async fn exchange_once(
             return false;
         }
     }
-    lease.give_back();
+    body.give_back();
     !is_error
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use http::{Response, StatusCode, request};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{body::Source, reply::Reply, under_way::Revoked, upstream::Lease};
+use super::{body::Source, reply::Reply, under_way::Revoked, upstream::UpstreamBody};
 use crate::{
     discovery::model::Retry,
     telemetry::RequestFlags,
@@ -20,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What came of one try.
 pub(super) enum Tried {
-    Answered(Box<(Response<Incoming>, Lease)>),
+    Answered(Box<Response<UpstreamBody>>),
     /// Nothing of it has reached a server: the request as it was, until it is taken, and why.
     Unsent(Option<Box<request::Parts>>, String),
     /// It was sent, and no answer came.
@@ -65,7 +64,7 @@ impl Tries {
             Tried::Late => self.retry.is_some() && source.is_whole(),
             Tried::Answered(answer) => {
                 let codes = self.retry.as_ref().map_or(&[][..], |retry| &retry.codes);
-                codes.contains(&answer.0.status()) && source.is_whole()
+                codes.contains(&answer.status()) && source.is_whole()
             }
         }
     }
@@ -101,7 +100,7 @@ impl Tried {
     pub(super) fn verdict(&self) -> Option<Verdict> {
         Some(match self {
             Self::Overloaded(_) | Self::Revoked(_) => return None,
-            Self::Answered(answer) if !answer.0.status().is_server_error() => Verdict::Success,
+            Self::Answered(answer) if !answer.status().is_server_error() => Verdict::Success,
             Self::Answered(..) | Self::Broken(_) | Self::Late => Verdict::Error,
             Self::Unsent(..) => Verdict::ConnectFailed,
         })

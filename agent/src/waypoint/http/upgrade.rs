@@ -11,7 +11,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::{super::stream::Client, body::End, headers, under_way::Revoked};
+use super::{
+    super::stream::Client, body::End, headers, under_way::Revoked, upstream::UpstreamBody,
+};
 use crate::{
     proxy::connections::{CloseReason, ConnectionGuard},
     telemetry::RequestFlags,
@@ -59,7 +61,7 @@ impl Upgrade {
         guard: Arc<ConnectionGuard>,
         parts: &mut response::Parts,
         protocol: Option<HeaderValue>,
-        end: End,
+        (body, end): (UpstreamBody, End),
     ) {
         if self.protocol.is_some() {
             let headers = &mut parts.headers;
@@ -72,7 +74,14 @@ impl Upgrade {
             return;
         };
         client.waypoint.core.tasks.spawn(async move {
-            let passed = guard.unless_closed(pass(self.client, server));
+            let mut lease = body.into_lease();
+            let passed = async {
+                if let Some(lease) = &mut lease {
+                    lease.finish().await;
+                }
+                pass(self.client, server).await
+            };
+            let passed = guard.unless_closed(passed);
             let ended = tokio::select! {
                 biased;
                 revoked = end.ongoing.revoked() => Ended::Revoked(revoked),

@@ -1,6 +1,8 @@
 //! Connections of HTTP to endpoints, kept for the next request.
 
+mod answer;
 mod connect;
+mod driven;
 mod shared;
 
 use std::{
@@ -13,12 +15,14 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
+use hyper::{Request, Response};
 use tokio::time::Instant;
 
-pub(super) use self::connect::SendError;
+pub(super) use self::{answer::UpstreamBody, connect::SendError};
 use self::{
+    answer::{Held, Whole},
     connect::{Call, ConnectError},
+    driven::Driven,
     shared::{InFlight, Shared, place},
 };
 use super::{
@@ -80,7 +84,7 @@ struct Endpoint {
 
 /// One of HTTP/1.1 without a request.
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Driven,
     life: Life,
     /// When it is closed, if nobody has taken it by then.
     until: Instant,
@@ -108,36 +112,6 @@ impl Life {
     }
 }
 
-/// The right to have a connection back, held until its answer is complete.
-pub(super) struct Lease(Held);
-
-enum Held {
-    Http1 {
-        upstreams: Arc<Inner>,
-        key: Key,
-        sender: http1::SendRequest<RequestBody>,
-        life: Life,
-        pool: ConnectionPool,
-    },
-    Http2(InFlight),
-}
-
-impl Lease {
-    /// The answer is complete.
-    pub(super) fn give_back(self) {
-        match self.0 {
-            Held::Http1 {
-                upstreams,
-                key,
-                sender,
-                life,
-                pool,
-            } => upstreams.keep(key, sender, life, &pool),
-            Held::Http2(in_flight) => drop(in_flight),
-        }
-    }
-}
-
 impl Upstreams {
     /// Sends a request to an endpoint, on a connection that is kept or on a new one, as `state` allows.
     ///
@@ -150,7 +124,7 @@ impl Upstreams {
         version: Version,
         state: Option<&Arc<BackendState>>,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let workload = match &target.route {
             Route::Tunnel { workload, .. } => Some(workload),
             Route::Local(_) | Route::Waypoint { .. } | Route::Plain(_) => None,
@@ -176,20 +150,20 @@ impl Upstreams {
         call: &Call<'_>,
         key: Key,
         mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = call.pool();
-        let (sender, mut life, response) = loop {
+        let (connection, mut life, response) = loop {
             let kept = self.0.take(&key, &pool);
             let is_reused = kept.is_some();
-            let (mut sender, life) = match kept {
-                Some(idle) => (idle.sender, idle.life),
+            let (mut connection, life) = match kept {
+                Some(idle) => (idle.connection, idle.life),
                 None => match call.http1().await {
-                    Ok(sender) => (sender, Life::begin()),
+                    Ok(connection) => (connection, Life::begin()),
                     Err(error) => return Err(error.of(request)),
                 },
             };
-            let mut failed = match sender.try_send_request(request).await {
-                Ok(response) => break (sender, life, response),
+            let mut failed = match connection.send(request).await {
+                Ok(response) => break (connection, life, response),
                 Err(failed) => failed,
             };
             match failed.take_message() {
@@ -202,14 +176,14 @@ impl Upstreams {
             }
         };
         life.requests = life.requests.saturating_add(1);
-        let lease = Held::Http1 {
+        let whole = Box::new(Whole {
             upstreams: self.0.clone(),
             key,
-            sender,
+            connection,
             life,
             pool,
-        };
-        Ok((response, Lease(lease)))
+        });
+        Ok(UpstreamBody::of(response, Held::Http1(whole)))
     }
 
     async fn send_http2(
@@ -217,7 +191,7 @@ impl Upstreams {
         call: &Call<'_>,
         key: Key,
         mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         loop {
             let (in_flight, is_reused) = match self.shared(call, &key).await {
                 Ok(shared) => shared,
@@ -225,7 +199,7 @@ impl Upstreams {
             };
             let sent = in_flight.0.sender.clone().try_send_request(request).await;
             let mut failed = match sent {
-                Ok(response) => return Ok((response, Lease(Held::Http2(in_flight)))),
+                Ok(response) => return Ok(UpstreamBody::of(response, Held::Http2(in_flight))),
                 Err(failed) => failed,
             };
             match failed.take_message() {
@@ -279,8 +253,8 @@ impl Upstreams {
     /// Closes connections that were idle, or there, for too long, or that their servers have closed.
     pub(in crate::waypoint) fn sweep(&self, now: Instant) {
         self.0.lock().retain(|_, endpoint| {
-            endpoint.idle.retain(|idle| {
-                now < idle.until && now < idle.life.opened + AGE && !idle.sender.is_closed()
+            endpoint.idle.retain_mut(|idle| {
+                now < idle.until && now < idle.life.opened + AGE && idle.connection.is_open()
             });
             endpoint.shared.retain(|shared| {
                 // Requests in flight keep it open until they end.
@@ -310,34 +284,25 @@ impl Upstreams {
 impl Inner {
     /// The one that was used last: the others may be idle for long enough to be closed.
     fn take(&self, key: &Key, pool: &ConnectionPool) -> Option<Idle> {
-        let mut endpoints = self.lock();
-        let endpoint = endpoints.get_mut(key)?;
         let now = Instant::now();
-        endpoint.idle.retain(|idle| !idle.sender.is_closed());
-        let ready = endpoint
-            .idle
-            .iter()
-            .rposition(|idle| idle.sender.is_ready() && idle.life.goes_on(pool, now));
-        ready.map(|index| endpoint.idle.remove(index))
+        loop {
+            let mut idle = self.lock().get_mut(key)?.idle.pop()?;
+            if idle.connection.is_ready() && idle.life.goes_on(pool, now) {
+                return Some(idle);
+            }
+        }
     }
 
-    fn keep(
-        &self,
-        key: Key,
-        sender: http1::SendRequest<RequestBody>,
-        life: Life,
-        pool: &ConnectionPool,
-    ) {
+    fn keep(&self, key: Key, connection: Driven, life: Life, pool: &ConnectionPool) {
         let now = Instant::now();
-        let is_kept = life.goes_on(pool, now) && !self.is_draining.load(Relaxed);
-        if !is_kept || sender.is_closed() {
+        if !life.goes_on(pool, now) || self.is_draining.load(Relaxed) {
             return;
         }
         let mut endpoints = self.lock();
         let idle = &mut endpoints.entry(key).or_default().idle;
         if idle.len() < MAX_IDLE {
             idle.push(Idle {
-                sender,
+                connection,
                 life,
                 until: now + pool.idle_timeout,
             });

@@ -149,6 +149,12 @@ impl Source {
         source.is_some_and(|source| lock(source).length.is_none())
     }
 
+    /// Whether all of it has come.
+    pub(in crate::waypoint::http) fn has_ended(&self) -> bool {
+        let source = self.0.as_ref();
+        source.is_none_or(|source| lock(source).has_ended)
+    }
+
     /// Whether there is nothing in it.
     pub(in crate::waypoint::http) fn is_empty(&self) -> bool {
         self.0.is_none()

@@ -9,13 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     super::{
         under_way::{Ongoing, Revoked},
-        upstream::Lease,
+        upstream::UpstreamBody,
     },
     BodyError,
 };
@@ -34,15 +34,16 @@ enum Content {
 }
 
 struct Passed {
-    body: Incoming,
+    body: UpstreamBody,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Told when all of it has gone. Dropped before, the connection is closed, and the client went away.
     end: Option<End>,
+    /// Why it was cut off, once that is known and until it is told.
+    failed: Option<BodyError>,
 }
 
 /// What waits for the end of a response.
 pub(in crate::waypoint::http) struct End {
-    pub(in crate::waypoint::http) lease: Lease,
     pub(in crate::waypoint::http) report: RequestReport,
     pub(in crate::waypoint::http) ongoing: Ongoing,
     pub(in crate::waypoint::http) chosen: Option<Chosen>,
@@ -53,7 +54,6 @@ pub(in crate::waypoint::http) struct End {
 
 impl End {
     pub(in crate::waypoint::http) fn complete(self) {
-        self.lease.give_back();
         let is_error = self.status.is_server_error()
             || self.grpc_status.is_some_and(GrpcStatus::is_server_error);
         if let Some(chosen) = self.chosen {
@@ -102,7 +102,7 @@ impl End {
 impl ResponseBody {
     /// What an upstream connection sends, until `deadline` at most.
     pub(in crate::waypoint::http) fn passed(
-        body: Incoming,
+        body: UpstreamBody,
         deadline: Option<Instant>,
         end: End,
     ) -> Self {
@@ -110,6 +110,7 @@ impl ResponseBody {
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
             body,
             end: Some(end),
+            failed: None,
         };
         passed.settle();
         Self(Content::Passed(Box::new(passed)))
@@ -124,14 +125,22 @@ impl ResponseBody {
 impl Passed {
     /// Ends the request if nothing more comes: nobody may ask for the end of what has a length.
     fn settle(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(end) = self.end.take()
-        {
+        if self.body.is_end_stream() {
+            self.complete();
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some(end) = self.end.take() {
+            self.body.give_back();
             end.complete();
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(end) = &self.end
             && let Poll::Ready(revoked) = end.ongoing.poll_revoked(context)
         {
@@ -142,19 +151,20 @@ impl Passed {
             && deadline.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Some(Err(
-                self.failed(RequestFlags::UPSTREAM_TIMEOUT, BodyError::late())
+                self.fail(RequestFlags::UPSTREAM_TIMEOUT, BodyError::late())
             )));
         }
         match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             None => {
-                if let Some(end) = self.end.take() {
-                    end.complete();
-                }
+                self.complete();
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
                 let flags = RequestFlags::UPSTREAM_TERMINATED;
-                Poll::Ready(Some(Err(self.failed(flags, error.into()))))
+                self.failed = Some(self.fail(flags, error.into()));
+                // Told at once, what came before would be thrown away with the connection.
+                context.waker().wake_by_ref();
+                Poll::Pending
             }
             Some(Ok(frame)) => {
                 if let Some(end) = &mut self.end {
@@ -177,7 +187,7 @@ impl Passed {
         BodyError::revoked(revoked)
     }
 
-    fn failed(&mut self, flags: RequestFlags, error: BodyError) -> BodyError {
+    fn fail(&mut self, flags: RequestFlags, error: BodyError) -> BodyError {
         if let Some(end) = self.end.take() {
             end.fail(flags, &error);
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::Request;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -16,6 +16,7 @@ use tokio::{
 };
 use tokio_util::either::Either;
 
+use super::driven::Driven;
 use crate::{
     discovery::model::ConnectionPool,
     hbone::RequestHeaders,
@@ -91,15 +92,11 @@ impl Call<'_> {
         self.state.map(|state| state.pending()).transpose()
     }
 
-    pub(super) async fn http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
+    pub(super) async fn http1(&self) -> Result<Driven, ConnectError> {
         let _pending = self.pending()?;
         let io = self.connect().await?;
-        let (sender, connection) = http1::Builder::new().handshake(io).await?;
-        self.waypoint.core.tasks.spawn(async move {
-            // What went wrong is told to whoever has sent a request.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
+        let tasks = self.waypoint.core.tasks.clone();
+        Ok(Driven::new(io, tasks).await?)
     }
 
     /// Those who wait for it are pending already.
@@ -112,6 +109,7 @@ impl Call<'_> {
             .handshake(io)
             .await?;
         self.waypoint.core.tasks.spawn(async move {
+            // What went wrong is told to whoever has sent a request.
             let _ = connection.await;
         });
         Ok(sender)
