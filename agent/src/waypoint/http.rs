@@ -14,13 +14,9 @@ pub(super) mod under_way;
 mod upgrade;
 pub(super) mod upstream;
 
-use std::{
-    convert::Infallible,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use hyper::{
     Request,
     body::Incoming,
@@ -61,8 +57,9 @@ pub(super) async fn serve(
 ) {
     let guard = Arc::new(guard);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = exchange::serve(client.clone(), guard.clone(), request);
-        async { Ok::<_, Infallible>(answer.await) }
+        // In memory only while there is one.
+        let answer = Box::pin(exchange::serve(client.clone(), guard.clone(), request));
+        answer.map(Ok::<_, Infallible>)
     });
     let io = TokioIo::new(io);
     let core = &client.waypoint.core;
@@ -78,7 +75,7 @@ pub(super) async fn serve(
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PONG)
                 .enable_connect_protocol();
-            let connection = server.serve_connection(io, service);
+            let connection = Box::pin(server.serve_connection(io, service));
             drive(
                 connection,
                 |it| it.graceful_shutdown(),
@@ -96,6 +93,7 @@ pub(super) async fn serve(
                 .max_header_size(MAX_HEAD.into())
                 .max_headers(MAX_HEADERS);
             let connection = server.serve_connection(io, service).with_upgrades();
+            let connection = Box::pin(connection);
             drive(
                 connection,
                 |it| it.graceful_shutdown(),
@@ -113,13 +111,12 @@ pub(super) async fn serve(
 
 /// Drives a connection to its end. Once the waypoint drains it is asked to end after `patience`.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     end: impl Fn(Pin<&mut C>),
     patience: Duration,
     core: &Core,
     guard: &ConnectionGuard,
 ) -> hyper::Result<()> {
-    let mut connection = pin!(connection);
     let token = guard.token();
     tokio::select! {
         served = &mut connection => return served,

@@ -74,13 +74,28 @@ pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: Tun
         source_address,
         asked,
     });
+    // A connection outlives what is known when it comes, which must not stay in memory for its sake.
     match protocol {
-        AppProtocol::Tcp => Box::pin(tcp::carry(&client, Opening::Asked(request), None)).await,
+        AppProtocol::Tcp => {
+            drop(snapshot);
+            Box::pin(tcp::carry(&client, Opening::Asked(request), None)).await;
+        }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Unknown => {
             // What it is about is said in it.
-            if let Ok(stream) = request.accept(Baggage::default()).await {
-                let io = TunnelIo::new(stream);
-                Box::pin(client.listen(io, protocol, &snapshot)).await;
+            let Ok(stream) = request.accept(Baggage::default()).await else {
+                return;
+            };
+            let registered = client.register(&snapshot);
+            drop(snapshot);
+            match registered {
+                Ok(guard) => {
+                    let io = TunnelIo::new(stream);
+                    Box::pin(client.listen(io, protocol, guard)).await;
+                }
+                Err(error) => {
+                    let client = &client.ends.client;
+                    tracing::warn!(%client, "a connection isn't taken: {error}");
+                }
             }
         }
     }
@@ -100,14 +115,12 @@ impl Client {
     }
 
     /// Finds out what is spoken, and has it served.
-    async fn listen(self: &Arc<Self>, mut io: TunnelIo, declared: AppProtocol, at: &Snapshot) {
-        let guard = match self.register(at) {
-            Ok(guard) => guard,
-            Err(error) => {
-                tracing::warn!(client = %self.ends.client, "a connection isn't taken: {error}");
-                return;
-            }
-        };
+    async fn listen(
+        self: &Arc<Self>,
+        mut io: TunnelIo,
+        declared: AppProtocol,
+        guard: ConnectionGuard,
+    ) {
         let mut detector = Detector::default();
         let core = &self.waypoint.core;
         let first = {
@@ -122,12 +135,13 @@ impl Client {
         let spoken = match first {
             Some(Ok(spoken)) => spoken,
             Some(Err(_)) => return,
-            None => match self.greet(&mut detector, &mut io, &guard).await {
+            None => match Box::pin(self.greet(&mut detector, &mut io, &guard)).await {
                 Some(First::Client(spoken)) => spoken,
                 Some(First::Server(server)) => {
                     drop(guard);
                     detector.finish(&mut io);
-                    return tcp::carry(self, Opening::Taken(io), Some(server)).await;
+                    let opening = Opening::Taken(io);
+                    return Box::pin(tcp::carry(self, opening, Some(server))).await;
                 }
                 None => return,
             },
@@ -141,7 +155,7 @@ impl Client {
             }
             (Spoken::Other, AppProtocol::Unknown) => {
                 drop(guard);
-                tcp::carry(self, Opening::Taken(io), None).await;
+                Box::pin(tcp::carry(self, Opening::Taken(io), None)).await;
             }
             (Spoken::Other, _) => {
                 tracing::warn!(

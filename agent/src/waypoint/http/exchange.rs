@@ -58,7 +58,7 @@ pub(super) async fn serve(
         guard,
         token: None,
     };
-    let mut response = Box::pin(exchange.answer(parts, body, is_grpc)).await;
+    let mut response = exchange.answer(parts, body, is_grpc).await;
     // Its version is this connection's, whatever the server speaks (RFC 9110, 2.5).
     *response.version_mut() = http::Version::HTTP_11;
     let is_closing = is_http1 && waypoint.core.drain.is_cancelled();
