@@ -104,7 +104,9 @@ impl Forward<'_> {
                 retried.finished(!again && matches!(outcome, Tried::Answered(..)));
             }
             let spare = || tries.may_repeat.then(|| ongoing.sent().clone());
-            let whole = outcome.take_unsent().or_else(spare);
+            let whole = again
+                .then(|| outcome.take_unsent().or_else(spare))
+                .flatten();
             let place = again.then(|| state.may_retry(now()).ok()).flatten();
             let (Some(whole), Some(place)) = (whole, place) else {
                 let exhausted = match tried.len() {

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, Response};
+use hyper::{Request, Response, client::conn::TrySendError};
 use tokio::time::Instant;
 
 pub(super) use self::{answer::UpstreamBody, connect::SendError};
@@ -162,17 +162,10 @@ impl Upstreams {
                     Err(error) => return Err(error.of(request)),
                 },
             };
-            let mut failed = match connection.send(request).await {
+            match connection.send(request).await {
                 Ok(response) => break (connection, life, response),
-                Err(failed) => failed,
-            };
-            match failed.take_message() {
-                // Closed while it was kept: nothing of the request has gone.
-                Some(unsent) if is_reused => request = unsent,
-                Some(unsent) => {
-                    return Err(ConnectError::Handshake(failed.into_error()).of(unsent));
-                }
-                None => return Err(SendError::Closed(failed.into_error())),
+                // Closed while it was kept.
+                Err(failed) => request = unsent(failed, is_reused)?,
             }
         };
         life.requests = life.requests.saturating_add(1);
@@ -198,21 +191,12 @@ impl Upstreams {
                 Err(error) => return Err(error.of(request)),
             };
             let sent = in_flight.0.sender.clone().try_send_request(request).await;
-            let mut failed = match sent {
+            match sent {
                 Ok(response) => return Ok(UpstreamBody::of(response, Held::Http2(in_flight))),
-                Err(failed) => failed,
-            };
-            match failed.take_message() {
-                // The server takes no more requests there: nothing of this one has gone.
-                Some(unsent) if is_reused => {
-                    self.0.leave(&key, &in_flight.0);
-                    request = unsent;
-                }
-                Some(unsent) => {
-                    return Err(ConnectError::Handshake(failed.into_error()).of(unsent));
-                }
-                None => return Err(SendError::Closed(failed.into_error())),
+                // The server takes no more requests there.
+                Err(failed) => request = unsent(failed, is_reused)?,
             }
+            self.0.leave(&key, &in_flight.0);
         }
     }
 
@@ -278,6 +262,19 @@ impl Upstreams {
     pub(in crate::waypoint) fn drain(&self) {
         self.0.is_draining.store(true, Relaxed);
         self.0.lock().clear();
+    }
+}
+
+/// The request that couldn't be sent, for another connection: nothing of it has gone, and the one that it was to go by
+/// had been used before.
+fn unsent(
+    mut failed: TrySendError<Request<RequestBody>>,
+    is_reused: bool,
+) -> Result<Request<RequestBody>, SendError> {
+    match failed.take_message() {
+        Some(unsent) if is_reused => Ok(unsent),
+        Some(unsent) => Err(ConnectError::Handshake(failed.into_error()).of(unsent)),
+        None => Err(SendError::Closed(failed.into_error())),
     }
 }
 

@@ -101,10 +101,7 @@ impl Source {
             None => RequestBody(Content::Empty),
             Some(source) => {
                 let mut shared = lock(source);
-                shared.current += 1;
-                if let Some(earlier) = shared.reader.take() {
-                    earlier.wake();
-                }
+                shared.supersede();
                 RequestBody(Content::Passed {
                     source: source.clone(),
                     of: shared.current,
@@ -119,11 +116,8 @@ impl Source {
     pub(in crate::waypoint::http) fn cut(&self) {
         if let Some(source) = &self.0 {
             let mut shared = lock(source);
-            shared.current += 1;
+            shared.supersede();
             shared.mirrors.clear();
-            if let Some(reader) = shared.reader.take() {
-                reader.wake();
-            }
         }
     }
 
@@ -162,6 +156,14 @@ impl Source {
 }
 
 impl Shared {
+    /// Lets the try that was made last read no more.
+    fn supersede(&mut self) {
+        self.current += 1;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
         if self.has_ended {
             return Poll::Ready(None);
