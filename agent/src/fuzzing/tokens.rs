@@ -1,6 +1,6 @@
 //! JSON Web Tokens, and the keys of their issuers.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -9,13 +9,12 @@ use super::Choices;
 use crate::policy::{
     jwt::{
         KeySet, Unverified,
-        testing::{Signer, key_set},
+        testing::{ISSUER, Signer, key_set, rule},
     },
-    model::{JwtRule, KeySource},
+    model::JwtRule,
 };
 
 const NOW: u64 = 1_700_000_000;
-const ISSUER: &str = "https://issuer";
 const AUDIENCE: &str = "ours";
 /// One of each kind that is accepted, and one that isn't.
 const ALGORITHMS: [&str; 6] = ["ES256", "ES384", "RS256", "PS512", "EdDSA", "HS256"];
@@ -24,18 +23,7 @@ const ALGORITHMS: [&str; 6] = ["ES256", "ES384", "RS256", "PS512", "EdDSA", "HS2
 static SIGNER: LazyLock<Signer> = LazyLock::new(|| Signer::new("k"));
 static KEYS: LazyLock<KeySet> =
     LazyLock::new(|| KeySet::read(key_set(&[SIGNER.jwk()]).as_bytes()).expect("a key set"));
-static RULE: LazyLock<JwtRule> = LazyLock::new(|| JwtRule {
-    issuer: ISSUER.into(),
-    audiences: vec![AUDIENCE.into()],
-    keys: KeySource::Inline(Arc::new(KEYS.clone())),
-    places: vec![],
-    keeps_token: false,
-    payload_to: None,
-    claims_to: vec![],
-    is_required: false,
-    word_lists: vec![],
-    timeout: JwtRule::DEFAULT_TIMEOUT,
-});
+static RULE: LazyLock<JwtRule> = LazyLock::new(|| rule(&[AUDIENCE], KEYS.clone()));
 
 /// A token as it comes, or its header and its claims (a line each) with a signature that is good.
 pub(super) fn token(data: &[u8]) {

@@ -110,6 +110,44 @@ pub(crate) fn metrics() -> Arc<Metrics> {
     Metrics::new(MetricsOptions::default()).unwrap()
 }
 
+/// The labels of all traffic that [`description`] tells of, in Istio's order, with `own` where a family has its own.
+pub(crate) fn traffic<'a>(
+    reporter: &'a str,
+    own: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
+    let mut labels = vec![
+        ("reporter", reporter),
+        ("source_workload", "client"),
+        ("source_canonical_service", "client-canonical"),
+        ("source_canonical_revision", "r1"),
+        ("source_workload_namespace", "web"),
+        (
+            "source_principal",
+            "spiffe://cluster.local/ns/web/sa/client",
+        ),
+        ("source_app", "client-app"),
+        ("source_version", "v1"),
+        ("source_cluster", "Kubernetes"),
+        ("destination_service", "front.shop.svc.cluster.local"),
+        ("destination_service_namespace", "shop"),
+        ("destination_service_name", "front"),
+        ("destination_workload", "server"),
+        ("destination_canonical_service", "server-canonical"),
+        ("destination_canonical_revision", "r1"),
+        ("destination_workload_namespace", "shop"),
+        (
+            "destination_principal",
+            "spiffe://cluster.local/ns/shop/sa/server",
+        ),
+        ("destination_app", "server-app"),
+        ("destination_version", "v1"),
+        ("destination_cluster", "Kubernetes"),
+    ];
+    labels.extend_from_slice(own);
+    labels.push(("connection_security_policy", "mutual_tls"));
+    labels
+}
+
 /// A sample of the exposition text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
@@ -120,6 +158,11 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
+        let pairs = self.labels.iter();
+        pairs.map(|(name, value)| (&**name, &**value)).collect()
+    }
+
     pub(crate) fn label(&self, name: &str) -> &str {
         let found = self.labels.iter().find(|(label, _)| label == name);
         found.map_or("", |(_, value)| value)

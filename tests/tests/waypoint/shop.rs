@@ -24,10 +24,7 @@ impl Shop {
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
         lab.namespace("shop").enrolled()?;
         lab.announce_nodes()?;
-        let pod = |node: &str, account: &str| {
-            let spec = PodSpec::in_namespace("shop").service_account(account);
-            lab.node(node).pod(account, spec.label("app", account))
-        };
+        let pod = |node, account| pod(lab, node, account);
         let (near, far) = (pod("a", "near")?, pod("b", "far")?);
         let service = |name: &str, pod: &Pod| {
             let service = lab.service("shop", name).port(80, 8080);
@@ -56,6 +53,19 @@ impl Shop {
     pub(crate) fn vips(&self) -> [SocketAddr; 2] {
         [&self.services[0], &self.services[1]].map(|service| service.at(80))
     }
+}
+
+/// A pod of its own account, after which it is called.
+pub(crate) fn pod(lab: &Lab, node: &str, account: &str) -> Result<Pod> {
+    let spec = PodSpec::in_namespace("shop").service_account(account);
+    lab.node(node).pod(account, spec.label("app", account))
+}
+
+/// Has a service in front of pods.
+pub(crate) fn in_front(service: Service, pods: &[&Pod]) -> Result<Service> {
+    pods.iter()
+        .fold(service, |service, pod| service.endpoint(pod))
+        .apply()
 }
 
 /// Has the namespace in the mesh, and its services and pods use a waypoint of that name.

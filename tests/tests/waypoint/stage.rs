@@ -1,9 +1,9 @@
 //! Services behind a waypoint whose servers tell what they see, and clients of every protocol.
 
-use lab::{Lab, Mesh, PeerServer, Pod, PodSpec, Result, RunningMesh, Service, eventually};
+use lab::{Lab, Mesh, PeerServer, Pod, Result, RunningMesh, Service, eventually};
 use serde_json::Value;
 
-use crate::shop::{DEADLINE, await_ready, gateway, use_waypoint};
+use crate::shop::{DEADLINE, await_ready, gateway, in_front, pod, use_waypoint};
 
 /// Clients on node a, with server `one` beside them; server `two` on node b, where the waypoint is.
 /// Service `front` has both, `front-one` and `front-two` have one each.
@@ -36,19 +36,13 @@ impl Stage {
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
         lab.namespace("shop").enrolled()?;
         lab.announce_nodes()?;
-        let pod = |node: &str, account: &str| {
-            let spec = PodSpec::in_namespace("shop").service_account(account);
-            lab.node(node).pod(account, spec.label("app", account))
-        };
+        let pod = |node, account| pod(lab, node, account);
         let pods = [pod("a", "one")?, pod("b", "two")?];
         let service = |name: &str, pods: &[&Pod]| {
             let service = PORTS.iter().fold(lab.service("shop", name), |service, it| {
                 service.named_port(it.0, it.1, it.2)
             });
-            let service = pods
-                .iter()
-                .fold(service, |service, pod| service.endpoint(pod));
-            service.apply()
+            in_front(service, pods)
         };
         let [one, two] = &pods;
         let services = [

@@ -2,9 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use lab::{Child, Lab, Mesh, Pod, PodSpec, Result, RunningMesh, Service, eventually};
+use lab::{Child, Lab, Mesh, Pod, Result, RunningMesh, Service, eventually};
 
-use crate::shop::{await_ready, gateway, use_waypoint};
+use crate::shop::{await_ready, gateway, in_front, pod, use_waypoint};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -21,16 +21,10 @@ impl Store {
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
         lab.namespace("shop").enrolled()?;
         lab.announce_nodes()?;
-        let pod = |node: &str, account: &str| {
-            let spec = PodSpec::in_namespace("shop").service_account(account);
-            lab.node(node).pod(account, spec.label("app", account))
-        };
+        let pod = |node, account| pod(lab, node, account);
         let versions = [pod("a", "v1")?, pod("b", "v2")?];
         let service = |name: &str, pods: &[&Pod]| {
-            let service = lab.service("shop", name).named_port("web", 80, 8080);
-            pods.iter()
-                .fold(service, |service, pod| service.endpoint(pod))
-                .apply()
+            in_front(lab.service("shop", name).named_port("web", 80, 8080), pods)
         };
         let [first, second] = &versions;
         let reviews = service("reviews", &[first, second])?;

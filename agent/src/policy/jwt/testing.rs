@@ -1,9 +1,14 @@
 //! Keys and tokens for tests.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
+
+use super::KeySet;
+use crate::policy::model::{JwtRule, KeySource, TokenPlace};
 
 /// A key of an issuer, P-256.
 pub(crate) struct Signer {
@@ -56,6 +61,25 @@ impl Signer {
 #[cfg(test)]
 pub(crate) fn part(json: &Value) -> String {
     URL_SAFE_NO_PAD.encode(json.to_string())
+}
+
+/// Who says what tokens say.
+pub(crate) const ISSUER: &str = "https://issuer";
+
+/// Bearer tokens of [`ISSUER`], for one of these audiences, or for any if there are none.
+pub(crate) fn rule(audiences: &[&str], keys: KeySet) -> JwtRule {
+    JwtRule {
+        issuer: ISSUER.into(),
+        audiences: audiences.iter().map(|name| (*name).to_owned()).collect(),
+        keys: KeySource::Inline(Arc::new(keys)),
+        places: vec![TokenPlace::Bearer],
+        keeps_token: false,
+        payload_to: None,
+        claims_to: vec![],
+        is_required: false,
+        word_lists: vec![],
+        timeout: JwtRule::DEFAULT_TIMEOUT,
+    }
 }
 
 /// A key set.

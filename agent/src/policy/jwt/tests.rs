@@ -2,32 +2,15 @@
 
 mod key_sets;
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::{
     KeySet, TokenError, Unverified,
-    testing::{Signer, key_set, part, verified},
+    testing::{Signer, key_set, part, rule, verified},
 };
-use crate::policy::model::{JwtRule, KeySource, Pattern, TokenPlace};
+use crate::policy::model::{JwtRule, Pattern};
 
 const NOW: u64 = 1_700_000_000;
-
-fn rule(audiences: &[&str], keys: KeySet) -> JwtRule {
-    JwtRule {
-        issuer: "https://issuer".into(),
-        audiences: audiences.iter().map(|name| (*name).to_owned()).collect(),
-        keys: KeySource::Inline(Arc::new(keys)),
-        places: vec![TokenPlace::Bearer],
-        keeps_token: false,
-        payload_to: None,
-        claims_to: vec![],
-        is_required: false,
-        word_lists: vec![],
-        timeout: JwtRule::DEFAULT_TIMEOUT,
-    }
-}
 
 fn keys(keys: &[&Value]) -> KeySet {
     KeySet::read(key_set(keys).as_bytes()).unwrap()

@@ -91,23 +91,27 @@ impl Story {
         self.resilience.backend(&cart(), 80, policy)
     }
 
-    /// Which endpoint each of 1,000 requests goes to that have no other beside them.
-    fn taken(&self, second: u64) -> Vec<(u8, u32)> {
+    fn choose(&self, second: u64, random: u64) -> Chosen {
         let snapshot = self.store.snapshot();
         let service = snapshot.service(&cart()).unwrap();
         let candidates: Vec<&Endpoint> = service.of_port(80).collect();
+        let choice = Choice {
+            candidates: &candidates,
+            zone: None,
+            distribution: service.traffic_distribution,
+            hash: None,
+            tried: &[],
+            now: self.start + Duration::from_secs(second),
+            random,
+        };
+        self.backend().choose(&choice).unwrap()
+    }
+
+    /// Which endpoint each of 1,000 requests goes to that have no other beside them.
+    fn taken(&self, second: u64) -> Vec<(u8, u32)> {
         let mut taken = std::collections::BTreeMap::new();
         for random in 0..1_000 {
-            let choice = Choice {
-                candidates: &candidates,
-                zone: None,
-                distribution: service.traffic_distribution,
-                hash: None,
-                tried: &[],
-                now: self.start + Duration::from_secs(second),
-                random,
-            };
-            let chosen = self.backend().choose(&choice).unwrap();
+            let chosen = self.choose(second, random);
             let std::net::IpAddr::V4(address) = chosen.address.ip() else {
                 unreachable!()
             };
@@ -132,19 +136,7 @@ fn ejected_endpoints_are_counted_while_a_policy_leaves_them_out() {
     story.apply(1, &policy(ejection));
     assert_eq!(story.taken(1).len(), 2);
     assert_eq!(at(2), [(cart(), 0)]);
-    let snapshot = story.store.snapshot();
-    let service = snapshot.service(&cart()).unwrap();
-    let candidates: Vec<&Endpoint> = service.of_port(80).collect();
-    let choice = Choice {
-        candidates: &candidates,
-        zone: None,
-        distribution: service.traffic_distribution,
-        hash: None,
-        tried: &[],
-        now: story.start,
-        random: 0,
-    };
-    let chosen = story.backend().choose(&choice).unwrap();
+    let chosen = story.choose(0, 0);
     chosen.finished(Verdict::Error, story.start + Duration::from_secs(2));
     assert_eq!(at(3), [(cart(), 1)]);
     assert_eq!(at(40), [(cart(), 0)]);
