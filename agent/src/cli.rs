@@ -5,6 +5,7 @@ mod authority;
 mod certificates;
 mod connections;
 mod control;
+mod explain;
 mod names;
 mod node;
 mod operator;

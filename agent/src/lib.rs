@@ -12,6 +12,7 @@ pub mod cli;
 pub mod control;
 pub mod direct;
 pub mod discovery;
+pub mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

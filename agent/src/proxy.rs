@@ -20,6 +20,7 @@ mod outbound;
 mod pacing;
 mod passed;
 mod plaintext;
+mod probe;
 pub mod route;
 pub(crate) mod tunnel_io;
 pub(crate) mod tunnel_server;

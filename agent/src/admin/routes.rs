@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     discovery::store::Snapshot,
+    explain::{NodeFacts, Question, explain},
     proxy::connections::ConnectionView,
     telemetry::{logging::LogControl, metrics::Page},
 };
@@ -36,6 +37,8 @@ pub trait AdminSource: Send + Sync + 'static {
     fn certificates(&self) -> Vec<CertificateView>;
     /// The objects that can't be used as they are.
     fn problems(&self) -> Vec<ProblemView>;
+    /// What the node alone knows, for explanations.
+    fn facts(&self) -> &dyn NodeFacts;
 }
 
 /// Why an endpoint can't be served.
@@ -111,9 +114,14 @@ pub async fn serve_admin(
     }
     let handle = move |request: Request<Incoming>| {
         let (source, log) = (source.clone(), log.clone());
-        // Lists grow with the cluster, and are made without waiting for anything.
-        let answer = task::spawn_blocking(move || admin_page(&request, &*source, &log));
-        async { answer.await.unwrap_or_else(|error| fault(&error)) }
+        async move {
+            if let (&Method::GET, "/explain") = (request.method(), request.uri().path()) {
+                return explanation(request.uri().query(), &*source).await;
+            }
+            // Lists grow with the cluster, and are made without waiting for anything.
+            let answer = task::spawn_blocking(move || admin_page(&request, &*source, &log));
+            answer.await.unwrap_or_else(|error| fault(&error))
+        }
     };
     serve(listener, limits, cancellation, handle).await;
     Ok(())
@@ -167,12 +175,29 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
         (
             _,
             "/status" | "/connections" | "/workloads" | "/services" | "/policies" | "/certificates"
-            | "/problems",
+            | "/problems" | "/explain",
         ) => only("GET"),
         _ => not_found(
             "/status, /connections, /workloads, /services, /policies, /certificates, /problems, \
-             /logging?level=",
+             /explain?source=&destination=, /logging?level=",
         ),
+    }
+}
+
+async fn explanation(query: Option<&str>, source: &dyn AdminSource) -> Answer {
+    let query = query.unwrap_or_default().as_bytes();
+    let said = |key| {
+        let mut pairs = form_urlencoded::parse(query);
+        pairs.find_map(|(name, value)| (name == key).then_some(value))
+    };
+    let (Some(from), Some(to)) = (said("source"), said("destination")) else {
+        let usage = "say /explain?source=shop/web&destination=shop/till:80\n";
+        return text(StatusCode::BAD_REQUEST, usage.into());
+    };
+    let (snapshot, facts) = (source.snapshot(), source.facts());
+    match Question::parse(&snapshot, facts.node(), &from, &to) {
+        Ok(question) => json(&explain(&snapshot, facts, &question).await),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     discovery::store::Snapshot,
+    explain::{NodeFacts, testing::MadeUp},
     proxy::connections::ConnectionView,
     telemetry::{
         fixtures::{Written, metrics},
@@ -164,7 +165,10 @@ async fn a_request_under_way_is_answered_after_the_cancellation() {
     server.stop().await;
 }
 
-struct Fixed;
+#[derive(Default)]
+struct Fixed {
+    facts: MadeUp,
+}
 
 impl AdminSource for Fixed {
     fn status(&self) -> StatusView {
@@ -216,6 +220,10 @@ impl AdminSource for Fixed {
     fn problems(&self) -> Vec<ProblemView> {
         Vec::new()
     }
+
+    fn facts(&self) -> &dyn NodeFacts {
+        &self.facts
+    }
 }
 
 #[tokio::test]
@@ -224,7 +232,13 @@ async fn the_operator_sees_lists_and_changes_the_log_level() {
     let (_subscriber, log) = subscriber(LogFormat::Text, "info", Written::default()).unwrap();
     let control = log.clone();
     let server = Served::start(|listener, stop| {
-        serve_admin(listener, Arc::new(Fixed), log, Limits::default(), stop)
+        serve_admin(
+            listener,
+            Arc::<Fixed>::default(),
+            log,
+            Limits::default(),
+            stop,
+        )
     })
     .await;
     for path in [
@@ -315,7 +329,14 @@ async fn the_operators_endpoint_refuses_to_be_public() {
     let (_subscriber, log) = subscriber(LogFormat::Text, "info", Written::default()).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
     let stop = CancellationToken::new();
-    let served = serve_admin(listener, Arc::new(Fixed), log, Limits::default(), stop).await;
+    let served = serve_admin(
+        listener,
+        Arc::<Fixed>::default(),
+        log,
+        Limits::default(),
+        stop,
+    )
+    .await;
     assert!(matches!(served, Err(AdminError::NotLoopback(_))));
 }
 

@@ -155,6 +155,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     metrics.observe_capture(move || loaded.counters.read())?;
     let splice = start_splice(prepared, loaded.splice, settings.splice).await?;
     metrics.observe_splice(splice.active, move || loaded.splice_counters.read())?;
+    let passes = loaded.passes;
     let proxy = Proxy::new(Parts {
         core: CoreParts {
             cluster: settings.cluster.clone(),
@@ -167,7 +168,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         },
         bound: bound.clone(),
         node: settings.node.clone(),
-        passes: loaded.passes,
+        passes: passes.clone(),
         missing: settings.waypoint_missing,
     });
 
@@ -204,6 +205,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         connections: connections.clone(),
         certificates,
         problems,
+        passes,
+        missing: settings.waypoint_missing,
     });
 
     let waypoints = tokio::spawn(supervise(supervision, known, leads_no_more.clone()));

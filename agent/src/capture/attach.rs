@@ -117,6 +117,15 @@ impl Attacher {
         }
     }
 
+    /// How it attaches, in the kernel's words.
+    #[must_use]
+    pub fn mechanism(&self) -> &'static str {
+        match self.use_tcx {
+            true => "TCX",
+            false => "clsact",
+        }
+    }
+
     /// Puts the programs of `role` on a device, in place of an earlier agent's, and takes off
     /// those of the other role: a device may be taken for a pod's until its routes are there.
     ///

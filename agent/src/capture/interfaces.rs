@@ -30,10 +30,24 @@ use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
 #[derive(Debug, Clone, Default)]
 pub struct BoundPods(Arc<ArcSwap<Known>>);
 
-#[derive(Debug, Default)]
+/// The host side of a pod's interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodInterface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it has its programs.
+    pub is_attached: bool,
+    /// The id that the pod's network namespace has in this one.
+    namespace: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default)]
 struct Known {
-    /// With the id of their network namespace.
-    bound: HashMap<WorkloadUid, Option<i32>>,
+    /// How programs are attached.
+    mechanism: &'static str,
+    bound: HashMap<WorkloadUid, PodInterface>,
     /// The others that have addresses, and why.
     unbound: HashMap<WorkloadUid, Unbound>,
 }
@@ -48,7 +62,19 @@ impl BoundPods {
     /// The id that the pod's network namespace has in this one, if its interface is known.
     #[must_use]
     pub fn namespace(&self, uid: &WorkloadUid) -> Option<i32> {
-        self.0.load().bound.get(uid).copied().flatten()
+        self.0.load().bound.get(uid)?.namespace
+    }
+
+    /// The pod's interface, if it is known.
+    #[must_use]
+    pub fn interface(&self, uid: &WorkloadUid) -> Option<PodInterface> {
+        self.0.load().bound.get(uid).cloned()
+    }
+
+    /// How programs are attached: `TCX` or `clsact`.
+    #[must_use]
+    pub fn mechanism(&self) -> &'static str {
+        self.0.load().mechanism
     }
 
     /// Why the interface of a pod of this node isn't known, if the pod has addresses and was looked
@@ -135,11 +161,10 @@ impl Interfaces {
         self.bindings = bindings;
         self.report(conflicts);
         // Before the maps: nothing is captured for a pod that isn't known for bound.
-        let namespace = |index| Some(observation.devices.get(index)?.peer?.0);
-        let bound: HashMap<WorkloadUid, Option<i32>> = self
+        let bound: HashMap<WorkloadUid, PodInterface> = self
             .bindings
             .iter()
-            .map(|(index, uid)| (uid.clone(), namespace(index)))
+            .map(|(index, uid)| (uid.clone(), self.interface(*index, observation)))
             .collect();
         let unbound = pods.iter().filter(|pod| {
             pod.enrolment != Enrolment::HostNetwork
@@ -151,8 +176,12 @@ impl Interfaces {
             let reason = unbound::reason(pod, is_lost, &self.conflicts, observation);
             (pod.uid.clone(), reason)
         });
-        let unbound = unbound.collect();
-        self.bound.0.store(Arc::new(Known { bound, unbound }));
+        let mut known = Known {
+            mechanism: self.attacher.mechanism(),
+            unbound: unbound.collect(),
+            bound,
+        };
+        self.bound.0.store(Arc::new(known.clone()));
         maps.set_node_addresses(&observation.node_addresses)?;
 
         for device in observation.devices.values() {
@@ -166,6 +195,10 @@ impl Interfaces {
             }
             self.attach(device, if is_pod { Role::Pod } else { Role::Node });
         }
+        for interface in known.bound.values_mut() {
+            interface.is_attached = self.attached.contains_key(&interface.index);
+        }
+        self.bound.0.store(Arc::new(known));
         self.forget_absent(maps, observation)
     }
 
@@ -232,6 +265,19 @@ impl Interfaces {
         let ends = pod.terminating && !self.attached.is_empty();
         let is_bound = self.bindings.values().any(|uid| *uid == pod.uid);
         is_bound || !(ends || self.lost.contains_key(&pod.uid))
+    }
+
+    fn interface(&self, index: u32, observation: &Observation) -> PodInterface {
+        let device = observation.devices.get(&index);
+        PodInterface {
+            index,
+            name: device
+                .map(|device| &*device.name)
+                .unwrap_or_default()
+                .into(),
+            is_attached: self.attached.contains_key(&index),
+            namespace: device.and_then(|device| Some(device.peer?.0)),
+        }
     }
 
     fn note_lost(

@@ -154,10 +154,16 @@ impl Passes {
         self.maps().drawn.remove(&flow).is_ok()
     }
 
+    /// Whether any connections pass, ever.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.0.pass_for.is_zero()
+    }
+
     /// Whether connections of that kind pass.
     #[must_use]
     pub fn is_allowed(&self, source: &Identity, destination: &WorkloadUid, port: u16) -> bool {
-        if self.0.pass_for.is_zero() {
+        if !self.is_on() {
             return false;
         }
         let key = verdict_key(source, destination, port);

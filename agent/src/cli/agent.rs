@@ -26,20 +26,30 @@ pub(super) struct Agent {
     longest_answer: usize,
 }
 
-/// Why there is no answer: who was asked, what happened, and the cure.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the agent at {address} can't be asked for its {what}: {failure} \
-     In a cluster: kubectl -n ambit-system exec ds/ambit-node -- ambit {what}"
-)]
-pub(super) struct Error {
-    address: SocketAddr,
-    what: &'static str,
-    failure: Failure,
+pub(super) enum Error {
+    /// Who was asked, what happened, and the cure.
+    #[error(
+        "the agent at {address} can't be asked for its {what}: {failure} \
+         In a cluster: kubectl -n ambit-system exec ds/ambit-node -- ambit {what}"
+    )]
+    NoAnswer {
+        /// The agent.
+        address: SocketAddr,
+        /// What it was asked for.
+        what: &'static str,
+        /// What happened.
+        failure: Failure,
+    },
+    /// The agent says what is wrong with the question.
+    #[error("{0}")]
+    Question(String),
 }
 
+/// What keeps an answer away.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     /// Nobody listens, or the way there is barred.
     #[error("{0}. Is it running on this node, with this --admin-address?")]
     Unreachable(io::Error),
@@ -61,6 +71,9 @@ enum Failure {
     /// It has, and couldn't.
     #[error("it answers {status}, {body:?}. Its log says more.")]
     Refused { status: StatusCode, body: String },
+    /// It can't make sense of what it was asked.
+    #[error("{0}")]
+    Question(String),
     /// More than any agent has to say.
     #[error("its answer is longer than {0} bytes. Is this its --admin-address?")]
     TooLong(usize),
@@ -92,24 +105,45 @@ impl Agent {
     /// # Errors
     /// [`Error`].
     pub(super) async fn ask<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, Error> {
-        let answered = time::timeout(self.deadline, self.fetch(what)).await;
+        self.ask_about(what, &[]).await
+    }
+
+    /// The same with a question.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(super) async fn ask_about<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        question: &[(&str, &str)],
+    ) -> Result<T, Error> {
+        let answered = time::timeout(self.deadline, self.fetch(what, question)).await;
         let body = answered.unwrap_or(Err(Failure::TimedOut(self.deadline)));
         let parsed =
             body.and_then(|body| serde_json::from_slice(&body).map_err(Failure::NotUnderstood));
-        parsed.map_err(|failure| Error {
-            address: self.address,
-            what,
-            failure,
+        parsed.map_err(|failure| match failure {
+            Failure::Question(text) => Error::Question(text),
+            failure => Error::NoAnswer {
+                address: self.address,
+                what,
+                failure,
+            },
         })
     }
 
-    async fn fetch(&self, what: &'static str) -> Result<Bytes, Failure> {
+    async fn fetch(&self, what: &'static str, question: &[(&str, &str)]) -> Result<Bytes, Failure> {
         let stream = TcpStream::connect(self.address).await;
         let stream = TokioIo::new(stream.map_err(Failure::Unreachable)?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(Failure::NotHttp)?;
         // What it ends with, the request or the answer's body tells as well.
         let _drives = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = Request::get(format!("/{what}"))
+        let mut target = format!("/{what}");
+        if !question.is_empty() {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            target += "?";
+            target += &query.extend_pairs(question).finish();
+        }
+        let request = Request::get(target)
             .header(header::HOST, self.address.to_string())
             .body(Empty::<Bytes>::new())
             .map_err(Failure::Request)?;
@@ -133,6 +167,9 @@ impl Agent {
         let body = body.to_bytes();
         if status != StatusCode::OK {
             let text = String::from_utf8_lossy(&body);
+            if status == StatusCode::BAD_REQUEST {
+                return Err(Failure::Question(text.trim().to_owned()));
+            }
             return Err(Failure::Refused {
                 status,
                 body: text.trim().chars().take(EXCERPT).collect(),

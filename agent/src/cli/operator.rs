@@ -12,7 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    agent::Agent, certificates, connections, policies, problems, ready, services, status,
+    agent::Agent, certificates, connections, explain, policies, problems, ready, services, status,
     table::Table, workloads,
 };
 
@@ -39,6 +39,12 @@ pub(super) enum Command {
     ///
     /// Those of a namespace have either end's pod or the service in it.
     Connections(AskOf),
+    /// Why connections from one end to another come about, or don't: each step, by the agent of this node.
+    ///
+    /// Exits with 0 whatever comes out, and with 1 if the question isn't understood or the agent can't be
+    /// asked. Ask on the source's node: its agent alone knows how the source is captured, and tries the tunnel
+    /// as the source.
+    Explain(explain::Arguments),
     /// The objects that can't be used as they are, and what serves instead.
     Problems(Ask),
 }
@@ -65,6 +71,7 @@ impl Command {
             Self::Policies(arguments) => policies::run(arguments).await,
             Self::Certificates(arguments) => certificates::run(arguments).await,
             Self::Connections(arguments) => connections::run(arguments).await,
+            Self::Explain(arguments) => explain::run(arguments).await,
             Self::Problems(arguments) => problems::run(arguments).await,
         }
     }

@@ -40,6 +40,8 @@ pub struct Core {
     pub(crate) connections: Arc<Connections>,
     pub(crate) load: Load,
     pub(super) admission: Admission,
+    /// What marks sockets to other agents have.
+    pub(super) marking: Marking,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tunnel_settings: hbone::Settings,
     /// Cancelled when the role is about to end: clients are told to go elsewhere.
@@ -84,6 +86,7 @@ impl Core {
             connections: parts.connections,
             load: Load::default(),
             admission: Admission::default(),
+            marking: parts.marking,
             metrics: parts.metrics,
             tunnel_settings: hbone::Settings::default(),
             drain: closed.child_token(),

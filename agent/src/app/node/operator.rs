@@ -2,24 +2,27 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::{
     admin::{
         AdminSource, CaptureView, CertificateView, CertificatesView, ProblemView, Readiness,
-        SourceView, SpliceView, StatusView, TunnelsView,
+        SourceView, SpliceView, StatusView, TunnelsView, reason_to_wait,
     },
-    capture::{BoundPods, publish::LeftOut},
+    capture::{BoundPods, passed::Passes, publish::LeftOut},
     discovery::{
-        model::ObjectName,
+        model::{ObjectName, Workload, WorkloadUid},
         problems::{ProblemKind, Problems},
         source,
         store::{Snapshot, Store},
     },
-    identity::{Certificates, certificates::CertificateState},
+    explain::{InterfaceFacts, KernelVerdict, NodeFacts, Probe, ProbeError, Reached},
+    identity::{Certificates, Identity, certificates::CertificateState},
     proxy::{
         Proxy,
         connections::{ConnectionView, Connections},
+        route::MissingWaypoint,
     },
     telemetry::Metrics,
 };
@@ -40,6 +43,8 @@ pub(super) struct Operator {
     pub(super) connections: Arc<Connections>,
     pub(super) certificates: Certificates,
     pub(super) problems: Problems,
+    pub(super) passes: Passes,
+    pub(super) missing: MissingWaypoint,
 }
 
 impl Operator {
@@ -104,6 +109,10 @@ impl AdminSource for Operator {
             .collect()
     }
 
+    fn facts(&self) -> &dyn NodeFacts {
+        self
+    }
+
     fn problems(&self) -> Vec<ProblemView> {
         let problems = self.problems.list();
         let snapshot = self.store.snapshot();
@@ -117,6 +126,48 @@ impl AdminSource for Operator {
             message: problem.kind.to_string(),
         });
         of_objects.chain(contested).collect()
+    }
+}
+
+impl NodeFacts for Operator {
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn interface(&self, pod: &Workload) -> Result<InterfaceFacts, String> {
+        let found = self.bound.interface(&pod.uid).ok_or_else(|| {
+            let reason = self.bound.why_not(&pod.uid).map(|it| it.to_string());
+            reason_to_wait(pod, &self.store.snapshot(), reason)
+        })?;
+        Ok(InterfaceFacts {
+            name: found.name.to_string(),
+            index: found.index,
+            mechanism: self.bound.mechanism(),
+            is_attached: found.is_attached,
+        })
+    }
+
+    fn verdict(&self, source: &Identity, destination: &WorkloadUid, port: u16) -> KernelVerdict {
+        let generation = self.passes.generation();
+        match self.passes.is_allowed(source, destination, port) {
+            _ if !self.passes.is_on() => KernelVerdict::Off,
+            true => KernelVerdict::Passes(generation),
+            false => KernelVerdict::Asks(generation),
+        }
+    }
+
+    fn certificate(&self, identity: &Identity) -> Option<CertificateView> {
+        let states = self.certificates.states();
+        let state = states.iter().find(|state| state.identity == *identity);
+        state.map(certificate_view)
+    }
+
+    fn missing(&self) -> MissingWaypoint {
+        self.missing
+    }
+
+    fn probe(&self, probe: Probe) -> BoxFuture<'_, Result<Reached, ProbeError>> {
+        Box::pin(self.proxy.probe(probe))
     }
 }
 
