@@ -1,5 +1,6 @@
 //! All wiring: one file a role, in the order in which things start.
 
+mod confine;
 pub mod control;
 mod memory;
 pub mod node;

@@ -7,7 +7,11 @@ use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{bind, told_to_stop};
+use super::{
+    bind,
+    confine::{Children, confine},
+    told_to_stop,
+};
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     control::{
@@ -89,6 +93,10 @@ pub async fn run(settings: Settings) -> Result<()> {
         let limits = Limits::default();
         tasks.spawn(serve_readiness(listener, readiness, limits, stop.clone()));
     }
+    let children = match &settings.home {
+        Home::Cluster { kubeconfig, .. } => Children::of_client(kubeconfig.as_deref()),
+        Home::Directory { .. } => Children::None,
+    };
     let store = Arc::new(Store::default());
     let opened = tokio::select! {
         opened = open(settings.home, settings.authority, &store) => opened?,
@@ -150,6 +158,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         listener,
         stop.clone(),
     ));
+    confine(children);
     listening.set(true);
     tracing::info!(address = %settings.listen, "certificate authority ready");
     told_to_stop().await?;

@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::serving::Endpoints;
 use self::{operator::Operator, serving::Serving};
-use super::{memory, told_to_stop};
+use super::{
+    confine::{Children, confine},
+    memory, told_to_stop,
+};
 use crate::{
     admin::{Readiness, SpliceView},
     capture::{self, BoundPods, Capture, splice::Splice},
@@ -180,6 +183,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     metrics.observe_left_out(move || counted.count())?;
 
     let known = store.clone();
+    let children = Children::of(&settings.source);
     let mut tasks = JoinSet::new();
     let leads_no_more = CancellationToken::new();
     if let source::Settings::Kubernetes { .. } = settings.source {
@@ -215,6 +219,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     if predecessor.is_some() {
         proxy.warm_up(WARM_UP).await;
     }
+    confine(children);
     serving.captured(&mut capture, &proxy, &mut inherited)?;
     serving.endpoints(source, metrics, readiness, logging.control());
     tasks.spawn(proxy.clone().follow_passed(loaded.events));

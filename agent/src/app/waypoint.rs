@@ -13,7 +13,10 @@ use anyhow::{Context, Result};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{node, told_to_stop};
+use super::{
+    confine::{Children, confine},
+    node, told_to_stop,
+};
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
     discovery::{
@@ -215,6 +218,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         tracing::info!(gateway = %named, "waypoint ready");
     });
 
+    confine(Children::None);
     let drain = tokio::select! {
         told = told_to_stop() => told.context("waiting for signals").map(|()| settings.drain)?,
         () = orphaned(), if settings.supervised => {
