@@ -1,5 +1,6 @@
 //! The agent's own HTTP endpoints: metrics, readiness, and the operator's view on loopback.
 
+mod plaintext;
 mod readiness;
 mod routes;
 mod server;
@@ -8,6 +9,7 @@ mod views;
 
 pub(crate) use self::status::reason_to_wait;
 pub use self::{
+    plaintext::{PlaintextClientView, PlaintextView},
     readiness::{Condition, Readiness},
     routes::{AdminError, AdminSource, serve_admin, serve_metrics, serve_readiness},
     server::Limits,

@@ -20,6 +20,7 @@ mod outbound;
 mod pacing;
 mod passed;
 mod plaintext;
+pub mod plaintext_clients;
 mod probe;
 pub mod route;
 pub(crate) mod tunnel_io;
@@ -37,11 +38,11 @@ use ambit_common::capture::Listener;
 use tokio::{net::TcpListener, sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
-use self::route::MissingWaypoint;
 pub use self::{
     core::{Core, CoreParts},
     tunnels::TunnelStream,
 };
+use self::{plaintext_clients::PlaintextClients, route::MissingWaypoint};
 use crate::{
     capture::{
         BoundPods,
@@ -61,6 +62,7 @@ pub struct Proxy {
     /// What the kernel was told it may let pass must be asked for again.
     renewed: Notify,
     missing: MissingWaypoint,
+    plaintext_clients: PlaintextClients,
     /// Cancelled when another agent leads the node: the kernel is told nothing any more.
     retired: CancellationToken,
 }
@@ -98,6 +100,7 @@ impl Proxy {
             passes: parts.passes,
             renewed: Notify::new(),
             missing: parts.missing,
+            plaintext_clients: PlaintextClients::default(),
             retired: CancellationToken::new(),
         })
     }
@@ -119,6 +122,12 @@ impl Proxy {
                 self.accept(listener, serve).await;
             }
         }
+    }
+
+    /// Who speaks plaintext to pods of this node.
+    #[must_use]
+    pub fn plaintext_clients(&self) -> &PlaintextClients {
+        &self.plaintext_clients
     }
 
     /// Keeps certificates, tunnels and open connections in line with the store, also while

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result};
+use lab::{Family, Lab, Mesh, PodNetwork, PodSpec, Result, ambit_program};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -127,5 +127,53 @@ fn plaintext_gets_where_the_narrowest_mode_lets_it() -> Result<()> {
             assert_eq!(member.call(server.at(8080))?, "echoed");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn whom_strict_would_break_is_known_before() -> Result<()> {
+    let lab = Lab::builder("readiness").build()?;
+    lab.namespace("shop").enrolled()?;
+    lab.namespace("street").not_enrolled()?;
+    let pod = |node: &str, namespace: &str, name: &str| {
+        lab.node(node).pod(name, PodSpec::in_namespace(namespace))
+    };
+    let (till, web) = (pod("a", "shop", "till")?, pod("b", "shop", "web")?);
+    let out = pod("b", "street", "out")?;
+    let _echo = till.echo(8080)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    let readiness = || {
+        let command = lab.node("a").command(ambit_program()?);
+        command.args(["status", "--readiness"]).run()?.success()
+    };
+    assert_eq!(web.call(till.at(8080))?, "echoed");
+    assert!(readiness()?.starts_with("No client has spoken plaintext to a pod of node a"));
+
+    for _ in 0..2 {
+        assert_eq!(out.call(till.at(8080))?, "echoed");
+    }
+    let address = lab.node("b").address();
+    assert_eq!(lab.node("b").call(till.at(8080))?, "echoed");
+    let told = readiness()?;
+    eprintln!("{told}");
+    let line = |client: &str| {
+        let mut lines = told.lines();
+        let line = lines.find(|line| line.contains(client)).expect(client);
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let of_pod = line("street/out");
+    let expected = [
+        "shop/till",
+        "8080",
+        "PERMISSIVE",
+        "street/out",
+        &out.address().to_string(),
+        "2",
+    ];
+    assert_eq!(of_pod[..6], expected);
+    assert!(told.contains("label namespace street ambit.dev/mesh=enabled"));
+    assert!(line(&address.to_string()).contains(&"portLevelMtls".to_owned()));
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, Readiness,
+    Limits, PlaintextView, Readiness,
     server::serve,
     status::StatusView,
     views::{CertificateView, PolicyView, ProblemView, ServiceView, WorkloadView},
@@ -37,6 +37,8 @@ pub trait AdminSource: Send + Sync + 'static {
     fn certificates(&self) -> Vec<CertificateView>;
     /// The objects that can't be used as they are.
     fn problems(&self) -> Vec<ProblemView>;
+    /// Who speaks plaintext to the node's pods.
+    fn plaintext(&self) -> PlaintextView;
     /// What the node alone knows, for explanations.
     fn facts(&self) -> &dyn NodeFacts;
 }
@@ -166,6 +168,7 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
         }
         (&Method::GET, "/certificates") => json(&source.certificates()),
         (&Method::GET, "/problems") => json(&source.problems()),
+        (&Method::GET, "/plaintext") => json(&source.plaintext()),
         (&Method::GET, "/logging") => match log.filter() {
             Ok(filter) => text(StatusCode::OK, format!("{filter}\n")),
             Err(error) => fault(&error),
@@ -175,11 +178,11 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
         (
             _,
             "/status" | "/connections" | "/workloads" | "/services" | "/policies" | "/certificates"
-            | "/problems" | "/explain",
+            | "/problems" | "/plaintext" | "/explain",
         ) => only("GET"),
         _ => not_found(
             "/status, /connections, /workloads, /services, /policies, /certificates, /problems, \
-             /explain?source=&destination=, /logging?level=",
+             /plaintext, /explain?source=&destination=, /logging?level=",
         ),
     }
 }

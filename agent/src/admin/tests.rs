@@ -1,4 +1,8 @@
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,7 +17,7 @@ use super::*;
 use crate::{
     discovery::store::Snapshot,
     explain::{NodeFacts, testing::MadeUp},
-    proxy::connections::ConnectionView,
+    proxy::{connections::ConnectionView, plaintext_clients::PlaintextClients},
     telemetry::{
         fixtures::{Written, metrics},
         logging::{LogFormat, subscriber},
@@ -219,6 +223,16 @@ impl AdminSource for Fixed {
 
     fn problems(&self) -> Vec<ProblemView> {
         Vec::new()
+    }
+
+    fn plaintext(&self) -> PlaintextView {
+        let now = Instant::now();
+        PlaintextView::of(
+            &self.snapshot(),
+            "node-a",
+            &PlaintextClients::default(),
+            (now, now),
+        )
     }
 
     fn facts(&self) -> &dyn NodeFacts {

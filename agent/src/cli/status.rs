@@ -1,5 +1,7 @@
 //! `ambit status`.
 
+mod readiness;
+
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
@@ -17,11 +19,18 @@ const NAMED: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Instead: which clients STRICT would break, by the plaintext that came for this node's pods since its
+    /// agent began.
+    #[arg(long)]
+    readiness: bool,
     #[command(flatten)]
     ask: Ask,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<()> {
+    if arguments.readiness {
+        return readiness::run(&arguments.ask).await;
+    }
     let status: StatusView = arguments.ask.agent().ask("status").await?;
     let now = Timestamp::now();
     arguments.ask.show(&status, |status| text(status, now))

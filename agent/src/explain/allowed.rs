@@ -1,5 +1,7 @@
 //! Whether policy allows a connection, and which.
 
+use std::sync::Arc;
+
 use super::{Question, Step, client::Client, way::Found};
 use crate::{
     discovery::{
@@ -183,7 +185,7 @@ fn at_waypoint(
 }
 
 /// The enrolled pods that a waypoint may send a connection to, if no route says otherwise.
-fn behind(snapshot: &Snapshot, way: &Request) -> Vec<std::sync::Arc<Workload>> {
+fn behind(snapshot: &Snapshot, way: &Request) -> Vec<Arc<Workload>> {
     let addressed = way.route.workload().cloned().into_iter();
     let endpoints = way.service.iter().flat_map(|service| {
         let endpoints = service.of_port(way.address.port());

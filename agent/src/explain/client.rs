@@ -1,6 +1,6 @@
 //! The source: who it is, and whether what it opens is captured.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{NodeFacts, Question, Step, question::Source};
 use crate::{
@@ -170,6 +170,5 @@ fn address_for(pod: &Workload, destination: Option<SocketAddr>) -> IpAddr {
         |address: &&IpAddr| destination.is_none_or(|it| it.is_ipv4() == address.is_ipv4());
     let same = pod.addresses.iter().find(is_same).or(pod.addresses.first());
     // A question about a pod without address isn't understood.
-    same.copied()
-        .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    same.copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }

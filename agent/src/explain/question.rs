@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::discovery::{
-    model::{ObjectName, Service, Workload},
+    model::{ObjectName, Service, ServicePort, Workload},
     store::Snapshot,
 };
 
@@ -239,9 +239,8 @@ fn service_port(service: &Service, port: Option<&str>, text: &str) -> Result<u16
             known: format!(" (it has {})", known()),
         }),
         (Some(asked), ports) => {
-            let is_asked = |port: &&crate::discovery::model::ServicePort| {
-                *port.name == *asked || asked.parse() == Ok(port.port)
-            };
+            let is_asked =
+                |port: &&ServicePort| *port.name == *asked || asked.parse() == Ok(port.port);
             let found = ports.iter().find(is_asked);
             found
                 .map(|port| port.port)
@@ -284,9 +283,7 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 
 /// `shop/web`, or `web.shop` with or without the rest of a service's DNS name.
 fn object_name(end: &'static str, text: &str) -> Result<ObjectName, QuestionError> {
-    let slashed = text
-        .split_once('/')
-        .map(|(namespace, name)| (namespace, name));
+    let slashed = text.split_once('/');
     let dotted = || {
         let (name, rest) = text.trim_end_matches('.').split_once('.')?;
         let (namespace, domain) = rest.split_once('.').unwrap_or((rest, "svc"));

@@ -1,9 +1,9 @@
 //! Where a connection goes: the service's endpoints, and the way to each.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, sync::Arc};
 
 use super::{
-    NodeFacts, Question, Step,
+    KernelVerdict, NodeFacts, Question, Step,
     client::{Client, described, enrolment},
 };
 use crate::{
@@ -113,7 +113,7 @@ fn find(
 fn as_it_is(
     snapshot: &Snapshot,
     node: &str,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     choose: impl Fn(&[&Endpoint]) -> usize,
 ) -> Result<Request, NoRoute> {
     let service = snapshot.service_by_vip(address).cloned();
@@ -201,13 +201,11 @@ fn kernel(steps: &mut Vec<Step>, facts: &dyn NodeFacts, way: &Request, client: &
         return;
     };
     let text = match facts.verdict(identity, &pod.uid, way.address.port()) {
-        super::KernelVerdict::Off => {
-            "the agent carries every connection (--same-node proxy)".to_owned()
-        }
-        super::KernelVerdict::Passes(generation) => format!(
+        KernelVerdict::Off => "the agent carries every connection (--same-node proxy)".to_owned(),
+        KernelVerdict::Passes(generation) => format!(
             "allowed in generation {generation}: new ones pass from pod to pod without the agent"
         ),
-        super::KernelVerdict::Asks(generation) => format!(
+        KernelVerdict::Asks(generation) => format!(
             "nothing decided in generation {generation}: the next one goes through the agent"
         ),
     };

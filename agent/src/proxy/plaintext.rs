@@ -2,7 +2,7 @@
 //!
 //! Nobody vouches for the client: it meets PeerAuthentication, and policies see no identity.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::net::TcpStream;
 
@@ -13,6 +13,7 @@ use super::{
     dial,
     error::{Error, ended, finish},
     log_dry_run,
+    plaintext_clients::Kind,
 };
 use crate::{
     policy::{self, Connection, Through},
@@ -54,6 +55,13 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     );
     let carry = async {
         let destination = destination.ok_or(Error::NotHere(original))?;
+        let kind = Kind {
+            client: peer.ip(),
+            pod: destination.uid.clone(),
+            server: original,
+        };
+        let is_alive = |uid: &_| snapshot.is_alive(uid);
+        proxy.plaintext_clients.note(kind, Instant::now(), is_alive);
         let connection = Connection {
             source: None,
             source_address: peer.ip(),

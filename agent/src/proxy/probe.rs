@@ -1,6 +1,6 @@
 //! Whether somebody can be reached who would take a tunnel, without opening one.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{net::TcpStream, time};
 
@@ -35,7 +35,7 @@ impl Core {
         }
     }
 
-    async fn knock(&self, address: std::net::SocketAddr) -> Result<TcpStream, ProbeError> {
+    async fn knock(&self, address: SocketAddr) -> Result<TcpStream, ProbeError> {
         let silence = ProbeError::Silence(PATIENCE.as_secs());
         let dialled = time::timeout(PATIENCE, dial::agent(address, self.marking)).await;
         match dialled {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use crate::{
     admin::{
-        AdminSource, CaptureView, CertificateView, CertificatesView, ProblemView, Readiness,
-        SourceView, SpliceView, StatusView, TunnelsView, reason_to_wait,
+        AdminSource, CaptureView, CertificateView, CertificatesView, PlaintextView, ProblemView,
+        Readiness, SourceView, SpliceView, StatusView, TunnelsView, reason_to_wait,
     },
     capture::{BoundPods, passed::Passes, publish::LeftOut},
     discovery::{
@@ -107,6 +107,12 @@ impl AdminSource for Operator {
             .iter()
             .map(certificate_view)
             .collect()
+    }
+
+    fn plaintext(&self) -> PlaintextView {
+        let snapshot = self.store.snapshot();
+        let times = (self.started, Instant::now());
+        PlaintextView::of(&snapshot, &self.node, self.proxy.plaintext_clients(), times)
     }
 
     fn facts(&self) -> &dyn NodeFacts {
