@@ -1,5 +1,8 @@
 //! The agent's own HTTP endpoints: metrics, readiness, and the operator's view on loopback.
 
+mod guard;
+mod observe;
+mod page;
 mod plaintext;
 mod readiness;
 mod routes;

@@ -4,6 +4,7 @@ mod confine;
 pub mod control;
 mod memory;
 pub mod node;
+mod views;
 pub mod waypoint;
 
 use std::{io, net::SocketAddr};

@@ -8,6 +8,7 @@ mod control;
 mod explain;
 mod names;
 mod node;
+mod observe;
 mod operator;
 mod policies;
 mod problems;

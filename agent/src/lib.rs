@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fuzzing;
 pub mod hbone;
 pub mod identity;
+mod millis;
 pub mod policy;
 pub mod proxy;
 pub mod reporting;

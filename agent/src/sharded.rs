@@ -60,9 +60,19 @@ impl<V> Sharded<V> {
 
     /// Calls `visit` on every value that is there throughout the walk, in no order.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<V>)) {
+        self.for_each_key(|_, value| visit(value));
+    }
+
+    /// As [`Self::for_each`], with the keys.
+    pub(crate) fn for_each_key(&self, mut visit: impl FnMut(u64, &Arc<V>)) {
         for index in 0..SHARDS {
-            let values: Vec<_> = self.shard(index).values().cloned().collect();
-            values.iter().for_each(&mut visit);
+            let shard = self.shard(index);
+            let values: Vec<_> = shard
+                .iter()
+                .map(|(key, value)| (*key, value.clone()))
+                .collect();
+            drop(shard);
+            values.iter().for_each(|(key, value)| visit(*key, value));
         }
     }
 

@@ -9,6 +9,8 @@ pub mod control;
 mod denials;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod flows;
+pub mod graph;
 pub mod labels;
 pub mod logging;
 pub mod metrics;

@@ -26,6 +26,7 @@
 //! it ends in any other way, `kill -9` included: see [`Lab`].
 
 mod api_server;
+mod browser;
 mod capture;
 mod cgroup;
 pub mod deploy;
@@ -52,6 +53,7 @@ mod wait;
 mod watchdog;
 
 pub use api_server::{ApiServer, Rbac, RequestSeen};
+pub use browser::{Seen, Tab};
 pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use error::{Error, Result};
 pub use lab::{Builder, Lab};

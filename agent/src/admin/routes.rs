@@ -11,8 +11,8 @@ use tokio::{net::TcpListener, task};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, PlaintextView, Readiness,
-    server::serve,
+    Limits, PlaintextView, Readiness, guard, observe, page,
+    server::{Body, serve, whole},
     status::StatusView,
     views::{CertificateView, PolicyView, ProblemView, ServiceView, WorkloadView},
 };
@@ -20,15 +20,15 @@ use crate::{
     discovery::store::Snapshot,
     explain::{NodeFacts, Question, explain},
     proxy::connections::ConnectionView,
-    telemetry::{logging::LogControl, metrics::Page},
+    telemetry::{Metrics, logging::LogControl, metrics::Page},
 };
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// What the admin endpoint shows. Implemented where everything is wired together.
 pub trait AdminSource: Send + Sync + 'static {
-    /// How the agent is.
-    fn status(&self) -> StatusView;
+    /// How the agent is; `None` of a waypoint.
+    fn status(&self) -> Option<StatusView>;
     /// What is known now.
     fn snapshot(&self) -> Arc<Snapshot>;
     /// The open connections.
@@ -37,10 +37,12 @@ pub trait AdminSource: Send + Sync + 'static {
     fn certificates(&self) -> Vec<CertificateView>;
     /// The objects that can't be used as they are.
     fn problems(&self) -> Vec<ProblemView>;
-    /// Who speaks plaintext to the node's pods.
-    fn plaintext(&self) -> PlaintextView;
-    /// What the node alone knows, for explanations.
-    fn facts(&self) -> &dyn NodeFacts;
+    /// Who speaks plaintext to the node's pods; `None` of a waypoint.
+    fn plaintext(&self) -> Option<PlaintextView>;
+    /// What the node alone knows, for explanations; `None` of a waypoint.
+    fn facts(&self) -> Option<&dyn NodeFacts>;
+    /// What is counted, and told to those who observe.
+    fn metrics(&self) -> &Arc<Metrics>;
 }
 
 /// Why an endpoint can't be served.
@@ -64,11 +66,11 @@ pub async fn serve_metrics(
     let handle = move |request: Request<Incoming>| {
         let metrics = metrics.clone();
         async move {
-            match (request.method(), request.uri().path()) {
+            whole(match (request.method(), request.uri().path()) {
                 (&Method::GET, "/metrics") => metrics_page(metrics).await,
                 (_, "/metrics") => only("GET"),
                 _ => not_found("/metrics"),
-            }
+            })
         }
     };
     serve(listener, limits, cancellation, handle).await;
@@ -93,7 +95,7 @@ pub async fn serve_readiness(
             (_, "/healthz/ready") => only("GET, HEAD"),
             _ => not_found("/healthz/ready"),
         };
-        std::future::ready(answer)
+        std::future::ready(whole(answer))
     };
     serve(listener, limits, cancellation, handle).await;
 }
@@ -114,24 +116,40 @@ pub async fn serve_admin(
     if !address.ip().is_loopback() {
         return Err(AdminError::NotLoopback(address));
     }
+    let stop = cancellation.clone();
     let handle = move |request: Request<Incoming>| {
-        let (source, log) = (source.clone(), log.clone());
-        async move {
-            if let (&Method::GET, "/explain") = (request.method(), request.uri().path()) {
-                return explanation(request.uri().query(), &*source).await;
-            }
-            // Lists grow with the cluster, and are made without waiting for anything.
-            let answer = task::spawn_blocking(move || admin_page(&request, &*source, &log));
-            answer.await.unwrap_or_else(|error| fault(&error))
-        }
+        let (source, log, stop) = (source.clone(), log.clone(), stop.clone());
+        async move { guard::protected(operators_answer(request, source, log, stop).await) }
     };
     serve(listener, limits, cancellation, handle).await;
     Ok(())
 }
 
+async fn operators_answer(
+    request: Request<Incoming>,
+    source: Arc<dyn AdminSource>,
+    log: LogControl,
+    stop: CancellationToken,
+) -> Response<Body> {
+    if let Err(refusal) = guard::check(request.headers()) {
+        return whole(text(StatusCode::FORBIDDEN, format!("{refusal}\n")));
+    }
+    let query = request.uri().query();
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/observe") => return observe::answer(query, source.metrics(), stop),
+        (&Method::GET, "/explain") => return whole(explanation(query, &*source).await),
+        _ => {}
+    }
+    // Lists grow with the cluster, and are made without waiting for anything.
+    let answer = task::spawn_blocking(move || admin_page(&request, &*source, &log));
+    whole(answer.await.unwrap_or_else(|error| fault(&error)))
+}
+
 fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogControl) -> Answer {
     let path = request.uri().path();
     match (request.method(), path) {
+        (&Method::GET, "/") => page::show(),
+        (&Method::GET, "/graph") => json(&source.metrics().graph()),
         (&Method::GET, "/status") => json(&source.status()),
         (&Method::GET, "/connections") => json(&source.connections()),
         (&Method::GET, "/workloads") => {
@@ -178,11 +196,12 @@ fn admin_page(request: &Request<Incoming>, source: &dyn AdminSource, log: &LogCo
         (
             _,
             "/status" | "/connections" | "/workloads" | "/services" | "/policies" | "/certificates"
-            | "/problems" | "/plaintext" | "/explain",
+            | "/problems" | "/plaintext" | "/explain" | "/" | "/graph" | "/observe",
         ) => only("GET"),
         _ => not_found(
-            "/status, /connections, /workloads, /services, /policies, /certificates, /problems, \
-             /plaintext, /explain?source=&destination=, /logging?level=",
+            "/ (a page for browsers), /status, /connections, /workloads, /services, /policies, \
+             /certificates, /problems, /plaintext, /explain?source=&destination=, /graph, /observe, \
+             /logging?level=",
         ),
     }
 }
@@ -197,7 +216,10 @@ async fn explanation(query: Option<&str>, source: &dyn AdminSource) -> Answer {
         let usage = "say /explain?source=shop/web&destination=shop/till:80\n";
         return text(StatusCode::BAD_REQUEST, usage.into());
     };
-    let (snapshot, facts) = (source.snapshot(), source.facts());
+    let Some(facts) = source.facts() else {
+        return not_found("explanations at the admin port of a node's agent");
+    };
+    let snapshot = source.snapshot();
     match Question::parse(&snapshot, facts.node(), &from, &to) {
         Ok(question) => json(&explain(&snapshot, facts, &question).await),
         Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -259,11 +281,11 @@ fn fault(error: &dyn std::error::Error) -> Answer {
     text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
 }
 
-fn text(status: StatusCode, body: String) -> Answer {
+pub(super) fn text(status: StatusCode, body: String) -> Answer {
     answer(status, "text/plain; charset=utf-8", body)
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let kind = HeaderValue::from_static(kind);

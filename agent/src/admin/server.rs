@@ -3,11 +3,22 @@
 //! One request a connection, and one deadline for the whole of it: a client that sends its header
 //! byte by byte, or never reads the answer, holds one of few places for a short time. Scrapers and
 //! probes open a connection each time anyhow, so keep-alive would buy nothing.
+//!
+//! An endless answer is under no deadline: who gives it bounds how many there are.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore, time};
@@ -39,6 +50,14 @@ impl Default for Limits {
     }
 }
 
+/// A body: whole, or one that goes on until the client goes or the server is cancelled.
+pub(super) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
+
+/// An answer whose body is there already.
+pub(super) fn whole(answer: Response<Full<Bytes>>) -> Response<Body> {
+    answer.map(Either::Left)
+}
+
 /// Serves until cancelled, then waits for requests under way, at most for the deadline.
 pub(super) async fn serve<H, F>(
     listener: TcpListener,
@@ -47,7 +66,7 @@ pub(super) async fn serve<H, F>(
     handle: H,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
     let tasks = TaskTracker::new();
@@ -65,18 +84,35 @@ pub(super) async fn serve<H, F>(
                 }
             };
             let handle = handle.clone();
+            let is_endless = Arc::new(AtomicBool::new(false));
+            let endless = is_endless.clone();
             let service = service_fn(move |request| {
-                let response = handle(request);
-                async { Ok::<_, Infallible>(response.await) }
+                let (response, endless) = (handle(request), endless.clone());
+                async move {
+                    let response = response.await;
+                    let is_endless = matches!(response.body(), Either::Right(_));
+                    endless.store(is_endless, Ordering::Relaxed);
+                    Ok::<_, Infallible>(response)
+                }
             });
             let connection = http1::Builder::new()
                 .keep_alive(false)
                 .max_buf_size(BUFFER_BYTES)
                 .max_headers(HEADERS)
                 .serve_connection(TokioIo::new(stream), service);
+            let stop = cancellation.clone();
             tasks.spawn(async move {
+                let mut connection = pin!(connection);
                 // Late, broken and aborted requests are the client's own trouble.
-                let _ = time::timeout(limits.deadline, connection).await;
+                let ended = time::timeout(limits.deadline, &mut connection).await;
+                if ended.is_err() && is_endless.load(Ordering::Relaxed) {
+                    tokio::select! {
+                        _ = &mut connection => {}
+                        () = stop.cancelled() => {
+                            let _ = time::timeout(limits.deadline, connection).await;
+                        }
+                    }
+                }
                 drop(place);
             });
         }

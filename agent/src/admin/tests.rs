@@ -1,3 +1,5 @@
+mod observe;
+
 use std::{
     net::Ipv4Addr,
     sync::Arc,
@@ -19,6 +21,7 @@ use crate::{
     explain::{NodeFacts, testing::MadeUp},
     proxy::{connections::ConnectionView, plaintext_clients::PlaintextClients},
     telemetry::{
+        Metrics,
         fixtures::{Written, metrics},
         logging::{LogFormat, subscriber},
     },
@@ -59,10 +62,15 @@ impl<T: Send + 'static> Served<T> {
 
     /// Status and body.
     async fn request(&self, method: &str, target: &str) -> (u16, String) {
+        answer(&mut self.ask(method, target).await).await
+    }
+
+    /// The same, of which the answer isn't read yet.
+    async fn ask(&self, method: &str, target: &str) -> TcpStream {
         let mut stream = self.connect().await;
-        let request = format!("{method} {target} HTTP/1.1\r\nhost: ambit\r\n\r\n");
+        let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        answer(&mut stream).await
+        stream
     }
 
     async fn stop(self) -> T {
@@ -164,19 +172,29 @@ async fn a_request_under_way_is_answered_after_the_cancellation() {
     // Once a later connection has been served, the earlier one has been accepted.
     server.request("GET", "/healthz/ready").await;
     server.cancellation.cancel();
-    stream.write_all(b"host: ambit\r\n\r\n").await.unwrap();
+    stream.write_all(b"host: localhost\r\n\r\n").await.unwrap();
     assert_eq!(answer(&mut stream).await.0, 200);
     server.stop().await;
 }
 
-#[derive(Default)]
+/// What doesn't change.
 struct Fixed {
+    metrics: Arc<Metrics>,
     facts: MadeUp,
 }
 
+impl Default for Fixed {
+    fn default() -> Self {
+        Self {
+            metrics: metrics(),
+            facts: MadeUp::default(),
+        }
+    }
+}
+
 impl AdminSource for Fixed {
-    fn status(&self) -> StatusView {
-        StatusView {
+    fn status(&self) -> Option<StatusView> {
+        Some(StatusView {
             version: "1.2.3".into(),
             node: "node-a".into(),
             instance: None,
@@ -200,7 +218,7 @@ impl AdminSource for Fixed {
             },
             certificates: CertificatesView::of(&self.certificates(), Timestamp::UNIX_EPOCH),
             problems: 3,
-        }
+        })
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -225,18 +243,18 @@ impl AdminSource for Fixed {
         Vec::new()
     }
 
-    fn plaintext(&self) -> PlaintextView {
-        let now = Instant::now();
-        PlaintextView::of(
-            &self.snapshot(),
-            "node-a",
-            &PlaintextClients::default(),
-            (now, now),
-        )
+    fn plaintext(&self) -> Option<PlaintextView> {
+        let (clients, now) = (PlaintextClients::default(), Instant::now());
+        let view = PlaintextView::of(&self.snapshot(), "node-a", &clients, (now, now));
+        Some(view)
     }
 
-    fn facts(&self) -> &dyn NodeFacts {
-        &self.facts
+    fn facts(&self) -> Option<&dyn NodeFacts> {
+        Some(&self.facts)
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ambit node`: the agent of a node.
 
+mod facts;
 mod operator;
 mod serving;
 

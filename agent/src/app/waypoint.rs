@@ -1,5 +1,7 @@
 //! `ambit waypoint`: a waypoint, in a pod of its own or as a child of a node's agent.
 
+mod operator;
+
 use std::{
     env,
     ffi::{OsStr, OsString},
@@ -13,12 +15,13 @@ use anyhow::{Context, Result};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::operator::Operator;
 use super::{
     confine::{Children, confine},
     node, told_to_stop,
 };
 use crate::{
-    admin::{Limits, Readiness, serve_metrics, serve_readiness},
+    admin::{Limits, Readiness, serve_admin, serve_metrics, serve_readiness},
     discovery::{
         model::ObjectName,
         source::{self, Source},
@@ -64,6 +67,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Ends when standard input does.
     pub supervised: bool,
+    /// The operator's.
+    pub admin_address: SocketAddr,
     /// `/metrics`.
     pub metrics_address: SocketAddr,
     /// `/healthz/ready`.
@@ -122,6 +127,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
+    let admin = bind(settings.admin_address, "--admin-address").await?;
     let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
     let ready = bind(settings.ready_address, "--ready-address").await?;
 
@@ -141,7 +147,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         told = told_to_stop() => return told.context("waiting for signals"),
     };
     let problems = truth.problems();
-    metrics.observe_problems(move || problems.list().len())?;
+    let counted = problems.clone();
+    metrics.observe_problems(move || counted.list().len())?;
 
     // Its one certificate.
     let gateway = &settings.gateway;
@@ -175,13 +182,21 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     };
 
     let connections = Connections::new(settings.node.clone(), settings.max_connections);
+    let connections = Arc::new(connections);
+    let operator = Arc::new(Operator {
+        store: store.clone(),
+        metrics: metrics.clone(),
+        connections: connections.clone(),
+        certificates: certificates.clone(),
+        problems,
+    });
     let waypoint = Waypoint::new(Parts {
         core: CoreParts {
             cluster: settings.cluster,
             cluster_domain: settings.cluster_domain,
             store,
             certificates: certificates.clone(),
-            connections: Arc::new(connections),
+            connections,
             metrics: metrics.clone(),
             marking: Marking::None,
         },
@@ -202,6 +217,13 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         let listener = bind(address, "--listen").await?;
         tasks.spawn(waypoint.clone().serve(listener));
     }
+    let log = logging.control();
+    let serving = serve_admin(admin, operator, log, limits, endpoints.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!("{error}");
+        }
+    });
     tasks.spawn(serve_metrics(
         metrics_listener,
         metrics,

@@ -1,11 +1,11 @@
 //! Asks the agent of this node, over HTTP on its admin port.
 
-use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
+use std::{error::Error as StdError, io, mem, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time};
@@ -17,6 +17,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const LONGEST_ANSWER: usize = 256 << 20;
 /// Characters that an error shows of an answer that isn't what was asked for.
 const EXCERPT: usize = 200;
+
+/// Keeps a connection going.
+type Drives = AbortOnDropHandle<Result<(), hyper::Error>>;
 
 /// Where an agent answers, and what an answer may take.
 #[derive(Debug, Clone)]
@@ -105,44 +108,73 @@ impl Agent {
     /// # Errors
     /// [`Error`].
     pub(super) async fn ask<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, Error> {
-        self.ask_about(what, &[]).await
+        self.ask_about(what, "").await
     }
 
-    /// The same with a question.
+    /// What it answers to `GET /<what>?<query>`.
     ///
     /// # Errors
     /// [`Error`].
     pub(super) async fn ask_about<T: DeserializeOwned>(
         &self,
         what: &'static str,
-        question: &[(&str, &str)],
+        query: &str,
     ) -> Result<T, Error> {
-        let answered = time::timeout(self.deadline, self.fetch(what, question)).await;
+        let answered = time::timeout(self.deadline, self.fetch(what, query)).await;
         let body = answered.unwrap_or(Err(Failure::TimedOut(self.deadline)));
         let parsed =
             body.and_then(|body| serde_json::from_slice(&body).map_err(Failure::NotUnderstood));
-        parsed.map_err(|failure| match failure {
+        parsed.map_err(|failure| self.error(what, failure))
+    }
+
+    /// What it goes on answering to `GET /<what>?<query>`.
+    ///
+    /// # Errors
+    /// [`Error`], if it doesn't begin.
+    pub(super) async fn follow(&self, what: &'static str, query: &str) -> Result<Following, Error> {
+        let begun = time::timeout(self.deadline, self.request(what, query)).await;
+        let begun = begun.unwrap_or(Err(Failure::TimedOut(self.deadline)));
+        let (answer, drives) = begun.map_err(|failure| self.error(what, failure))?;
+        Ok(Following {
+            agent: self.clone(),
+            what,
+            body: answer.into_body(),
+            read: Vec::new(),
+            _drives: drives,
+        })
+    }
+
+    fn error(&self, what: &'static str, failure: Failure) -> Error {
+        match failure {
             Failure::Question(text) => Error::Question(text),
             failure => Error::NoAnswer {
                 address: self.address,
                 what,
                 failure,
             },
-        })
+        }
     }
 
-    async fn fetch(&self, what: &'static str, question: &[(&str, &str)]) -> Result<Bytes, Failure> {
+    async fn fetch(&self, what: &'static str, query: &str) -> Result<Bytes, Failure> {
+        let (answer, _drives) = self.request(what, query).await?;
+        self.read(answer.into_body()).await
+    }
+
+    /// Asks, and sees to it that it answers 200. The answer ends with the handle.
+    async fn request(
+        &self,
+        what: &'static str,
+        query: &str,
+    ) -> Result<(Response<Incoming>, Drives), Failure> {
         let stream = TcpStream::connect(self.address).await;
         let stream = TokioIo::new(stream.map_err(Failure::Unreachable)?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(Failure::NotHttp)?;
         // What it ends with, the request or the answer's body tells as well.
-        let _drives = AbortOnDropHandle::new(tokio::spawn(connection));
-        let mut target = format!("/{what}");
-        if !question.is_empty() {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            target += "?";
-            target += &query.extend_pairs(question).finish();
-        }
+        let drives = AbortOnDropHandle::new(tokio::spawn(connection));
+        let target = match query {
+            "" => format!("/{what}"),
+            query => format!("/{what}?{query}"),
+        };
         let request = Request::get(target)
             .header(header::HOST, self.address.to_string())
             .body(Empty::<Bytes>::new())
@@ -156,16 +188,8 @@ impl Agent {
         if status == StatusCode::NOT_FOUND {
             return Err(Failure::Unknown(what));
         }
-        let body = Limited::new(answer.into_body(), self.longest_answer);
-        let body = body
-            .collect()
-            .await
-            .map_err(|cause| match cause.is::<LengthLimitError>() {
-                true => Failure::TooLong(self.longest_answer),
-                false => Failure::BrokenOff(cause),
-            })?;
-        let body = body.to_bytes();
         if status != StatusCode::OK {
+            let body = self.read(answer.into_body()).await?;
             let text = String::from_utf8_lossy(&body);
             if status == StatusCode::BAD_REQUEST {
                 return Err(Failure::Question(text.trim().to_owned()));
@@ -175,7 +199,62 @@ impl Agent {
                 body: text.trim().chars().take(EXCERPT).collect(),
             });
         }
-        Ok(body)
+        Ok((answer, drives))
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
+        let body = Limited::new(body, self.longest_answer);
+        let collected = body.collect().await;
+        let body = collected.map_err(|cause| match cause.is::<LengthLimitError>() {
+            true => Failure::TooLong(self.longest_answer),
+            false => Failure::BrokenOff(cause),
+        })?;
+        Ok(body.to_bytes())
+    }
+}
+
+/// An answer that goes on.
+#[derive(Debug)]
+pub(super) struct Following {
+    agent: Agent,
+    what: &'static str,
+    body: Incoming,
+    /// Of the next line.
+    read: Vec<u8>,
+    _drives: Drives,
+}
+
+impl Following {
+    /// The next line, without its end; `None` once the agent has ended the answer.
+    ///
+    /// # Errors
+    /// [`Error`]: it breaks off, or has a line that is too long.
+    pub(super) async fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let failed = |failure| self.agent.error(self.what, failure);
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                let mut line = mem::replace(&mut self.read, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            if self.read.len() > self.agent.longest_answer {
+                return Err(failed(Failure::TooLong(self.agent.longest_answer)));
+            }
+            let frame = self.body.frame().await.transpose();
+            let frame = frame.map_err(|cause| failed(Failure::BrokenOff(cause.into())))?;
+            let Some(frame) = frame else {
+                return Ok(None);
+            };
+            if let Some(data) = frame.data_ref() {
+                self.read.extend_from_slice(data);
+            }
+        }
+    }
+
+    /// A line that isn't what it should be.
+    pub(super) fn not_understood(&self, cause: serde_json::Error) -> Error {
+        self.agent.error(self.what, Failure::NotUnderstood(cause))
     }
 }
 

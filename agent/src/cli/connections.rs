@@ -72,7 +72,7 @@ fn table(connections: &[ConnectionView]) -> Table<9> {
 }
 
 /// `512B`, `1.5KiB`, `3.0GiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let mut whole = count as f64;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {

@@ -20,12 +20,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<()> {
-    let question = [
-        ("source", arguments.source.as_str()),
-        ("destination", arguments.destination.as_str()),
-    ];
+    let mut question = form_urlencoded::Serializer::new(String::new());
+    question.append_pair("source", &arguments.source);
+    question.append_pair("destination", &arguments.destination);
     let agent = arguments.ask.agent();
-    let explanation: Explanation = agent.ask_about("explain", &question).await?;
+    let explanation: Explanation = agent.ask_about("explain", &question.finish()).await?;
     arguments.ask.show(&explanation, text)
 }
 

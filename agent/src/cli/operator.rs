@@ -12,8 +12,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    agent::Agent, certificates, connections, explain, policies, problems, ready, services, status,
-    table::Table, workloads,
+    agent::Agent, certificates, connections, explain, observe, policies, problems, ready, services,
+    status, table::Table, workloads,
 };
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +45,12 @@ pub(super) enum Command {
     /// asked. Ask on the source's node: its agent alone knows how the source is captured, and tries the tunnel
     /// as the source.
     Explain(explain::Arguments),
+    /// What happens to connections now, line by line: those that are open, then each that opens and ends.
+    ///
+    /// Ends with Ctrl-C. A line says who connects to whom, what became of it and why, and what was
+    /// measured. Without a filter it says all that this node's agent carries or lets pass; what goes from pod
+    /// to pod on the node is told at both of its ends.
+    Observe(observe::Arguments),
     /// The objects that can't be used as they are, and what serves instead.
     Problems(Ask),
 }
@@ -72,13 +78,14 @@ impl Command {
             Self::Certificates(arguments) => certificates::run(arguments).await,
             Self::Connections(arguments) => connections::run(arguments).await,
             Self::Explain(arguments) => explain::run(arguments).await,
+            Self::Observe(arguments) => observe::run(arguments).await,
             Self::Problems(arguments) => problems::run(arguments).await,
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
 }
@@ -88,7 +95,7 @@ enum Output {
 pub(super) struct Ask {
     /// For people, or for programs.
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    pub(super) output: Output,
     /// Where the agent answers, as it was told itself.
     #[arg(long, env = "AMBIT_ADMIN_ADDRESS", default_value = "127.0.0.1:15000")]
     admin_address: SocketAddr,
@@ -109,7 +116,7 @@ impl Ask {
             Output::Table => for_people(value),
             Output::Json => format!("{}\n", serde_json::to_string_pretty(value)?),
         };
-        write(&text)
+        write(&text).map(drop)
     }
 
     /// The same for a list. People are told on standard error that it is `empty`.
@@ -141,7 +148,7 @@ pub(super) struct AskOf {
 pub(super) struct OfNamespace {
     /// Only those of this namespace. Default: all.
     #[arg(short, long)]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
 }
 
 impl OfNamespace {
@@ -176,11 +183,12 @@ impl OfNamespace {
     }
 }
 
-fn write(text: &str) -> Result<()> {
+/// Whether somebody still reads.
+pub(super) fn write(text: &str) -> Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads has seen enough, as `head` has.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to standard output"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.context("writing to standard output").map(|()| true),
     }
 }

@@ -1,9 +1,6 @@
 //! Tables for people: headers in capitals, columns aligned, three spaces between.
 
-use std::{
-    cmp::Ordering,
-    fmt::{self, Write as _},
-};
+use std::{cmp::Ordering, fmt};
 
 use jiff::Timestamp;
 
@@ -41,14 +38,17 @@ impl<const N: usize> fmt::Display for Table<N> {
         let widths: [usize; N] = std::array::from_fn(width);
         let headers = self.headers.map(str::to_owned);
         for row in [&headers].into_iter().chain(&self.rows) {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
-                write!(line, "{cell:width$}{GAP}")?;
-            }
-            writeln!(f, "{}", line.trim_end())?;
+            f.write_str(&line(row.iter().map(String::as_str).zip(widths)))?;
         }
         Ok(())
     }
+}
+
+/// A line of cells, each as wide as is said or as it needs.
+pub(super) fn line<'a>(cells: impl Iterator<Item = (&'a str, usize)>) -> String {
+    let padded = cells.map(|(cell, width)| format!("{cell:width$}{GAP}"));
+    let line: String = padded.collect();
+    format!("{}\n", line.trim_end())
 }
 
 /// One line: what others wrote (names, error messages) may neither break lines nor command a

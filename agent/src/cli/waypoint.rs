@@ -44,6 +44,9 @@ pub(super) struct Arguments {
     /// Ends when standard input does: its other end is the agent's that started it.
     #[arg(long, hide = true)]
     supervised: bool,
+    /// Where the operator's commands and the web page are answered. Loopback only.
+    #[arg(long, env = "AMBIT_ADMIN_ADDRESS", default_value = "127.0.0.1:15000")]
+    admin_address: SocketAddr,
     /// `/metrics`.
     #[arg(long, env = "AMBIT_METRICS_ADDRESS", default_value = "0.0.0.0:15020")]
     metrics_address: SocketAddr,
@@ -66,6 +69,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
         max_connections: arguments.max_connections,
         drain: arguments.drain,
         supervised: arguments.supervised,
+        admin_address: arguments.admin_address,
         metrics_address: arguments.metrics_address,
         ready_address: arguments.ready_address,
     };

@@ -24,6 +24,7 @@ use crate::{
         store::Snapshot,
     },
     identity::Identity,
+    millis,
     sharded::Sharded,
     telemetry::{Reporter, Transfer},
 };
@@ -318,20 +319,6 @@ pub struct ConnectionView {
     pub bytes_sent: u64,
     /// Bytes from client to server.
     pub bytes_received: u64,
-}
-
-mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(age: &Duration, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_u64(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        Ok(Duration::from_millis(u64::deserialize(from)?))
-    }
 }
 
 #[cfg(test)]

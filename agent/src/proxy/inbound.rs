@@ -70,6 +70,7 @@ async fn stream_in(tunnel: Tunnel, request: TunnelRequest) {
             hbone_address: None,
             service: None,
             secured: true,
+            passed: false,
             waypoint: None,
         },
         transfer.clone(),

@@ -224,6 +224,7 @@ fn describe(
         source_identity: Some(source.identity.clone()),
         source_address: peer,
         secured: destination_identity.is_some(),
+        passed: false,
         destination: workload,
         destination_identity,
         destination_address: destination,

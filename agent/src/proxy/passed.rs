@@ -230,6 +230,7 @@ async fn serve(
         source_identity: Some(source.identity.clone()),
         source_address: pass.client(),
         secured: true,
+        passed: true,
         destination: Some(destination.clone()),
         destination_identity: Some(destination.identity.clone()),
         destination_address: pass.server(),

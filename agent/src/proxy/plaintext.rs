@@ -49,6 +49,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             hbone_address: None,
             service: None,
             secured: false,
+            passed: false,
             waypoint: None,
         },
         transfer.clone(),

@@ -78,6 +78,7 @@ pub(crate) fn description() -> ConnectionDescription {
         hbone_address: Some(([10, 0, 1, 1], 8080).into()),
         service: Some(service("shop", "front")),
         secured: true,
+        passed: false,
         waypoint: None,
     }
 }

@@ -15,6 +15,7 @@ use super::{
     Direction,
     collector::{Family, Kind, Observed},
     denials::{DENIALS, Denials},
+    flows::Flows,
     open_count::OpenCount,
     process,
     requests::Requests,
@@ -145,6 +146,7 @@ pub struct Metrics {
     registry: Registry,
     pub(super) traffic: Arc<Traffic>,
     pub(super) requests: Arc<Requests>,
+    pub(super) flows: Arc<Flows>,
     denials: Arc<Denials>,
     connections_open: IntGaugeVec,
     round_trips: HistogramVec,
@@ -172,6 +174,7 @@ impl Metrics {
             registry: Registry::new(),
             traffic: traffic.clone(),
             requests: requests.clone(),
+            flows: Arc::default(),
             denials: Arc::default(),
             connections_open: by_direction(
                 "ambit_connections_open",
@@ -213,7 +216,8 @@ impl Metrics {
         metrics.register(metrics.tunnels_open.clone())?;
         metrics.observe(Traffic::FAMILIES, move || traffic.collect(Instant::now()))?;
         metrics.observe(Requests::FAMILIES, move || requests.collect(Instant::now()))?;
-        let denials = metrics.denials.clone();
+        let (flows, denials) = (metrics.flows.clone(), metrics.denials.clone());
+        metrics.observe(Flows::FAMILIES, move || flows.collect())?;
         metrics.observe(&[&DENIALS], move || vec![denials.collect()])?;
         metrics.observe(process::FAMILIES, process::collect)?;
         let build = || vec![BUILD.of([([env!("CARGO_PKG_VERSION")], 1.0)])];

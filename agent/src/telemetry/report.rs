@@ -1,11 +1,11 @@
 //! The report of one connection, which feeds metrics and access log.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
     Metrics, Reporter, ResponseFlags, Transfer, access_log,
+    flows::{FlowEvent, FlowView},
     open_count::OpenCount,
-    series::{Peer, SeriesLabels},
     traffic::Opened,
 };
 use crate::{
@@ -38,8 +38,17 @@ pub struct ConnectionDescription {
     pub service: Option<Arc<Service>>,
     /// Whether mutual TLS carries it.
     pub secured: bool,
+    /// Whether it goes from pod to pod in the kernel, without the agent.
+    pub passed: bool,
     /// The waypoint that it goes through, or should.
     pub waypoint: Option<WaypointUse>,
+}
+
+impl ConnectionDescription {
+    /// Whether it stays between pods of the node, as far as the client's agent tells.
+    pub(super) fn is_local(&self) -> bool {
+        self.reporter == Reporter::Source && self.secured && self.hbone_address.is_none()
+    }
 }
 
 /// What a waypoint has to do with a connection.
@@ -95,10 +104,7 @@ pub enum Outcome<'a> {
 #[derive(Debug)]
 pub struct ConnectionReport {
     metrics: Arc<Metrics>,
-    description: ConnectionDescription,
-    transfer: Arc<Transfer>,
     opened: Opened,
-    started: Instant,
     written: bool,
     _open: OpenCount,
 }
@@ -129,36 +135,21 @@ impl ConnectionReport {
         description: ConnectionDescription,
         transfer: Arc<Transfer>,
     ) -> Self {
-        let ConnectionDescription {
-            reporter,
-            source,
-            source_identity,
-            destination,
-            destination_identity,
-            ..
-        } = &description;
-        let labels = SeriesLabels {
-            reporter: *reporter,
-            source: Peer::new(source.as_ref(), source_identity.as_ref()),
-            destination: Peer::new(destination.as_ref(), destination_identity.as_ref()),
-            service: description.service.as_ref().map(|s| s.name.clone()),
-            secured: description.secured,
-        };
+        let open = metrics.connection_opened(description.reporter.direction());
+        let opened = metrics.traffic.open(description, transfer);
+        metrics.flows.tell(|| opened.view(FlowEvent::Opened));
         Self {
             metrics: metrics.clone(),
-            opened: metrics.traffic.open(&labels, transfer.clone()),
-            started: Instant::now(),
+            opened,
             written: false,
-            _open: metrics.connection_opened(reporter.direction()),
-            description,
-            transfer,
+            _open: open,
         }
     }
 
     /// Where the copy loop counts.
     #[cfg(test)]
     pub(crate) fn transfer(&self) -> &Arc<Transfer> {
-        &self.transfer
+        &self.opened.live.transfer
     }
 
     /// Counts the connection as closed, and logs it.
@@ -172,19 +163,32 @@ impl ConnectionReport {
         if let Outcome::Denied(denied) = outcome {
             self.metrics.denied(denied);
         }
-        if let Some(path) = self.transfer.path() {
-            let direction = self.description.reporter.direction();
+        let live = &self.opened.live;
+        if let Some(path) = live.transfer.path() {
+            let direction = live.description.reporter.direction();
             self.metrics.measured(direction, path);
         }
         let traffic = &self.metrics.traffic;
         traffic.close(&self.opened, outcome.flags());
-        access_log::write(&access_log::Line {
-            description: &self.description,
+        let line = access_log::Line {
+            description: &live.description,
             names: traffic.names(),
-            transfer: &self.transfer,
-            duration: self.started.elapsed(),
+            transfer: &live.transfer,
+            duration: live.started.elapsed(),
             outcome,
-        });
+        };
+        access_log::write(&line);
+        let key = self.opened.key;
+        self.metrics.flows.tell(|| FlowView::closed(key, &line));
+    }
+}
+
+impl Opened {
+    /// As it is now.
+    pub(super) fn view(&self, event: FlowEvent) -> FlowView {
+        let live = &self.live;
+        let age = live.started.elapsed();
+        FlowView::open(event, self.key, &live.description, &live.transfer, age)
     }
 }
 
@@ -200,7 +204,7 @@ impl Drop for ConnectionReport {
 }
 
 impl Outcome<'_> {
-    fn flags(&self) -> ResponseFlags {
+    pub(super) fn flags(&self) -> ResponseFlags {
         match self {
             Self::Complete => ResponseFlags::None,
             Self::Denied(_) => ResponseFlags::Deny,

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod flags;
+mod flow;
 mod head;
 mod histogram;
 mod metrics;
@@ -17,7 +18,7 @@ use std::{
 
 use http::StatusCode;
 
-pub(super) use self::metrics::{RequestLabels, Requests};
+pub(super) use self::metrics::{RequestLabels, Requests, Sums};
 pub use self::{
     flags::RequestFlags,
     head::{GrpcStatus, RequestHead, RequestProtocol},
@@ -172,6 +173,7 @@ impl RequestReport {
             .requests
             .record(&self.labels(&end), duration, &self.sizes);
         access_log::write(self, &end);
+        self.metrics.flows.tell(|| flow::view(self, &end));
         if let Some((own, spans)) = self.description.trace.recorded() {
             spans.push(span::of(self, own, &end));
         }

@@ -11,7 +11,7 @@ use std::{
 use prometheus::proto::MetricFamily;
 
 use super::{
-    ResponseFlags, Transfer,
+    ConnectionDescription, ResponseFlags, Transfer,
     collector::{Family, Kind},
     series::{ClusterNames, Labels, Series, SeriesLabels, SeriesMap, traffic_labels},
 };
@@ -58,11 +58,21 @@ const OVERFLOWED: Family = Family {
 
 /// The counters of one set of labels.
 #[derive(Debug, Default)]
-struct Counters {
-    opened: AtomicU64,
-    closed: [AtomicU64; ResponseFlags::ALL.len()],
-    sent: AtomicU64,
-    received: AtomicU64,
+pub(super) struct Counters {
+    pub(super) opened: AtomicU64,
+    pub(super) closed: [AtomicU64; ResponseFlags::ALL.len()],
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+    /// Of those opened, which never leave the node, as the client's agent knows.
+    pub(super) local: AtomicU64,
+    /// Of those opened, which pass without the agent.
+    pub(super) passed: AtomicU64,
+    /// Connections whose path TCP has measured.
+    pub(super) measured: AtomicU64,
+    /// Microseconds, the sum over those.
+    pub(super) round_trips: AtomicU64,
+    /// The sum over those.
+    pub(super) retransmitted: AtomicU64,
 }
 
 impl Labels for SeriesLabels {
@@ -73,9 +83,11 @@ impl Labels for SeriesLabels {
 
 /// An open connection, whose bytes are taken into its series at every scrape.
 #[derive(Debug)]
-struct Live {
+pub(super) struct Live {
+    pub(super) description: ConnectionDescription,
+    pub(super) transfer: Arc<Transfer>,
+    pub(super) started: Instant,
     series: Arc<Series<Counters>>,
-    transfer: Arc<Transfer>,
     counted: Counted,
 }
 
@@ -107,8 +119,8 @@ impl Live {
 /// The right to count one connection; handed back to [`Traffic::close`].
 #[derive(Debug)]
 pub(super) struct Opened {
-    key: u64,
-    live: Arc<Live>,
+    pub(super) key: u64,
+    pub(super) live: Arc<Live>,
 }
 
 /// Every series, and the open connections that feed them.
@@ -137,16 +149,44 @@ impl Traffic {
     }
 
     /// Counts a connection as opened, and its bytes from here on.
-    pub(super) fn open(&self, labels: &SeriesLabels, transfer: Arc<Transfer>) -> Opened {
-        let series = self.series.find(labels);
+    pub(super) fn open(
+        &self,
+        description: ConnectionDescription,
+        transfer: Arc<Transfer>,
+    ) -> Opened {
+        let series = self.series.find(&SeriesLabels::of(&description));
         series.opened.fetch_add(1, Ordering::Relaxed);
+        for (counter, is_so) in [
+            (&series.local, description.is_local()),
+            (&series.passed, description.passed),
+        ] {
+            counter.fetch_add(is_so.into(), Ordering::Relaxed);
+        }
         let live = Arc::new(Live {
-            series,
+            description,
             transfer,
+            started: Instant::now(),
+            series,
             counted: Counted::default(),
         });
         let key = self.live.insert(live.clone());
         Opened { key, live }
+    }
+
+    /// Every connection that is open, with its key.
+    pub(super) fn opened(&self) -> Vec<Opened> {
+        let mut all = Vec::with_capacity(self.live.len());
+        self.live.for_each_key(|key, live| {
+            let live = live.clone();
+            all.push(Opened { key, live });
+        });
+        all
+    }
+
+    /// Every series, with the bytes of open connections up to now.
+    pub(super) fn series(&self) -> Vec<(SeriesLabels, Arc<Series<Counters>>)> {
+        self.live.for_each(|live| live.flush());
+        self.series.all()
     }
 
     /// Counts the connection as closed, and the bytes that no scrape has seen yet.
@@ -155,15 +195,22 @@ impl Traffic {
         opened.live.flush();
         let series = &opened.live.series;
         series.closed[flags.index()].fetch_add(1, Ordering::Relaxed);
+        if let Some(path) = opened.live.transfer.path() {
+            let add = |counter: &AtomicU64, value: u32| {
+                counter.fetch_add(value.into(), Ordering::Relaxed);
+            };
+            add(&series.measured, 1);
+            add(&series.round_trips, path.round_trip);
+            add(&series.retransmitted, path.retransmitted);
+        }
         self.series.touch(series, Instant::now());
     }
 
     /// The families as of now. Then forgets the series that were idle for too long, so that each
     /// was read at least once with its last value.
     pub(super) fn collect(&self, now: Instant) -> Vec<MetricFamily> {
-        self.live.for_each(|live| live.flush());
         let (mut opened, mut closed, mut sent, mut received) = (vec![], vec![], vec![], vec![]);
-        let series = self.series.all();
+        let series = self.series();
         let count = series.len();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         for (labels, series) in series {

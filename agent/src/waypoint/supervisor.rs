@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -166,16 +166,18 @@ fn describe(ended: io::Result<ExitStatus>) -> String {
 
 fn start(settings: &Settings, name: &ObjectName, job: &Job) -> io::Result<Child> {
     let listen: Vec<String> = job.listen.iter().map(ToString::to_string).collect();
-    // On the next two ports, which the store leaves to it.
-    let beside = |offset| {
-        let first = job.listen.first().copied();
-        let first = first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        SocketAddr::new(first.ip(), first.port().saturating_add(offset)).to_string()
-    };
+    let first = job.listen.first().copied();
+    let first = first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    // On the next two ports, which the store leaves to it; and on its own, which is free on loopback, for
+    // it listens at the node's address.
+    let beside =
+        |offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)).to_string();
+    let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), first.port());
     Command::new(&settings.program)
         .args(["waypoint", "--supervised", "--gateway", &name.to_string()])
         .args(["--node-name", &settings.node])
         .args(["--listen", &listen.join(",")])
+        .args(["--admin-address", &admin.to_string()])
         .args(["--metrics-address", &beside(1)])
         .args(["--ready-address", &beside(2)])
         .args(["--drain", &format!("{}ms", settings.drain.as_millis())])

@@ -270,6 +270,7 @@ impl Described<'_> {
             service: self.service.cloned(),
             // Both halves of the way.
             secured: via.is_some() || self.target.is_none(),
+            passed: false,
             waypoint: Some(WaypointUse::Through(self.waypoint.gateway.clone())),
         }
     }

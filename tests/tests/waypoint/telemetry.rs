@@ -1,9 +1,10 @@
 //! What a waypoint tells of requests: metrics, log and spans.
 
-use lab::{Lab, Result, eventually};
+use lab::{Lab, Result, ambit_program, eventually};
+use serde_json::Value;
 
 use crate::{
-    shop::{DEADLINE, metrics, sample},
+    shop::{DEADLINE, PORT, metrics, sample},
     stage::{Of, Stage, check},
 };
 
@@ -13,6 +14,13 @@ fn requests_are_counted_with_who_asked_whom_and_what_came_of_it() -> Result<()> 
     let stage = Stage::open(&lab)?;
     let _grpc = stage.serve("grpc-server", 8081, &[])?;
     let mut mesh = stage.mesh(&lab, &[])?;
+    let admin = format!("127.0.0.1:{PORT}");
+    let observe = lab.node("b").command(ambit_program()?);
+    let observe = observe.args(["observe", "-o", "json", "--verdict", "allowed"]);
+    let mut observer = observe.args(["--admin-address", &admin]).spawn()?;
+    eventually("the waypoint to be observed", DEADLINE, || {
+        metrics(&lab, "b").contains("ambit_observers 1")
+    });
     for (path, times) in [
         ("/counted", 3),
         ("/counted?status=404", 2),
@@ -99,6 +107,34 @@ fn requests_are_counted_with_who_asked_whom_and_what_came_of_it() -> Result<()> 
         assert!(line.contains(part), "{part} isn't in {line}");
     }
     assert!(!log.contains("status=404?"), "no query is logged");
+
+    let event = observer.await_stdout(DEADLINE, |line| line.contains("\"status\":404"))?;
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!(event["event"], "request", "{event}");
+    assert_eq!(event["source"], "shop/stranger", "{event}");
+    assert_eq!(event["service"], "shop/front", "{event}");
+    assert_eq!(event["request"]["path"], "/counted", "{event}");
+    assert_eq!(event["bytes_received"], 10, "{event}");
+    let graph = lab.node("b").fetch(&format!("http://{admin}/graph"))?;
+    let graph: Value = serde_json::from_str(&graph).unwrap();
+    let edges = graph["edges"].as_array().unwrap().iter();
+    let of_requests = edges.filter(|edge| edge["requests"]["total"].as_u64() > Some(0));
+    let errors = of_requests.map(|edge| edge["requests"]["errors"].as_u64().unwrap());
+    // One 503, and two who didn't wait.
+    assert_eq!(errors.sum::<u64>(), 3, "{graph}");
+    // The page has quantiles of them.
+    let seen = lab.node("b").browse(&format!("http://{admin}/"))?;
+    assert_eq!(seen.console, Vec::<String>::new());
+    let traffic = seen.between("<table id=\"traffic\">", "</table>");
+    let of_stranger = traffic
+        .split("<tr ")
+        .filter(|row| row.starts_with("data-key=\"shop/stranger to "));
+    let mut latencies =
+        of_stranger.filter_map(|row| row.split("<td").find(|it| it.contains(" / ")));
+    assert!(
+        latencies.any(|cell| cell.matches(" ms").count() == 2),
+        "{traffic}"
+    );
     Ok(())
 }
 

@@ -69,6 +69,11 @@ pub(super) const NEEDS: &[Need] = &[
         "a real server with a benchmark of its own",
     ),
     daemon("haproxy", "haproxy", "haproxy", "a sidecar to compare with"),
+    debian(
+        "chromium-headless-shell",
+        "chromium-headless-shell",
+        "looking at the web page",
+    ),
     debian("kubectl", "kubernetes-client", "building the manifests"),
     debian("pipx", "pipx", "installing kubernetes-validate"),
     Need {

@@ -1,24 +1,23 @@
 //! What the agent tells its operator.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::{
     admin::{
         AdminSource, CaptureView, CertificateView, CertificatesView, PlaintextView, ProblemView,
-        Readiness, SourceView, SpliceView, StatusView, TunnelsView, reason_to_wait,
+        Readiness, SourceView, SpliceView, StatusView, TunnelsView,
     },
+    app::views,
     capture::{BoundPods, passed::Passes, publish::LeftOut},
     discovery::{
-        model::{ObjectName, Workload, WorkloadUid},
         problems::{ProblemKind, Problems},
         source,
         store::{Snapshot, Store},
     },
-    explain::{InterfaceFacts, KernelVerdict, NodeFacts, Probe, ProbeError, Reached},
-    identity::{Certificates, Identity, certificates::CertificateState},
+    explain::NodeFacts,
+    identity::Certificates,
     proxy::{
         Proxy,
         connections::{ConnectionView, Connections},
@@ -64,9 +63,9 @@ impl Operator {
 }
 
 impl AdminSource for Operator {
-    fn status(&self) -> StatusView {
+    fn status(&self) -> Option<StatusView> {
         let conditions = self.readiness.conditions().into_iter();
-        StatusView {
+        Some(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.to_string(),
             instance: self.instance.clone(),
@@ -90,7 +89,7 @@ impl AdminSource for Operator {
             },
             certificates: CertificatesView::of(&self.certificates(), Timestamp::now()),
             problems: self.problems().len(),
-        }
+        })
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -102,102 +101,25 @@ impl AdminSource for Operator {
     }
 
     fn certificates(&self) -> Vec<CertificateView> {
-        self.certificates
-            .states()
-            .iter()
-            .map(certificate_view)
-            .collect()
+        views::certificates(&self.certificates)
     }
 
-    fn plaintext(&self) -> PlaintextView {
+    fn plaintext(&self) -> Option<PlaintextView> {
         let snapshot = self.store.snapshot();
         let times = (self.started, Instant::now());
-        PlaintextView::of(&snapshot, &self.node, self.proxy.plaintext_clients(), times)
+        let clients = self.proxy.plaintext_clients();
+        Some(PlaintextView::of(&snapshot, &self.node, clients, times))
     }
 
-    fn facts(&self) -> &dyn NodeFacts {
-        self
+    fn facts(&self) -> Option<&dyn NodeFacts> {
+        Some(self)
     }
 
     fn problems(&self) -> Vec<ProblemView> {
-        let problems = self.problems.list();
-        let snapshot = self.store.snapshot();
-        let contested = snapshot
-            .contested_addresses()
-            .map(|(address, pods)| contested_view(address, pods));
-        let of_objects = problems.iter().map(|problem| ProblemView {
-            source: problem.origin.to_string(),
-            object: problem.kind.object(),
-            field: problem.kind.field().map(str::to_owned),
-            message: problem.kind.to_string(),
-        });
-        of_objects.chain(contested).collect()
-    }
-}
-
-impl NodeFacts for Operator {
-    fn node(&self) -> &str {
-        &self.node
+        views::problems(&self.problems, &self.store.snapshot())
     }
 
-    fn interface(&self, pod: &Workload) -> Result<InterfaceFacts, String> {
-        let found = self.bound.interface(&pod.uid).ok_or_else(|| {
-            let reason = self.bound.why_not(&pod.uid).map(|it| it.to_string());
-            reason_to_wait(pod, &self.store.snapshot(), reason)
-        })?;
-        Ok(InterfaceFacts {
-            name: found.name.to_string(),
-            index: found.index,
-            mechanism: self.bound.mechanism(),
-            is_attached: found.is_attached,
-        })
-    }
-
-    fn verdict(&self, source: &Identity, destination: &WorkloadUid, port: u16) -> KernelVerdict {
-        let generation = self.passes.generation();
-        match self.passes.is_allowed(source, destination, port) {
-            _ if !self.passes.is_on() => KernelVerdict::Off,
-            true => KernelVerdict::Passes(generation),
-            false => KernelVerdict::Asks(generation),
-        }
-    }
-
-    fn certificate(&self, identity: &Identity) -> Option<CertificateView> {
-        let states = self.certificates.states();
-        let state = states.iter().find(|state| state.identity == *identity);
-        state.map(certificate_view)
-    }
-
-    fn missing(&self) -> MissingWaypoint {
-        self.missing
-    }
-
-    fn probe(&self, probe: Probe) -> BoxFuture<'_, Result<Reached, ProbeError>> {
-        Box::pin(self.proxy.probe(probe))
-    }
-}
-
-fn contested_view(address: IpAddr, pods: &[ObjectName]) -> ProblemView {
-    let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
-    ProblemView {
-        source: "addresses of pods".to_owned(),
-        object: pods.first().map(|first| format!("Pod {first}")),
-        field: Some("status.podIPs".to_owned()),
-        message: format!(
-            "{address} is claimed by {}: the first has it",
-            pods.join(", ")
-        ),
-    }
-}
-
-fn certificate_view(state: &CertificateState) -> CertificateView {
-    let certificate = state.certificate.as_ref();
-    let time = |time| Timestamp::try_from(time).ok().map(|time| time.to_string());
-    CertificateView {
-        identity: state.identity.to_string(),
-        serial: certificate.map(|certificate| certificate.serial().to_owned()),
-        not_before: certificate.and_then(|certificate| time(certificate.not_before())),
-        not_after: certificate.and_then(|certificate| time(certificate.not_after())),
-        error: state.error.as_ref().map(ToString::to_string),
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::proto;
 
 /// Upper bounds of Envoy's default histograms, which Istio's are, of milliseconds and of bytes.
-const BOUNDS: [f64; 19] = [
+pub(super) const BOUNDS: [f64; 19] = [
     0.5,
     1.0,
     5.0,
@@ -47,8 +47,13 @@ impl Histogram {
 
     /// How many values.
     pub(super) fn count(&self) -> u64 {
+        self.classes().sum()
+    }
+
+    /// How many values each class has.
+    pub(super) fn classes(&self) -> impl Iterator<Item = u64> {
         let buckets = self.buckets.iter();
-        buckets.map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+        buckets.map(|bucket| bucket.load(Ordering::Relaxed))
     }
 
     /// As Prometheus has it: each bucket counts all that is below its bound.

@@ -1,6 +1,7 @@
 //! Istio's standard metrics of requests.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +9,10 @@ use std::{
 use http::StatusCode;
 use prometheus::proto::MetricFamily;
 
-use super::{GrpcStatus, RequestFlags, RequestProtocol, RequestSizes, histogram::Histogram};
+use super::{
+    GrpcStatus, RequestFlags, RequestProtocol, RequestSizes,
+    histogram::{BOUNDS, Histogram},
+};
 use crate::telemetry::{
     collector::{Family, Kind},
     series::{ClusterNames, Labels, SeriesLabels, SeriesMap, traffic_labels},
@@ -69,6 +73,12 @@ pub(in crate::telemetry) struct RequestLabels {
 }
 
 impl RequestLabels {
+    /// Whether the server is at fault, or there was no answer.
+    fn is_error(&self) -> bool {
+        self.status.is_none_or(|status| status.is_server_error())
+            || self.grpc_status.is_some_and(GrpcStatus::is_server_error)
+    }
+
     fn values(&self, names: &ClusterNames) -> Vec<String> {
         let status = self.status.map_or(0, |status| status.as_u16());
         let grpc = self
@@ -105,6 +115,38 @@ struct Measures {
     duration: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+}
+
+/// What several series have together.
+#[derive(Debug, Default)]
+pub(in crate::telemetry) struct Sums {
+    /// By [`Self::bounds`], and what is above all of them.
+    pub(in crate::telemetry) durations: Vec<u64>,
+    /// Whose answers say that the server is at fault, and those without an answer.
+    pub(in crate::telemetry) errors: u64,
+    /// That policy refused.
+    pub(in crate::telemetry) denied: u64,
+}
+
+impl Sums {
+    /// Of durations, in milliseconds.
+    pub(in crate::telemetry) fn bounds() -> &'static [f64] {
+        &BOUNDS
+    }
+
+    fn add(&mut self, labels: &RequestLabels, durations: &Histogram) {
+        self.durations.resize(BOUNDS.len() + 1, 0);
+        let mut count = 0;
+        for (sum, class) in self.durations.iter_mut().zip(durations.classes()) {
+            *sum += class;
+            count += class;
+        }
+        if labels.flags.contains(RequestFlags::UNAUTHORIZED) {
+            self.denied += count;
+        } else if labels.is_error() {
+            self.errors += count;
+        }
+    }
 }
 
 /// Every series.
@@ -145,6 +187,16 @@ impl Requests {
         series.request_bytes.observe(thousandths(sizes.request()));
         series.response_bytes.observe(thousandths(sizes.response()));
         self.series.touch(&series, Instant::now());
+    }
+
+    /// What the series tell of each pair of ends, however its requests ended.
+    pub(in crate::telemetry) fn sums(&self) -> HashMap<SeriesLabels, Sums> {
+        let mut sums = HashMap::<_, Sums>::new();
+        for (labels, measures) in self.series.all() {
+            let sum = sums.entry(labels.traffic.clone()).or_default();
+            sum.add(&labels, &measures.duration);
+        }
+        sums
     }
 
     /// The families as of now. Then forgets the series that were idle for too long, so that each

@@ -1,4 +1,5 @@
 mod dashboard;
+mod flow;
 
 use http::{Method, Request};
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     discovery::model::{ObjectName, TelemetryNames, Workload},
     identity::Identity,
-    telemetry::Reporter,
+    telemetry::{ConnectionDescription, Reporter},
 };
 
 const UNKNOWN: &str = "unknown";
@@ -61,8 +61,8 @@ impl ClusterNames {
 /// One end of a connection or request, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(in crate::telemetry) struct Peer {
-    workload: Option<(Arc<str>, Arc<TelemetryNames>)>,
-    principal: Option<Identity>,
+    pub(in crate::telemetry) workload: Option<(Arc<str>, Arc<TelemetryNames>)>,
+    pub(in crate::telemetry) principal: Option<Identity>,
 }
 
 impl Peer {
@@ -116,6 +116,21 @@ pub(in crate::telemetry) struct SeriesLabels {
 }
 
 impl SeriesLabels {
+    /// Of a connection.
+    pub(in crate::telemetry) fn of(description: &ConnectionDescription) -> Self {
+        let known = description;
+        Self {
+            reporter: known.reporter,
+            source: Peer::new(known.source.as_ref(), known.source_identity.as_ref()),
+            destination: Peer::new(
+                known.destination.as_ref(),
+                known.destination_identity.as_ref(),
+            ),
+            service: known.service.as_ref().map(|service| service.name.clone()),
+            secured: known.secured,
+        }
+    }
+
     /// Nothing is known.
     pub(in crate::telemetry) fn unknown(reporter: Reporter) -> Self {
         Self {
