@@ -12,7 +12,10 @@ use crate::telemetry::{
 const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn serve(metrics: &Arc<Metrics>) -> Served<Result<(), AdminError>> {
-    let source = Arc::new(Fixed(metrics.clone()));
+    let source = Arc::new(Fixed {
+        metrics: metrics.clone(),
+        facts: MadeUp::default(),
+    });
     let (_, log) = subscriber(LogFormat::Text, "info", Written::default()).unwrap();
     let limits = Limits {
         deadline: Duration::from_secs(1),
