@@ -122,7 +122,11 @@ impl Certificates {
         identity: &Identity,
     ) -> Result<Arc<WorkloadCertificate>, Error> {
         let mut progress = self.progress(identity)?;
-        if let Some(valid) = self.valid(&progress.borrow_and_update()) {
+        let known = progress.borrow_and_update().clone();
+        if !self.is_current(&known) {
+            self.hasten(identity);
+        }
+        if let Some(valid) = self.valid(&known) {
             return Ok(valid);
         }
         let first = async {
@@ -207,6 +211,21 @@ impl Certificates {
     fn valid(&self, progress: &Progress) -> Option<Arc<WorkloadCertificate>> {
         let certificate = progress.certificate.as_ref()?;
         ((self.shared.clock)() < certificate.not_after()).then(|| Arc::clone(certificate))
+    }
+
+    /// Whether the newest certificate is valid by our clock, which may have been set since it was issued.
+    fn is_current(&self, progress: &Progress) -> bool {
+        let now = (self.shared.clock)();
+        let certificate = progress.certificate.as_ref();
+        certificate.is_none_or(|it| (it.not_before()..it.not_after()).contains(&now))
+    }
+
+    /// Doesn't wait for a renewal to be due.
+    fn hasten(&self, identity: &Identity) {
+        if let Some(entry) = self.lock().get(identity) {
+            // Only who waits for that is told: not who waits for the authority to be back.
+            entry.hasten.notify_waiters();
+        }
     }
 
     fn failure(&self, identity: &Identity) -> Error {

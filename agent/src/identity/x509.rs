@@ -50,6 +50,15 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<Identity, Certifica
     }
 }
 
+/// When the first certificate of a chain expires.
+///
+/// # Errors
+/// If it is missing or unreadable.
+pub fn expiry(chain: &[CertificateDer<'_>]) -> Result<SystemTime, CertificateError> {
+    let leaf = parse(chain.first().ok_or(CertificateError::Missing)?)?;
+    Ok(time(leaf.validity().not_after.timestamp()))
+}
+
 /// The facts that the agent needs of a certificate, its own or an issuer's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {

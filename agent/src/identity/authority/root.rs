@@ -17,8 +17,9 @@ use super::super::{
     request::{PrivateKey, uri_name},
 };
 
-/// How far back a certificate's life begins: a peer's clock may be behind by as much.
-pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// How far in the past certificates begin to be valid: a peer whose clock is an hour behind (daylight saving
+/// time taken for the time, a virtual machine that was resumed) still believes them, some minutes spare.
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(65 * 60);
 
 /// A new root: its certificate and its key, both PEM.
 pub(super) struct NewRoot {

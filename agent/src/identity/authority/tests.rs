@@ -58,7 +58,7 @@ fn a_leaf_has_exactly_what_a_workload_needs() {
         assert_eq!(chain[1], bundle_file(&directory));
         let der = CertificateDer::from_pem_slice(chain[0].as_bytes()).unwrap();
         let facts = x509::facts(&der).unwrap();
-        assert_eq!(facts.not_before, start() - Duration::from_secs(60));
+        assert_eq!(facts.not_before, start() - CLOCK_SKEW);
         assert_eq!(facts.not_after, start() + Duration::from_secs(life));
         assert_eq!(facts.serial.len(), 32);
         assert_eq!(

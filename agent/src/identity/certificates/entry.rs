@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, broadcast, watch},
+    sync::{Notify, Semaphore, broadcast, watch},
     time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -39,6 +39,8 @@ pub(super) struct Progress {
 /// Ends its task when dropped.
 pub(super) struct Entry {
     pub(super) progress: watch::Receiver<Progress>,
+    /// Has a renewal that isn't due yet be made now.
+    pub(super) hasten: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -57,15 +59,22 @@ impl Entry {
     /// Begins to fetch at once. Needs a tokio runtime.
     pub(super) fn new(identity: Identity, shared: Shared) -> Self {
         let (sender, progress) = watch::channel(Progress::default());
-        let task = tokio::spawn(keep(identity, shared, sender));
+        let hasten = Arc::<Notify>::default();
+        let task = tokio::spawn(keep(identity, shared, sender, hasten.clone()));
         Self {
             progress,
+            hasten,
             _task: AbortOnDropHandle::new(task),
         }
     }
 }
 
-async fn keep(identity: Identity, shared: Shared, progress: watch::Sender<Progress>) {
+async fn keep(
+    identity: Identity,
+    shared: Shared,
+    progress: watch::Sender<Progress>,
+    hasten: Arc<Notify>,
+) {
     let mut failures_in_row = 0;
     loop {
         let fetched = {
@@ -107,7 +116,15 @@ async fn keep(identity: Identity, shared: Shared, progress: watch::Sender<Progre
                 pause
             }
         };
-        wait(&shared.clock, pause).await;
+        let due = wait(&shared.clock, pause);
+        if failures_in_row > 0 {
+            due.await;
+            continue;
+        }
+        tokio::select! {
+            () = due => {}
+            () = hasten.notified() => {}
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
@@ -53,8 +53,14 @@ impl CertificateSource for Source {
 }
 
 fn cache() -> (Certificates, Arc<Source>) {
+    cache_with(Arc::default())
+}
+
+/// With a clock that is so many seconds ahead.
+fn cache_with(ahead: Arc<AtomicU64>) -> (Certificates, Arc<Source>) {
     let (system, tokio) = (SystemTime::now(), Instant::now());
-    let clock: Clock = Arc::new(move || system + tokio.elapsed());
+    let ahead = move || Duration::from_secs(ahead.load(Ordering::SeqCst));
+    let clock: Clock = Arc::new(move || system + tokio.elapsed() + ahead());
     let source = Arc::new(Source {
         authority: TestAuthority::new(),
         clock: Arc::clone(&clock),
@@ -147,6 +153,31 @@ async fn a_valid_certificate_outlives_failed_renewals_and_no_longer() {
     let second = certificates.certificate(&shop("web")).await.unwrap();
     assert_ne!(second.serial(), first.serial());
     assert!(state(&certificates).error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_has_a_certificate_renewed_at_once() {
+    let hour = 3600;
+    let ahead = Arc::new(AtomicU64::new(hour));
+    let (certificates, source) = cache_with(ahead.clone());
+    let web = shop("web");
+    let first = certificates.certificate(&web).await.unwrap();
+
+    let begun = Instant::now();
+    ahead.store(2 * hour, Ordering::SeqCst);
+    let second = certificates.certificate(&web).await.unwrap();
+    assert_ne!(first.serial(), second.serial());
+    assert!(begun.elapsed() < Duration::from_secs(1));
+
+    // What isn't valid yet may be so by others' clocks: it is used until there is another.
+    ahead.store(0, Ordering::SeqCst);
+    let kept = certificates.certificate(&web).await.unwrap();
+    assert_eq!(kept.serial(), second.serial());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(source.asked(), 3);
+    certificates.certificate(&web).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(source.asked(), 3, "it is renewed once");
 }
 
 #[tokio::test(start_paused = true)]

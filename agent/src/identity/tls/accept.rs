@@ -1,6 +1,11 @@
 //! The server's side of a tunnel: which local workload's certificate to show.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -8,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{ALPN_DIRECT, PeerError, Protocols, peer_identity, server_config, sni};
 use crate::{
     channel::{Channel, HandshakeError, Incoming},
-    identity::{Certificates, Identity, certificates},
+    identity::{Certificates, Identity, certificates, x509::expiry},
 };
 
 /// How long a client may take for a handshake, our own wait for a certificate included.
@@ -52,8 +57,11 @@ pub struct Accepted<IO> {
     pub is_direct: bool,
     /// Whose certificate the client showed.
     pub client: Identity,
+
     /// Whose certificate we showed.
     pub server: Identity,
+    /// When the first of both certificates expires.
+    pub until: SystemTime,
 }
 
 /// The certificates of a node's workloads, to be chosen from for each incoming tunnel.
@@ -127,11 +135,14 @@ impl ServerCertificates {
             .accept(server_config(&certificate, protocols))
             .await?;
         let client = peer_identity(&accepted.certificates).map_err(PeerError::from)?;
+        let client_until = expiry(&accepted.certificates).map_err(PeerError::from)?;
+        let until = client_until.min(certificate.not_after());
         Ok(Accepted {
             channel: accepted.channel,
             is_direct: accepted.alpn.as_deref() == Some(ALPN_DIRECT),
             client,
             server: identity,
+            until,
         })
     }
 
