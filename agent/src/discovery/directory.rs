@@ -24,8 +24,8 @@ use super::{
 /// How long events are gathered before the files are read, so that a burst is one update.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How often a directory that is gone is looked for. Its parents may be gone too, so that there
-/// may be nothing left to watch.
+/// How often a directory that is gone is looked for, and what couldn't be read is tried again. The
+/// directory's parents may be gone too, so that there may be nothing left to watch.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the directory can't be used.
@@ -106,7 +106,7 @@ impl Directory {
             tokio::select! {
                 () = cancellation.cancelled() => return,
                 () = signal.raised() => {}
-                () = tokio::time::sleep(LOOK_AGAIN), if !self.watch.is_attached() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if self.is_behind() => {}
             }
             tokio::time::sleep(GATHER).await;
             let follow = move || {
@@ -118,6 +118,11 @@ impl Directory {
                 Err(error) => return resume(error),
             };
         }
+    }
+
+    /// Whether no event may come of what is missing.
+    fn is_behind(&self) -> bool {
+        !self.watch.is_attached() || self.loader.is_behind()
     }
 
     fn follow(&mut self) {

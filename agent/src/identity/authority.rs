@@ -11,7 +11,10 @@ mod store;
 use std::{
     iter,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -37,7 +40,7 @@ use super::{
 };
 
 /// A failed rotation step is tried again after this long.
-const RETRY: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Why the authority can't start, sign or rotate.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +108,7 @@ pub struct CertificateAuthority {
     kept: Option<Kept>,
     current: ArcSwap<Current>,
     rotation_due: Notify,
+    rotation_failures: AtomicU64,
 }
 
 /// Roots of its own.
@@ -145,6 +149,7 @@ impl CertificateAuthority {
                 store: Mutex::new(store),
             }),
             rotation_due: Notify::new(),
+            rotation_failures: AtomicU64::new(0),
         })
     }
 
@@ -159,6 +164,7 @@ impl CertificateAuthority {
             settings,
             kept: None,
             rotation_due: Notify::new(),
+            rotation_failures: AtomicU64::new(0),
         })
     }
 
@@ -174,8 +180,8 @@ impl CertificateAuthority {
     /// Signs a workload's certificate: chain in PEM, leaf first, then every trusted root, the
     /// one that signed before the others.
     ///
-    /// It lives for `validity` if that is shorter than the configured life, and from a minute
-    /// ago, for peers whose clock is behind.
+    /// It lives for `validity` if that is shorter than the configured life, and from an hour ago, for
+    /// peers whose clock is behind.
     ///
     /// # Errors
     /// [`Error::OtherIdentity`], [`Error::TrustDomain`], [`Error::RootExpired`].
@@ -270,6 +276,12 @@ impl CertificateAuthority {
         self.advance_with(now, false)
     }
 
+    /// How often what was due of a rotation couldn't be done.
+    #[must_use]
+    pub fn rotation_failures(&self) -> u64 {
+        self.rotation_failures.load(Ordering::Relaxed)
+    }
+
     /// Rotates roots when their time comes, until cancelled.
     pub async fn run(self: Arc<Self>, cancellation: CancellationToken) {
         loop {
@@ -279,6 +291,7 @@ impl CertificateAuthority {
             let pause = match step {
                 Ok(Ok(due)) => until(due),
                 Ok(Err(error)) => {
+                    self.rotation_failures.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, "root rotation failed, the roots stay as they are");
                     RETRY
                 }

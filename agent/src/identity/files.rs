@@ -89,9 +89,12 @@ pub(super) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(),
         .mode(mode)
         .open(&beside)
         .map_err(FileError::io("create", &beside))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(FileError::io("write", &beside))?;
+    let written = file.write_all(text.as_bytes());
+    written.and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a secret on a full disk is of no use, and takes what room there is.
+        let _ = fs::remove_file(&beside);
+        FileError::io("write", &beside)(error)
+    })?;
     fs::rename(&beside, path).map_err(FileError::io("replace", path))?;
     let directory = path.parent().unwrap_or(Path::new("."));
     File::open(directory)

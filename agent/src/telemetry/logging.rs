@@ -2,9 +2,16 @@
 //!
 //! Lines go to standard error by way of a bounded queue and a thread of its own: a slow reader of
 //! the container's log never stops a connection. When the queue is full, lines are dropped, and
-//! counted in `ambit_log_lines_dropped_total`.
+//! counted in `ambit_log_lines_dropped_total`. So are those that can't be written, as to a disk that is full.
 
-use std::{fmt, io, str::FromStr};
+use std::{
+    fmt, io,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -61,7 +68,11 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`]: a filter that can't be parsed, or a log that is set up already.
 pub fn install(format: LogFormat, filter: &str) -> Result<Logging, LogError> {
-    let (writer, guard) = queue(io::BufWriter::with_capacity(BATCH, io::stderr()));
+    let unwritten = Arc::<AtomicU64>::default();
+    let (writer, guard) = queue(Counting {
+        inner: io::BufWriter::with_capacity(BATCH, io::stderr()),
+        unwritten: unwritten.clone(),
+    });
     let dropped = writer.error_counter();
     let (subscriber, control) = subscriber(format, filter, writer)?;
     subscriber.try_init()?;
@@ -69,6 +80,7 @@ pub fn install(format: LogFormat, filter: &str) -> Result<Logging, LogError> {
         format,
         control,
         dropped,
+        unwritten,
         _writes_the_rest: guard,
     })
 }
@@ -78,6 +90,7 @@ pub struct Logging {
     format: LogFormat,
     control: LogControl,
     dropped: ErrorCounter,
+    unwritten: Arc<AtomicU64>,
     _writes_the_rest: WorkerGuard,
 }
 
@@ -101,16 +114,39 @@ impl Logging {
         self.control.clone()
     }
 
-    /// Reads how many lines were dropped, for `Metrics::observe_log_drops`.
+    /// Reads how many lines were dropped or couldn't be written, for `Metrics::observe_log_drops`.
     pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
-        let dropped = self.dropped.clone();
-        move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX)
+        let (dropped, unwritten) = (self.dropped.clone(), self.unwritten.clone());
+        move || {
+            let dropped = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+            dropped.saturating_add(unwritten.load(Ordering::Relaxed))
+        }
     }
 }
 
 impl fmt::Debug for Logging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Logging").finish_non_exhaustive()
+    }
+}
+
+/// Counts lines that couldn't be written. What its writer holds meanwhile is written when that is possible again.
+struct Counting<W> {
+    inner: W,
+    unwritten: Arc<AtomicU64>,
+}
+
+impl<W: io::Write> io::Write for Counting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(line);
+        if written.is_err() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

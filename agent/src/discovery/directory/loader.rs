@@ -41,6 +41,14 @@ pub(super) struct Loader {
     owners: HashMap<ObjectKey, Arc<str>>,
     /// Objects that are in further files, which would serve them if the owner didn't.
     duplicates: BTreeMap<ObjectKey, BTreeSet<Arc<str>>>,
+    unread: Unread,
+}
+
+/// What couldn't be read for a reason that passes by itself.
+#[derive(Debug, Default)]
+struct Unread {
+    directory: bool,
+    files: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,19 +78,28 @@ impl Loader {
             files: BTreeMap::new(),
             owners: HashMap::new(),
             duplicates: BTreeMap::new(),
+            unread: Unread::default(),
         }
     }
 
-    /// Reads, and applies all that is different as one update.
+    /// Whether something is to be tried again.
+    pub(super) fn is_behind(&self) -> bool {
+        self.unread.directory || !self.unread.files.is_empty()
+    }
+
+    /// Reads, with what couldn't be read before, and applies all that is different as one update.
     pub(super) fn load(&mut self, scope: Scope) -> Result<(), Error> {
-        let files = match scope {
-            Scope::Files(files) => files,
-            Scope::Everything => self
-                .list()?
-                .into_iter()
-                .chain(self.files.keys().cloned())
-                .collect(),
+        let unread = std::mem::take(&mut self.unread);
+        let mut files = match scope {
+            Scope::Files(files) if !unread.directory => files,
+            Scope::Files(_) | Scope::Everything => {
+                let listed = self.list();
+                self.unread.directory = listed.is_err();
+                let known = self.files.keys().cloned();
+                listed?.into_iter().chain(known).collect()
+            }
         };
+        files.extend(unread.files);
         let mut run = Run {
             files,
             heirs: BTreeSet::new(),
@@ -97,11 +114,15 @@ impl Loader {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => match self.list() {
                     Ok(_) => self.gone(&name, &mut run),
                     Err(error) => {
+                        self.unread.directory = true;
                         outcome = Err(error);
                         break;
                     }
                 },
                 Err(error) => {
+                    if passes(&error) {
+                        self.unread.files.insert(name.clone());
+                    }
                     let file = self.files.entry(name).or_default();
                     file.content = 0;
                     file.problems = vec![ProblemKind::Unreadable {
@@ -273,6 +294,12 @@ impl Loader {
         let all = directory.into_iter().chain(problems).chain(joined);
         self.problems.replace(all.collect());
     }
+}
+
+/// Whether a file may be readable the next time, without a change of the file.
+fn passes(error: &io::Error) -> bool {
+    let system = error.raw_os_error();
+    system.is_some_and(|code| [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO].contains(&code))
 }
 
 /// Reads a whole file. Opens only what is a file: a FIFO would never answer.

@@ -110,18 +110,16 @@ impl RootStore {
         })
     }
 
-    /// Writes records and bundle. A crash in between is repaired by the next start.
+    /// Writes records and bundle, if they differ from what is there: a start needs no room on a disk. A crash in
+    /// between is repaired by the next start.
     pub(super) fn save(&self) -> Result<(), Error> {
         let path = self.directory.join("roots.json");
         let text = serde_json::to_string_pretty(&self.records)
             .map_err(|error| damaged(&path, error.to_string()))?;
-        files::write_atomically(&path, &text, 0o600)?;
+        write_if_changed(&path, &text, 0o600)?;
         let bundle = self.bundle().concat();
         let path = self.directory.join("trust-bundle.pem");
-        if fs::read_to_string(&path).is_ok_and(|old| old == bundle) {
-            return Ok(());
-        }
-        Ok(files::write_atomically(&path, &bundle, 0o644)?)
+        write_if_changed(&path, &bundle, 0o644)
     }
 
     /// PEM of every root, the active one first.
@@ -203,6 +201,13 @@ fn lock(path: &Path) -> Result<File, Error> {
         }),
         Err(TryLockError::Error(error)) => Err(FileError::io("lock", path)(error).into()),
     }
+}
+
+fn write_if_changed(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    Ok(files::write_atomically(path, text, mode)?)
 }
 
 fn damaged(path: &Path, reason: String) -> Error {
