@@ -2,6 +2,7 @@
 
 mod confine;
 pub mod control;
+mod descriptors;
 mod memory;
 pub mod node;
 mod views;

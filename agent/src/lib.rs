@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fuzzing;
 pub mod hbone;
 pub mod identity;
+mod listening;
 mod millis;
 pub mod policy;
 pub mod proxy;

@@ -16,6 +16,7 @@ mod follow;
 mod inbound;
 pub mod listener;
 mod load;
+mod memory;
 mod outbound;
 mod pacing;
 mod passed;

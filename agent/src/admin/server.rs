@@ -1,8 +1,9 @@
 //! A bounded HTTP/1 server.
 //!
 //! One request a connection, and one deadline for the whole of it: a client that sends its header
-//! byte by byte, or never reads the answer, holds one of few places for a short time. Scrapers and
-//! probes open a connection each time anyhow, so keep-alive would buy nothing.
+//! byte by byte, or never reads the answer, holds one of few places for a short time, and none that a
+//! newer client needs. Scrapers and probes open a connection each time anyhow, so keep-alive would buy
+//! nothing.
 //!
 //! An endless answer is under no deadline: who gives it bounds how many there are.
 
@@ -21,11 +22,10 @@ use bytes::Bytes;
 use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A pause after a failed accept. Nothing tells when descriptors are free again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::listening::{self, Places};
 
 /// hyper's own minimum is 8 KiB.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -35,7 +35,7 @@ const HEADERS: usize = 64;
 /// What clients of one endpoint may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's backlog. Default: 32.
+    /// Connections at once; beyond it a newer one takes an older one's place. Default: 32.
     pub connections: usize,
     /// From accept to the last byte of the answer. Default: 10 s, Prometheus's scrape timeout.
     pub deadline: Duration,
@@ -68,25 +68,19 @@ pub(super) async fn serve<H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections);
     let tasks = TaskTracker::new();
     let accept = async {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
+            let (stream, client) = listening::accept(&listener).await;
+            let Some(place) = places.take(client.ip()).await.map(Arc::new) else {
+                continue;
             };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection to an admin port");
-                    time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let handle = handle.clone();
+            let (handle, asking) = (handle.clone(), place.clone());
             let is_endless = Arc::new(AtomicBool::new(false));
             let endless = is_endless.clone();
             let service = service_fn(move |request| {
+                asking.has_asked();
                 let (response, endless) = (handle(request), endless.clone());
                 async move {
                     let response = response.await;
@@ -102,18 +96,24 @@ pub(super) async fn serve<H, F>(
                 .serve_connection(TokioIo::new(stream), service);
             let stop = cancellation.clone();
             tasks.spawn(async move {
+                place.begin();
                 let mut connection = pin!(connection);
-                // Late, broken and aborted requests are the client's own trouble.
-                let ended = time::timeout(limits.deadline, &mut connection).await;
-                if ended.is_err() && is_endless.load(Ordering::Relaxed) {
-                    tokio::select! {
-                        _ = &mut connection => {}
-                        () = stop.cancelled() => {
-                            let _ = time::timeout(limits.deadline, connection).await;
+                let served = async {
+                    // Late, broken and aborted requests are the client's own trouble.
+                    let ended = time::timeout(limits.deadline, &mut connection).await;
+                    if ended.is_err() && is_endless.load(Ordering::Relaxed) {
+                        tokio::select! {
+                            _ = &mut connection => {}
+                            () = stop.cancelled() => {
+                                let _ = time::timeout(limits.deadline, connection).await;
+                            }
                         }
                     }
+                };
+                tokio::select! {
+                    () = place.lost() => {}
+                    () = served => {}
                 }
-                drop(place);
             });
         }
     };

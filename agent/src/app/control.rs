@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     bind,
     confine::{Children, confine},
-    told_to_stop,
+    descriptors, told_to_stop,
 };
 use crate::{
     admin::{Limits, Readiness, serve_metrics, serve_readiness},
@@ -78,6 +78,7 @@ pub enum Home {
 /// # Errors
 /// What kept it from starting.
 pub async fn run(settings: Settings) -> Result<()> {
+    descriptors::raise();
     let stop = CancellationToken::new();
     let metrics = ControlMetrics::new()?;
     let readiness = Readiness::default();
@@ -103,6 +104,8 @@ pub async fn run(settings: Settings) -> Result<()> {
         told = told_to_stop() => return Ok(told?),
     };
     let authority = Arc::new(opened.authority);
+    let counted = authority.clone();
+    metrics.observe_rotation_failures(move || counted.rotation_failures())?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listening on {} for agents", settings.listen))?;

@@ -20,7 +20,7 @@ pub use self::serving::Endpoints;
 use self::{operator::Operator, serving::Serving};
 use super::{
     confine::{Children, confine},
-    memory, told_to_stop,
+    descriptors, memory, told_to_stop,
 };
 use crate::{
     admin::{Readiness, SpliceView},
@@ -35,7 +35,10 @@ use crate::{
     },
     policy::PolicySet,
     proxy::{
-        CoreParts, Parts, Proxy, connections::Connections, dial::Marking, route::MissingWaypoint,
+        CoreParts, Parts, Proxy,
+        connections::{Connections, Limits},
+        dial::Marking,
+        route::MissingWaypoint,
     },
     reporting, splice,
     takeover::{self, Predecessor},
@@ -71,6 +74,8 @@ pub struct Settings {
     pub waypoint_missing: MissingWaypoint,
     /// Most open connections.
     pub max_connections: usize,
+    /// Most of one pod.
+    pub max_connections_per_pod: Option<usize>,
     /// How long they may go on after SIGTERM, or once another agent has taken over.
     pub drain: Duration,
     /// Where agents of this node meet.
@@ -132,10 +137,10 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
 
     let authority = CaClient::new(settings.authority);
     let certificates = Certificates::new(Arc::new(authority.clone()));
-    let connections = Arc::new(Connections::new(
-        settings.node.clone(),
-        settings.max_connections,
-    ));
+    let total = descriptors::connections(settings.max_connections);
+    let per_pod = settings.max_connections_per_pod.unwrap_or(total);
+    let limits = Limits { total, per_pod };
+    let connections = Arc::new(Connections::new(settings.node.clone(), limits));
     let bound = BoundPods::default();
     let counted = certificates.clone();
     metrics.observe_certificates(move || counted.states())?;

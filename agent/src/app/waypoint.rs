@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::operator::Operator;
 use super::{
     confine::{Children, confine},
-    node, told_to_stop,
+    descriptors, node, told_to_stop,
 };
 use crate::{
     admin::{Limits, Readiness, serve_admin, serve_metrics, serve_readiness},
@@ -31,7 +31,11 @@ use crate::{
         Certificates, Identity,
         ca_client::{self, CaClient},
     },
-    proxy::{CoreParts, connections::Connections, dial::Marking},
+    proxy::{
+        CoreParts,
+        connections::{self, Connections},
+        dial::Marking,
+    },
     telemetry::{Metrics, ResilienceMetrics, logging::Logging, metrics::MetricsOptions, trace},
     waypoint::{Parts, Waypoint, supervisor},
 };
@@ -181,8 +185,12 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         None => None,
     };
 
-    let connections = Connections::new(settings.node.clone(), settings.max_connections);
-    let connections = Arc::new(connections);
+    let total = descriptors::connections(settings.max_connections);
+    let most = connections::Limits {
+        total,
+        per_pod: total,
+    };
+    let connections = Arc::new(Connections::new(settings.node.clone(), most));
     let operator = Arc::new(Operator {
         store: store.clone(),
         metrics: metrics.clone(),

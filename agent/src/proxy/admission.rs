@@ -1,15 +1,17 @@
 //! How much of what other agents (or anybody who reaches port 15008) bring is taken at once.
 
 use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::counts::{CountGuard, Counts, Full, Limits};
-use crate::identity::tls::Protocols;
+use crate::{
+    identity::tls::{AcceptError, Protocols},
+    telemetry::{Metrics, TunnelRefusal, log_limit::LogLimit},
+};
 
 /// Tunnels that other agents may have open to this node at once.
 const MAX_TUNNELS: usize = 8192;
@@ -24,15 +26,17 @@ const HANDSHAKES: Limits = Limits {
     total: 1024,
 };
 
-/// At most one refusal in this time is logged.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Handshakes that fail are logged one by one, each for its own cause, but no more than so many in ten
+/// seconds.
+const FAILURES_LOGGED: u32 = 100;
 
 /// Places for handshakes and tunnels.
 #[derive(Debug)]
 pub(super) struct Admission {
     handshakes: Arc<Counts<IpAddr>>,
     tunnels: Arc<Semaphore>,
-    log: Mutex<LogLimit>,
+    log: LogLimit,
+    failures_log: LogLimit,
 }
 
 /// Why a tunnel isn't taken.
@@ -58,7 +62,8 @@ impl Default for Admission {
         Self {
             handshakes: Arc::default(),
             tunnels: Arc::new(Semaphore::new(MAX_TUNNELS)),
-            log: Mutex::default(),
+            log: LogLimit::default(),
+            failures_log: LogLimit::of(FAILURES_LOGGED),
         }
     }
 }
@@ -71,7 +76,7 @@ impl Admission {
     pub(super) fn handshake(&self, source: IpAddr) -> Result<CountGuard<IpAddr>, Refused> {
         let place = self.handshakes.try_count(source, HANDSHAKES);
         place.map_err(|full| match full {
-            Full::Key => Refused::Source,
+            Full::Key { .. } => Refused::Source,
             Full::Total => Refused::Handshakes,
         })
     }
@@ -94,31 +99,35 @@ impl Admission {
         place.map_err(|_| Refused::Tunnels)
     }
 
-    /// Says in the log that a source was refused, not each time.
-    pub(super) fn log(&self, source: IpAddr, refused: &Refused) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unsaid) = log.admit(Instant::now()) {
+    /// Counts a source that was refused, and says so in the log, not each time.
+    pub(super) fn refused(&self, metrics: &Metrics, source: IpAddr, refused: &Refused) {
+        metrics.tunnel_refused(refused.counted());
+        if let Some(unsaid) = self.log.admit() {
             tracing::warn!(%source, unsaid, "tunnel refused: {refused}");
+        }
+    }
+
+    /// The same of a handshake that failed.
+    pub(super) fn failed(&self, metrics: &Metrics, ends: [SocketAddr; 2], error: &AcceptError) {
+        metrics.tunnel_refused(match error {
+            AcceptError::Timeout => TunnelRefusal::Timeout,
+            _ => TunnelRefusal::Handshake,
+        });
+        let [peer, local] = ends;
+        if let Some(unsaid) = self.failures_log.admit() {
+            tracing::warn!(%peer, %local, unsaid, "tunnel refused: {error}");
         }
     }
 }
 
-/// Lets one line through in [`LOG_INTERVAL`].
-#[derive(Debug, Default)]
-struct LogLimit {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl LogLimit {
-    /// Whether to log now: how many were left out since the last time.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now < last + LOG_INTERVAL) {
-            self.unsaid += 1;
-            return None;
+impl Refused {
+    /// What is counted.
+    fn counted(&self) -> TunnelRefusal {
+        match self {
+            Self::Source => TunnelRefusal::SourceLimit,
+            Self::Handshakes => TunnelRefusal::HandshakeLimit,
+            Self::Tunnels => TunnelRefusal::TunnelLimit,
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -141,15 +150,5 @@ mod tests {
         );
         drop(held);
         assert!(admission.handshake(flooder).is_ok());
-    }
-
-    #[test]
-    fn one_refusal_in_a_while_is_logged_with_the_count_of_the_others() {
-        let (mut log, start) = (LogLimit::default(), Instant::now());
-        assert_eq!(log.admit(start), Some(0));
-        assert_eq!(log.admit(start), None);
-        assert_eq!(log.admit(start + LOG_INTERVAL / 2), None);
-        assert_eq!(log.admit(start + LOG_INTERVAL), Some(2));
-        assert_eq!(log.admit(start + 2 * LOG_INTERVAL), Some(0));
     }
 }

@@ -1,6 +1,7 @@
 //! The connections that are open through this agent or past it, and the end of those that a change forbids.
 
 mod concern;
+mod shares;
 mod verdict;
 
 use std::{
@@ -14,8 +15,10 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use self::shares::{Share, Shares};
 pub use self::{
     concern::Concern,
+    shares::Limits,
     verdict::{CloseReason, End},
 };
 use crate::{
@@ -80,6 +83,24 @@ pub enum RegisterError {
         /// The limit.
         limit: usize,
     },
+    /// The bound that leaves something for other pods.
+    #[error(
+        "it has {open} open connections, as many as one pod may have where so few are left for others; \
+         http://127.0.0.1:15000/connections lists them, --max-connections-per-pod and \
+         --max-connections allow more"
+    )]
+    PodFull {
+        /// Whose they are, if a pod's.
+        pod: Option<ObjectName>,
+        /// How many it has.
+        open: usize,
+    },
+    /// The bound that keeps the process from being killed.
+    #[error(
+        "nearly all of the memory that its cgroup allows is in use: raise the container's memory limit, or \
+         lower --max-connections to what it is enough for"
+    )]
+    NoMemory,
     /// Something changed between the decision and now.
     #[error(transparent)]
     Closed(#[from] CloseReason),
@@ -89,7 +110,8 @@ pub enum RegisterError {
 #[derive(Debug)]
 pub struct Connections {
     node: Arc<str>,
-    limit: usize,
+    limits: Limits,
+    shares: Shares,
     entries: Sharded<Entry>,
     /// What [`Self::reevaluate`] saw last.
     latest: ArcSwapOption<Snapshot>,
@@ -105,12 +127,13 @@ struct Entry {
 }
 
 impl Connections {
-    /// An empty set for the node of this name, of at most `limit` connections.
+    /// An empty set for the node of this name.
     #[must_use]
-    pub fn new(node: Arc<str>, limit: usize) -> Self {
+    pub fn new(node: Arc<str>, limits: Limits) -> Self {
         Self {
             node,
-            limit,
+            limits,
+            shares: Shares::default(),
             entries: Sharded::default(),
             latest: ArcSwapOption::empty(),
         }
@@ -122,7 +145,7 @@ impl Connections {
     /// connection slips through between a decision and [`Self::reevaluate`].
     ///
     /// # Errors
-    /// [`RegisterError`]: the limit is reached, or the connection is allowed no longer.
+    /// [`RegisterError`]: a limit is reached, or the connection is allowed no longer.
     pub fn register(
         self: &Arc<Self>,
         connection: OpenConnection,
@@ -185,19 +208,21 @@ impl Connections {
         self: &Arc<Self>,
         connection: OpenConnection,
     ) -> Result<ConnectionGuard, RegisterError> {
+        let share = self.shares.take(&connection, self.limits)?;
         let entry = Arc::new(Entry {
             connection,
             opened: Instant::now(),
             cancellation: CancellationToken::new(),
             closed_by: OnceLock::new(),
         });
-        let limit = self.limit;
+        let limit = self.limits.total;
         let key = self.entries.insert_below(limit, entry.clone());
         let key = key.ok_or(RegisterError::Full { limit })?;
         Ok(ConnectionGuard {
             connections: self.clone(),
             key,
             entry,
+            _share: share,
         })
     }
 
@@ -255,6 +280,7 @@ pub struct ConnectionGuard {
     connections: Arc<Connections>,
     key: u64,
     entry: Arc<Entry>,
+    _share: Share,
 }
 
 impl ConnectionGuard {

@@ -4,7 +4,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time,
+    runtime::Handle,
+    task, time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,11 +21,13 @@ use crate::{
     discovery::store::Store,
     hbone,
     identity::{Certificates, Identity, tls::ServerCertificates},
+    listening,
     telemetry::Metrics,
 };
 
-/// Pause after an accept that failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Tasks that wait for a thread: above so many, new connections wait in the kernel, where they take less
+/// memory than as tasks.
+const WAITING: usize = 256;
 
 /// How long connections that are cut off at the end of a drain have to say so to their ends.
 const CUT_OFF: Duration = Duration::from_secs(1);
@@ -153,20 +156,15 @@ impl Core {
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
-            let accepted = tokio::select! {
+            let (stream, _) = tokio::select! {
                 () = self.closed.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = listening::accept(&listener) => accepted,
             };
-            match accepted {
-                Ok((stream, _)) => {
-                    // Only fails on a connection that is gone already, which reading will tell.
-                    let _ = stream.set_nodelay(true);
-                    self.tasks.spawn(serve(stream));
-                }
-                Err(error) => {
-                    tracing::warn!("accepting a connection: {error}");
-                    time::sleep(ACCEPT_PAUSE).await;
-                }
+            // Only fails on a connection that is gone already, which reading will tell.
+            let _ = stream.set_nodelay(true);
+            self.tasks.spawn(serve(stream));
+            while Handle::current().metrics().global_queue_depth() > WAITING {
+                task::yield_now().await;
             }
         }
     }

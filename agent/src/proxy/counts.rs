@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// A key that nobody competes with may have three quarters of all.
+const GREED: usize = 3;
+
 /// Guards that are held, by key. Bounded by them: a key without any takes no memory.
 #[derive(Debug)]
 pub(super) struct Counts<K>(Mutex<State<K>>);
@@ -16,10 +19,11 @@ struct State<K> {
     by_key: HashMap<K, usize>,
 }
 
-/// How many guards there may be.
+/// How many guards there may be. No key may have more than [`GREED`] times as many as are left for all
+/// others, so that there is a place for one that has none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Of one key.
+    /// Of one key, at most.
     pub(super) per_key: usize,
     /// Of all keys.
     pub(super) total: usize,
@@ -28,8 +32,11 @@ pub(super) struct Limits {
 /// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// That of the key.
-    Key,
+    /// That of the key, which has so many.
+    Key {
+        /// How many.
+        count: usize,
+    },
     /// That of all.
     Total,
 }
@@ -60,15 +67,16 @@ impl<K: Clone + Eq + Hash> Counts<K> {
         limits: Limits,
     ) -> Result<CountGuard<K>, Full> {
         let mut state = self.lock();
-        if state
-            .by_key
-            .get(&key)
-            .is_some_and(|count| *count >= limits.per_key)
-        {
-            return Err(Full::Key);
+        let count = state.by_key.get(&key).copied().unwrap_or(0);
+        let free = limits.total.saturating_sub(state.total);
+        if count >= limits.per_key {
+            return Err(Full::Key { count });
         }
-        if state.total >= limits.total {
+        if free == 0 {
             return Err(Full::Total);
+        }
+        if count >= free.saturating_mul(GREED) {
+            return Err(Full::Key { count });
         }
         Ok(self.enter(&mut state, key))
     }
@@ -140,17 +148,33 @@ mod tests {
         let counts = Arc::new(Counts::default());
         let enter = |key| counts.try_count(key, limits);
         let (first, second) = (enter('a').unwrap(), enter('a').unwrap());
-        assert_eq!(enter('a').unwrap_err(), Full::Key);
+        assert_eq!(enter('a').unwrap_err(), Full::Key { count: 2 });
         let _other = enter('b').unwrap();
         assert_eq!(enter('c').unwrap_err(), Full::Total);
         assert_eq!(
             enter('a').unwrap_err(),
-            Full::Key,
+            Full::Key { count: 2 },
             "the nearer cause is told"
         );
         drop(first);
         let _third = enter('c').unwrap();
         drop(second);
         assert!(enter('a').is_ok());
+    }
+    #[test]
+    fn a_key_leaves_something_for_others() {
+        let limits = Limits {
+            per_key: 100,
+            total: 100,
+        };
+        let counts = Arc::new(Counts::default());
+        let fill = |key| {
+            let taken = (0..200).map_while(|_| counts.try_count(key, limits).ok());
+            taken.collect::<Vec<_>>()
+        };
+        let greedy: Vec<_> = ['a', 'b', 'c'].map(fill).into();
+        let taken: Vec<_> = greedy.iter().map(Vec::len).collect();
+        assert_eq!(taken, [75, 19, 5]);
+        assert!(counts.try_count('d', limits).is_ok());
     }
 }

@@ -171,7 +171,7 @@ pub(crate) fn finish(report: ConnectionReport, result: &Result<(), Error>) {
     match result {
         Ok(()) => report.finish(Outcome::Complete),
         Err(Error::Denied(denied)) => report.finish(Outcome::Denied(denied)),
-        Err(Error::Register(RegisterError::Closed(reason))) => report.finish(reason.outcome()),
+        Err(Error::Register(error)) => report.finish(error.outcome()),
         Err(error) => report.finish(Outcome::Failed {
             flags: error.flags(),
             error,

@@ -1,8 +1,8 @@
 //! Tunnels from other agents, from accept to close, for whoever serves the streams in them.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time};
 
 use super::{core::Core, tunnels::TunnelRequest};
 use crate::{
@@ -41,7 +41,7 @@ pub(crate) async fn serve<Done>(
     // somebody.
     let handshake = match core.admission.handshake(peer.ip()) {
         Ok(place) => place,
-        Err(refused) => return core.admission.log(peer.ip(), &refused),
+        Err(refused) => return core.admission.refused(&core.metrics, peer.ip(), &refused),
     };
 
     let expected = expected(local);
@@ -54,17 +54,18 @@ pub(crate) async fn serve<Done>(
         is_direct,
         client,
         server,
+        until,
     } = match accepted.await {
         Ok(accepted) => accepted,
         Err(error) => {
-            tracing::warn!(%peer, %local, "tunnel refused: {error}");
+            core.admission.failed(&core.metrics, [peer, local], &error);
             return;
         }
     };
     drop(handshake);
     let _place = match core.admission.tunnel() {
         Ok(place) => place,
-        Err(refused) => return core.admission.log(peer.ip(), &refused),
+        Err(refused) => return core.admission.refused(&core.metrics, peer.ip(), &refused),
     };
     tracing::debug!(%peer, %client, %server, "tunnel accepted");
 
@@ -75,20 +76,31 @@ pub(crate) async fn serve<Done>(
         server,
         peer,
     });
-    let closed = core.closed.clone();
-    let ended = if is_direct {
-        let handler = |request| handler(ends.clone(), TunnelRequest::Direct(request));
-        direct::serve(channel, handler, closed)
-            .await
-            .map_err(|error| error.to_string())
-    } else {
+    // Also closed to new connections when what was proven holds no longer.
+    let closed = core.closed.child_token();
+    let drain = closed.clone();
+    let serving = async {
+        if is_direct {
+            let handler = |request| handler(ends.clone(), TunnelRequest::Direct(request));
+            let served = direct::serve(channel, handler, drain);
+            return served.await.map_err(|error| error.to_string());
+        }
         let handler = |request| {
             let request = TunnelRequest::Multiplexed(Box::new(request));
             handler(ends.clone(), request)
         };
         let stream = ChannelStream::new(*channel);
-        let served = server::serve(stream, &core.tunnel_settings, handler, closed);
+        let served = server::serve(stream, &core.tunnel_settings, handler, drain);
         Box::pin(served).await.map_err(|error| error.to_string())
+    };
+    let mut serving = std::pin::pin!(serving);
+    let life = until.duration_since(SystemTime::now()).unwrap_or_default();
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = time::sleep(life) => {
+            closed.cancel();
+            serving.await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, "tunnel ended: {error}");

@@ -65,6 +65,8 @@ pub(super) fn write(line: &Line<'_>) {
         Outcome::Denied(denied) => {
             write!(Level::WARN, "connection denied", Some(denied.to_string()));
         }
+        // Somebody could fill the log with them, which has a line of its own for many.
+        Outcome::Refused(_) => {}
         Outcome::Failed { error, .. } => {
             write!(Level::WARN, "connection failed", Some(error.to_string()));
         }

@@ -9,6 +9,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::{
     collector::{Family, Kind, Observed},
+    listeners,
     metrics::{BUILD, MetricsError, PROBLEMS, Page},
     process,
 };
@@ -30,6 +31,12 @@ const CONDITIONS: Family = Family {
     help: "Conditions in the status of objects, written or not.",
     kind: Kind::Counter,
     labels: &["result"],
+};
+const ROTATION_FAILURES: Family = Family {
+    name: "ambit_control_root_rotation_failures_total",
+    help: "Steps of a rotation of roots that failed; they are tried again, and the roots stay as they were.",
+    kind: Kind::Counter,
+    labels: &[],
 };
 const LEADING: Family = Family {
     name: "ambit_control_leading",
@@ -103,6 +110,7 @@ impl ControlMetrics {
             let read = move || vec![family.of(tally.samples(names))];
             metrics.register(Observed::new(&[family], read)?)?;
         }
+        metrics.register(Observed::new(listeners::FAMILIES, listeners::collect)?)?;
         metrics.register(Observed::new(process::FAMILIES, process::collect)?)?;
         let build = || vec![BUILD.of([([env!("CARGO_PKG_VERSION")], 1.0)])];
         metrics.register(Observed::new(&[&BUILD], build)?)?;
@@ -131,6 +139,18 @@ impl ControlMetrics {
     ) -> Result<(), MetricsError> {
         let read = move || vec![LEADING.single(f64::from(u8::from(read())))];
         self.register(Observed::new(&[&LEADING], read)?)
+    }
+
+    /// Reads by `read` at each scrape how often rotations of roots failed.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if it is called twice.
+    pub fn observe_rotation_failures(
+        &self,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        let read = move || vec![ROTATION_FAILURES.single(read() as f64)];
+        self.register(Observed::new(&[&ROTATION_FAILURES], read)?)
     }
 
     /// Counts the authority's certificates.

@@ -16,8 +16,10 @@ use super::{
     collector::{Family, Kind, Observed},
     denials::{DENIALS, Denials},
     flows::Flows,
+    listeners,
     open_count::OpenCount,
     process,
+    refusals::{self, Refusal, Refusals, TunnelRefusal},
     requests::Requests,
     series::ClusterNames,
     traffic::Traffic,
@@ -53,7 +55,8 @@ const LEFT_OUT: Family = Family {
 };
 const LOG_DROPS: Family = Family {
     name: "ambit_log_lines_dropped_total",
-    help: "Log lines, the access log's among them, dropped because standard error was too slow.",
+    help: "Log lines, the access log's among them, dropped because standard error was too slow, or refused \
+           them as a full disk does.",
     kind: Kind::Counter,
     labels: &[],
 };
@@ -148,6 +151,7 @@ pub struct Metrics {
     pub(super) requests: Arc<Requests>,
     pub(super) flows: Arc<Flows>,
     denials: Arc<Denials>,
+    refusals: Arc<Refusals>,
     connections_open: IntGaugeVec,
     round_trips: HistogramVec,
     retransmitted: IntCounterVec,
@@ -176,6 +180,7 @@ impl Metrics {
             requests: requests.clone(),
             flows: Arc::default(),
             denials: Arc::default(),
+            refusals: Arc::default(),
             connections_open: by_direction(
                 "ambit_connections_open",
                 "Application connections that are open through the agent.",
@@ -219,6 +224,9 @@ impl Metrics {
         let (flows, denials) = (metrics.flows.clone(), metrics.denials.clone());
         metrics.observe(Flows::FAMILIES, move || flows.collect())?;
         metrics.observe(&[&DENIALS], move || vec![denials.collect()])?;
+        let refused = metrics.refusals.clone();
+        metrics.observe(refusals::FAMILIES, move || refused.collect())?;
+        metrics.observe(listeners::FAMILIES, listeners::collect)?;
         metrics.observe(process::FAMILIES, process::collect)?;
         let build = || vec![BUILD.of([([env!("CARGO_PKG_VERSION")], 1.0)])];
         metrics.observe(&[&BUILD], build)?;
@@ -365,6 +373,16 @@ impl Metrics {
 
     pub(super) fn denied(&self, denied: &Denied) {
         self.denials.count(denied);
+    }
+
+    /// A connection was one too many.
+    pub fn connection_refused(&self, refusal: &Refusal<'_>) {
+        self.refusals.connection(refusal);
+    }
+
+    /// A connection became no tunnel.
+    pub fn tunnel_refused(&self, refusal: TunnelRefusal) {
+        self.refusals.tunnel(refusal);
     }
 
     pub(super) fn observe(

@@ -6,6 +6,7 @@ use super::{
     Metrics, Reporter, ResponseFlags, Transfer, access_log,
     flows::{FlowEvent, FlowView},
     open_count::OpenCount,
+    refusals::Refusal,
     traffic::Opened,
 };
 use crate::{
@@ -87,6 +88,8 @@ pub enum Outcome<'a> {
     Complete,
     /// Policy refused it, or ended it later. Counts the policy too.
     Denied(&'a Denied),
+    /// One too many. Counted, and not logged by itself: there may be as many as somebody likes.
+    Refused(Refusal<'a>),
     /// Anything else.
     Failed {
         /// The nearest of Istio's reasons.
@@ -97,7 +100,7 @@ pub enum Outcome<'a> {
 }
 
 /// Counts and logs one connection. Whichever way it ends, it is counted as closed once and has
-/// one line in the access log: by [`Self::finish`], or by being dropped (a cancelled task, a
+/// one line in the access log (but for what is refused as one too many): by [`Self::finish`], or by being dropped (a cancelled task, a
 /// panic), with the error `aborted`.
 ///
 /// Its bytes appear in metrics at every scrape, not only at the end.
@@ -163,6 +166,9 @@ impl ConnectionReport {
         if let Outcome::Denied(denied) = outcome {
             self.metrics.denied(denied);
         }
+        if let Outcome::Refused(refusal) = outcome {
+            self.metrics.connection_refused(refusal);
+        }
         let live = &self.opened.live;
         if let Some(path) = live.transfer.path() {
             let direction = live.description.reporter.direction();
@@ -208,6 +214,7 @@ impl Outcome<'_> {
         match self {
             Self::Complete => ResponseFlags::None,
             Self::Denied(_) => ResponseFlags::Deny,
+            Self::Refused(_) => ResponseFlags::Connect,
             Self::Failed { flags, .. } => *flags,
         }
     }

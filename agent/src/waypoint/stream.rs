@@ -19,13 +19,13 @@ use crate::{
     hbone::{Authority, Baggage, RequestHeaders},
     proxy::{
         baggage,
-        connections::{ConnectionGuard, Decided, OpenConnection},
+        connections::{ConnectionGuard, Decided, OpenConnection, RegisterError},
         error::{Error, finish},
         tunnel_io::TunnelIo,
         tunnel_server::Ends,
         tunnels::TunnelRequest,
     },
-    telemetry::{ConnectionReport, Reporter},
+    telemetry::{ConnectionReport, Outcome, Reporter},
 };
 
 /// For how long a client may say nothing before it is asked whether its server speaks first.
@@ -92,10 +92,7 @@ pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: Tun
                     let io = TunnelIo::new(stream);
                     Box::pin(client.listen(io, protocol, guard)).await;
                 }
-                Err(error) => {
-                    let client = &client.ends.client;
-                    tracing::warn!(%client, "a connection isn't taken: {error}");
-                }
+                Err(error) => client.refused(&error),
             }
         }
     }
@@ -182,8 +179,19 @@ impl Client {
         }
     }
 
+    /// Nothing is known yet of what it is about that could be reported.
+    fn refused(&self, error: &RegisterError) {
+        match error.outcome() {
+            Outcome::Refused(refusal) => self.waypoint.core.metrics.connection_refused(&refusal),
+            Outcome::Complete | Outcome::Denied(_) | Outcome::Failed { .. } => {
+                let client = &self.ends.client;
+                tracing::warn!(%client, "a connection isn't taken: {error}");
+            }
+        }
+    }
+
     /// Enters it as open.
-    fn register(&self, snapshot: &Snapshot) -> Result<ConnectionGuard, Error> {
+    fn register(&self, snapshot: &Snapshot) -> Result<ConnectionGuard, RegisterError> {
         let service = self.asked.service();
         let open = OpenConnection {
             reporter: Reporter::Waypoint,
@@ -198,7 +206,7 @@ impl Client {
             transfer: Arc::default(),
         };
         let connections = &self.waypoint.core.connections;
-        Ok(connections.register(open, snapshot)?)
+        connections.register(open, snapshot)
     }
 }
 

@@ -17,7 +17,6 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -35,10 +34,11 @@ use crate::{
         tls,
         wire::{CREATE_CERTIFICATE, MAX_MESSAGE},
     },
+    listening::{self, Place, Places},
     telemetry::control::Tally,
 };
 
-/// Further connections wait in the kernel's queue.
+/// Beyond it a newer connection takes the place of an older one.
 const MAX_CONNECTIONS: usize = 1024;
 /// Calls at one time on one connection.
 const MAX_STREAMS: u32 = 16;
@@ -50,8 +50,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// How long calls may finish after that, or when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// After an error that isn't one connection's (no file descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A failed renewal of the server's own certificate is tried again after this long.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
@@ -128,23 +126,29 @@ pub async fn serve(
     let _stop_on_drop = stop.clone().drop_guard();
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&authority).run(stop.clone()));
+    let names: Arc<[String]> = settings.server_names.into();
     tasks.spawn(keep_certificate(
-        own,
-        authority,
-        settings.server_names,
+        own.clone(),
+        authority.clone(),
+        names.clone(),
         renewal,
         stop.clone(),
     ));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, place) = tokio::select! {
             () = cancellation.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let connection = connection(stream, acceptor.clone(), services.clone(), stop.clone());
+        own.keep_current(&authority, &names);
+        let (acceptor, services, stop) = (acceptor.clone(), services.clone(), stop.clone());
         tasks.spawn(async move {
-            connection.await;
-            drop(slot);
+            place.begin();
+            let connection = connection(stream, acceptor, services, stop, &place);
+            tokio::select! {
+                () = place.lost() => {}
+                () = connection => {}
+            }
         });
     }
     tasks.close();
@@ -152,19 +156,12 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is room for it.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// The next connection, and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Arc<Place>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        let (stream, client) = listening::accept(listener).await;
+        if let Some(place) = places.take(client.ip()).await {
+            return (stream, Arc::new(place));
         }
     }
 }
@@ -174,6 +171,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     services: Services,
     stop: CancellationToken,
+    place: &Arc<Place>,
 ) {
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
@@ -192,7 +190,11 @@ async fn connection(
         .initial_connection_window_size(MAX_WINDOW * 2)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let answer = service_fn(move |request| answer(services.clone(), request));
+    let asking = Arc::clone(place);
+    let answer = service_fn(move |request| {
+        asking.has_asked();
+        answer(services.clone(), request)
+    });
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), answer));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -265,7 +267,13 @@ fn server_config(own: Arc<OwnCertificate>) -> Result<ServerConfig, authority::Er
 
 /// The certificate that the server shows, replaced while it serves.
 #[derive(Debug, Default)]
-struct OwnCertificate(ArcSwapOption<CertifiedKey>);
+struct OwnCertificate(ArcSwapOption<Own>);
+
+#[derive(Debug)]
+struct Own {
+    certified: Arc<CertifiedKey>,
+    not_after: SystemTime,
+}
 
 impl OwnCertificate {
     /// Makes a new one, and says when the next is due: at half its life.
@@ -280,23 +288,39 @@ impl OwnCertificate {
             .key
             .signing_key()
             .map_err(|error| authority::Error::Settings(error.to_string()))?;
-        let certified = CertifiedKey::new(made.chain, key);
-        self.0.store(Some(Arc::new(certified)));
+        let certified = Arc::new(CertifiedKey::new(made.chain, key));
+        let not_after = made.not_after;
+        self.0.store(Some(Arc::new(Own {
+            certified,
+            not_after,
+        })));
         let life = made.not_after.duration_since(now).unwrap_or_default();
         Ok((life / 2).max(Duration::from_millis(500)))
     }
 }
 
+impl OwnCertificate {
+    /// Renews it where the clock was set beyond its end, of which no timer knows.
+    fn keep_current(&self, authority: &CertificateAuthority, names: &[String]) {
+        let has_expired = |own: &Arc<Own>| own.not_after <= SystemTime::now();
+        if self.0.load().as_ref().is_some_and(has_expired)
+            && let Err(error) = self.renew(authority, names)
+        {
+            tracing::error!(%error, "cannot renew the server's own certificate");
+        }
+    }
+}
+
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load_full()
+        Some(self.0.load().as_ref()?.certified.clone())
     }
 }
 
 async fn keep_certificate(
     own: Arc<OwnCertificate>,
     authority: Arc<CertificateAuthority>,
-    names: Vec<String>,
+    names: Arc<[String]>,
     mut pause: Duration,
     stop: CancellationToken,
 ) {

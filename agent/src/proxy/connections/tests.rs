@@ -45,7 +45,11 @@ fn unrelated() -> OpenConnection {
 }
 
 fn connections(limit: usize) -> Arc<Connections> {
-    Arc::new(Connections::new(NODE.into(), limit))
+    let limits = Limits {
+        total: limit,
+        per_pod: limit,
+    };
+    Arc::new(Connections::new(NODE.into(), limits))
 }
 
 /// The same pod under another service account.
@@ -307,7 +311,7 @@ fn reevaluation_closes_connections_of_workloads_that_are_gone() {
     );
     let flags = match reason.outcome() {
         Outcome::Failed { flags, .. } => Some(flags),
-        Outcome::Complete | Outcome::Denied(_) => None,
+        Outcome::Complete | Outcome::Denied(_) | Outcome::Refused(_) => None,
     };
     assert_eq!(flags, Some(ResponseFlags::None));
     assert_eq!(other.closed_by(), None);
@@ -468,4 +472,32 @@ fn a_full_set_refuses_with_the_cure_until_one_leaves() {
     assert!(error.to_string().contains("--max-connections"), "{error}");
     drop(first);
     assert!(connections.register(unrelated(), &snapshot).is_ok());
+}
+
+#[test]
+fn a_pods_share_leaves_room_for_another_and_says_whose_it_is() {
+    let connections = connections(8);
+    let snapshot = Snapshot::default();
+    let mut held: Vec<_> = (0..6)
+        .map(|_| connections.register(connection(), &snapshot).unwrap())
+        .collect();
+    let error = connections.register(connection(), &snapshot).unwrap_err();
+    assert_eq!(
+        error,
+        RegisterError::PodFull {
+            pod: Some(object("web", "client-0")),
+            open: 6,
+        }
+    );
+    assert!(matches!(error.outcome(), Outcome::Refused(_)));
+    // Nobody vouches for this one: it counts for its server.
+    let plaintext = || OpenConnection {
+        source_identity: None,
+        source: None,
+        ..connection()
+    };
+    let other = connections.register(plaintext(), &snapshot).unwrap();
+    held.pop();
+    held.push(connections.register(connection(), &snapshot).unwrap());
+    drop(other);
 }
