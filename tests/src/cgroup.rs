@@ -55,6 +55,72 @@ fn kill(cgroup: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A cgroup whose processes may have so much memory; of whichever version has the machine's memory.
+#[derive(Debug)]
+pub struct MemoryGroup {
+    directory: PathBuf,
+    is_v2: bool,
+}
+
+impl MemoryGroup {
+    /// Makes one below the cgroup of this process, without a limit.
+    ///
+    /// # Errors
+    /// If neither version can limit memory here.
+    pub fn new(name: &str) -> Result<Self> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (parent, is_v2) = if v1.is_dir() {
+            (v1.to_owned(), false)
+        } else {
+            let root = root()?;
+            let control = root.join("cgroup.subtree_control");
+            fs::write(&control, "+memory").map_err(Error::path("write", &control))?;
+            (root, true)
+        };
+        let directory = parent.join(format!("{name}-{}", std::process::id()));
+        create(&directory)?;
+        Ok(Self { directory, is_v2 })
+    }
+
+    /// What a process's id is written to, to have it in the group.
+    #[must_use]
+    pub fn processes(&self) -> PathBuf {
+        self.directory.join("cgroup.procs")
+    }
+
+    /// Lets the group have so many bytes more than it can't do without now.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn allow_more(&self, bytes: u64) -> Result<()> {
+        let (limit, usage) = match self.is_v2 {
+            true => ("memory.max", "memory.current"),
+            false => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        };
+        let read = |name: &str| {
+            let path = self.directory.join(name);
+            fs::read_to_string(&path).map_err(Error::path("read", &path))
+        };
+        let number = |text: &str| text.trim().parse::<u64>().unwrap_or(0);
+        let files: u64 = read("memory.stat")?
+            .lines()
+            .filter_map(|line| line.split_once("active_file "))
+            .filter(|(prefix, _)| ["", "in"].contains(prefix))
+            .map(|(_, bytes)| number(bytes))
+            .sum();
+        let limit = self.directory.join(limit);
+        let wanted = number(&read(usage)?).saturating_sub(files) + bytes;
+        fs::write(&limit, wanted.to_string()).map_err(Error::path("write", &limit))
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Says nothing new if it fails: the processes in it are gone, or somebody's to look at.
+        let _ = remove(&self.directory);
+    }
+}
+
 /// The mount point of the first cgroup2 file system in the text of `mountinfo` (proc(5)).
 fn mount_point(mountinfo: &str) -> Option<&str> {
     mountinfo.lines().find_map(|line| {

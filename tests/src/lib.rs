@@ -55,11 +55,12 @@ mod watchdog;
 pub use api_server::{ApiServer, Rbac, RequestSeen};
 pub use browser::{Seen, Tab};
 pub use capture::{Capture, Packet, Transport, parse_pcap};
+pub use cgroup::MemoryGroup;
 pub use error::{Error, Result};
 pub use lab::{Builder, Lab};
 pub use load::{
-    Generator, IdleConnections, Latency, Load, LoadResult, LoadServer, Point, load_program,
-    run as run_load,
+    Flood, Generator, Harm, IdleConnections, Latency, Load, LoadResult, LoadServer, Point,
+    load_program, run as run_load,
 };
 pub use manifests::{Manifests, NamespaceManifest, Service};
 pub use mesh::{Mesh, RunningMesh, ambit_program};

@@ -1,6 +1,7 @@
 //! Load for the benchmark: `lab-load`, the lab's own server and generator, and others' generators
 //! against the same server, which cross-check it.
 
+mod flood;
 mod h2load;
 mod idle;
 mod iperf3;
@@ -12,6 +13,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use flood::{Flood, Harm};
 pub use idle::IdleConnections;
 pub use latency::{Latency, Point};
 

@@ -227,6 +227,16 @@ impl RunningMesh<'_> {
         Ok(control)
     }
 
+    /// The control that agents call.
+    ///
+    /// # Panics
+    /// If it was stopped.
+    pub fn control(&mut self) -> &mut Child {
+        self.control
+            .as_mut()
+            .unwrap_or_else(|| panic!("no control runs"))
+    }
+
     /// Stops control by `kill -9`.
     pub fn kill_control(&mut self) {
         if let Some(control) = self.control.take() {

@@ -41,6 +41,7 @@ pub(super) const NEEDS: &[Need] = &[
     debian("setpriv", "util-linux", "the uid of sidecars in the lab"),
     debian("tcpdump", "tcpdump", "captures between the lab's nodes"),
     debian("sysctl", "procps", "settings of the lab's nodes"),
+    debian("faketime", "faketime", "clocks that are set, in the lab"),
     daemon(
         "nginx",
         "nginx-light",

@@ -4,6 +4,7 @@
 //! sockets, no spinning, no allocation on the way of a request.
 
 mod bulk;
+mod flood;
 mod hold;
 mod http;
 mod poll;
@@ -78,6 +79,8 @@ enum Mode {
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=20_000))]
         connections: u16,
     },
+    /// N connections that mean harm, opened again when the server ends them, until this is killed.
+    Flood(flood::Flood),
     /// N clients, each of which connects, asks, is answered, and ends in order, again and again.
     Connect {
         #[command(flatten)]
@@ -134,6 +137,7 @@ fn main() -> anyhow::Result<()> {
                 thread::park();
             }
         }
+        Mode::Flood(flood) => return Ok(flood::run(&flood)?),
         Mode::Bulk { target, streams } => {
             bulk::run(target.connect, usize::from(streams), threads, target.time())?
         }
