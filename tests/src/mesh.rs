@@ -183,14 +183,6 @@ impl RunningMesh<'_> {
             .unwrap_or_else(|| panic!("no agent runs on {node}"))
     }
 
-    /// Control.
-    ///
-    /// # Panics
-    /// If it was killed.
-    pub fn control(&mut self) -> &mut Child {
-        self.control.as_mut().expect("control runs")
-    }
-
     /// Starts control, on the state of an earlier one if there was one.
     ///
     /// # Errors

@@ -202,6 +202,7 @@ impl FlowView {
         let (reason, policy) = match line.outcome {
             Outcome::Complete => (None, None),
             Outcome::Denied(denied) => (Some(denied.to_string()), policies(denied)),
+            Outcome::Refused(refusal) => (Some(refusal.error.to_string()), None),
             Outcome::Failed { error, .. } => (Some(error.to_string()), None),
         };
         let flags = line.outcome.flags();
