@@ -13,7 +13,10 @@ use ambit_common::{
     map::FlowKey,
     passed::{CLIENT, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event, SERVER},
 };
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 
 use super::{
     Proxy,
@@ -51,6 +54,8 @@ struct OpenPass {
     transfer: Arc<Transfer>,
     /// The ends of which it wasn't told yet that they are closed: [`CLIENT`], [`SERVER`].
     open_ends: u32,
+    /// When the kernel was first seen not to remember it.
+    missing: Option<Instant>,
     closed: oneshot::Sender<()>,
 }
 
@@ -104,6 +109,7 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
         since: pass.since,
         transfer: transfer.clone(),
         open_ends: CLIENT | SERVER,
+        missing: None,
         closed,
     };
     open.insert(pass.flow, entry);
@@ -156,13 +162,26 @@ async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
     let kernel = proxy.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let snapshot = kernel.store.snapshot();
-        let passes = kernel.passes.list().into_iter();
-        passes
-            .filter(|pass| pass.age() >= settled)
-            .map(|pass| (pass, ends(&kernel, &snapshot, &pass)))
-            .collect::<Vec<_>>()
+        let passes = kernel.passes.list();
+        let old = passes.iter().filter(|pass| pass.age() >= settled);
+        let looked: Vec<_> = old
+            .map(|pass| (*pass, ends(&kernel, &snapshot, pass)))
+            .collect();
+        (passes, looked)
     });
-    for (pass, ends) in looked.await.unwrap_or_default() {
+    let Ok((remembered, looked)) = looked.await else {
+        return;
+    };
+    open.retain(|flow, entry| {
+        let (flow, since) = (*flow, entry.since);
+        if remembered.contains(&Pass { flow, since }) {
+            entry.missing = None;
+            return true;
+        }
+        // That it has ended is told later, or was lost before another with its addresses was carried.
+        entry.missing.get_or_insert_with(Instant::now).elapsed() < SETTLED
+    });
+    for (pass, ends) in looked {
         if ends == [None, None] {
             close(open, &pass);
             // Perhaps it lives where no look-up finds it: then its packets meet the agent.
