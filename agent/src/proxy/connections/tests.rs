@@ -47,7 +47,7 @@ fn unrelated() -> OpenConnection {
 fn connections(limit: usize) -> Arc<Connections> {
     let limits = Limits {
         total: limit,
-        per_pod: limit,
+        per_pod: usize::MAX,
     };
     Arc::new(Connections::new(NODE.into(), limits))
 }
