@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use pcap::parse_frame;
 pub use pcap::{Packet, Transport, parse_pcap};
 
 use crate::{Child, Error, Place, Result, wait};

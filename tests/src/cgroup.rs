@@ -25,6 +25,13 @@ pub(crate) fn create(cgroup: &Path) -> Result<()> {
     fs::create_dir_all(cgroup).map_err(Error::path("create cgroup", cgroup))
 }
 
+/// The ids of the processes in a cgroup itself.
+pub(crate) fn processes(cgroup: &Path) -> Result<Vec<u32>> {
+    let path = cgroup.join("cgroup.procs");
+    let listed = fs::read_to_string(&path).map_err(Error::path("read", &path))?;
+    Ok(listed.lines().filter_map(|pid| pid.parse().ok()).collect())
+}
+
 /// Kills every process in a cgroup, and removes it once they are gone.
 pub(crate) fn remove(cgroup: &Path) -> Result<()> {
     kill(cgroup).map_err(Error::path("kill the processes of cgroup", cgroup))?;

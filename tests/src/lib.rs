@@ -45,6 +45,7 @@ mod plan;
 mod pod;
 mod process;
 pub mod sidecar;
+pub mod soak;
 mod status;
 mod sys;
 mod talk;

@@ -1,5 +1,6 @@
 //! Ambit in a lab: one control, and an agent on each node.
 
+mod agent;
 mod cluster;
 mod settle;
 
@@ -16,8 +17,9 @@ use std::{
 
 use serde_json::Value;
 
+pub(crate) use self::agent::role;
 use self::cluster::Cluster;
-use crate::{ApiServer, Child, Error, Lab, Node, Place, Result, peer, wait};
+use crate::{ApiServer, Child, Error, Lab, Node, Place, Result, peer};
 
 /// How long a role may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -173,16 +175,6 @@ impl RunningMesh<'_> {
         self.ca_address
     }
 
-    /// The agent of a node.
-    ///
-    /// # Panics
-    /// If it was stopped.
-    pub fn agent(&mut self, node: &str) -> &mut Child {
-        self.agents
-            .get_mut(node)
-            .unwrap_or_else(|| panic!("no agent runs on {node}"))
-    }
-
     /// Starts control, on the state of an earlier one if there was one.
     ///
     /// # Errors
@@ -200,6 +192,12 @@ impl RunningMesh<'_> {
     /// # Errors
     /// If it isn't ready in time.
     pub fn start_replica(&self, node: &Node) -> Result<Child> {
+        let mut control = self.spawn_control(node)?;
+        await_control(&mut control)?;
+        Ok(control)
+    }
+
+    fn spawn_control(&self, node: &Node) -> Result<Child> {
         let address = SocketAddr::new(node.address(), self.ca_address.port());
         let mut command = node
             .command(self.program()?)
@@ -213,10 +211,7 @@ impl RunningMesh<'_> {
                 .args(["--state-directory".as_ref(), self.state.as_os_str()])
                 .args(["--node-tokens".as_ref(), self.tokens.as_os_str()]);
         }
-        command = command.args(&self.settings.control_arguments);
-        let mut control = command.spawn()?;
-        control.await_stderr(READY, |line| line.contains("certificate authority ready"))?;
-        Ok(control)
+        command.args(&self.settings.control_arguments).spawn()
     }
 
     /// The control that agents call.
@@ -234,77 +229,6 @@ impl RunningMesh<'_> {
         if let Some(control) = self.control.take() {
             control.kill();
         }
-    }
-
-    /// Starts the agent of a node, and waits until it's ready.
-    ///
-    /// # Errors
-    /// If it isn't ready in time.
-    pub fn start_agent(&mut self, node: &Node) -> Result<()> {
-        self.replace_agent(node).map(drop)
-    }
-
-    /// As [`RunningMesh::start_agent`]; an agent that runs is taken over from, and left to end by itself.
-    ///
-    /// # Errors
-    /// If the new one isn't ready in time.
-    pub fn replace_agent(&mut self, node: &Node) -> Result<Option<Child>> {
-        let token = self.lab.directory().join(format!("token-{}", node.name()));
-        let bundle = self.state.join("trust-bundle.pem");
-        self.started += 1;
-        let instance = self.started.to_string();
-        let mut command = node
-            .command(self.program()?)
-            .args(["node", "--node-name", node.name()])
-            .args(self.source(|cluster| &cluster.agent))
-            .args(["--ca-address", &self.ca_address.to_string()])
-            .args(["--ca-root".as_ref(), bundle.as_os_str()])
-            .args(["--ca-token".as_ref(), token.as_os_str()])
-            .args(["--bpffs".as_ref(), node.bpf_directory().as_os_str()])
-            .args(["--cgroup".as_ref(), self.lab.cgroup().as_os_str()])
-            .args(["--run-directory".as_ref(), node.run_directory().as_os_str()])
-            .args(["--instance", &instance])
-            .env("AMBIT_DRAIN", "1s");
-        command = command.args(&self.settings.agent_arguments);
-        let mut agent = command.spawn()?;
-        wait::poll(
-            &format!("the agent of {} to be ready", node.name()),
-            READY,
-            || {
-                if !agent.is_running() {
-                    return Ok(Err(agent.stderr()));
-                }
-                let asked = ambit_program()
-                    .and_then(|program| node.run(program, ["ready", "--instance", &instance]));
-                match asked.map(|told| told.succeeded()) {
-                    Ok(true) => Ok(Ok(())),
-                    _ => Err(agent.stderr()),
-                }
-            },
-        )?
-        .map_err(|stderr| Error::Malformed {
-            what: format!("the agent of {}", node.name()),
-            cause: format!("it ended: {stderr}"),
-        })?;
-        Ok(self.agents.insert(node.name().into(), agent))
-    }
-
-    /// Stops the agent of a node by `kill -9`: it can't clean up.
-    pub fn kill_agent(&mut self, node: &str) {
-        if let Some(agent) = self.agents.remove(node) {
-            agent.kill();
-        }
-    }
-
-    /// Stops the agent of a node in order, by SIGTERM.
-    ///
-    /// # Errors
-    /// If it doesn't end.
-    pub fn stop_agent(&mut self, node: &str) -> Result<()> {
-        if let Some(agent) = self.agents.remove(node) {
-            agent.stop()?;
-        }
-        Ok(())
     }
 
     /// Stops every agent and removes what they left on the nodes.
@@ -390,6 +314,11 @@ impl Node {
     pub fn packets(&self, reason: &str) -> Result<f64> {
         self.metric("ambit_capture_packets_total", &[("reason", reason)])
     }
+}
+
+fn await_control(control: &mut Child) -> Result<()> {
+    let is_ready = |line: &str| line.contains("certificate authority ready");
+    control.await_stderr(READY, is_ready).map(drop)
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<()> {

@@ -1,8 +1,11 @@
 //! The few system calls that std lacks. All unsafe code of the lab is here.
 #![expect(
     unsafe_code,
-    reason = "setns, pidfd_open, kill, mount, bpf and pre_exec have no safe form"
+    reason = "setns, pidfd_open, kill, mount, packet sockets, bpf and pre_exec have no safe form"
 )]
+
+pub(crate) mod map;
+mod packet;
 
 use std::{
     ffi::CString,
@@ -16,6 +19,8 @@ use std::{
     process::Command,
     time::Duration,
 };
+
+pub(crate) use packet::{lost as packets_lost, socket as packet_socket};
 
 /// Whether the process runs as root.
 pub(crate) fn is_root() -> bool {

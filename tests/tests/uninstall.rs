@@ -11,34 +11,12 @@ use aya::{
     maps::loaded_maps,
     programs::{loaded_links, loaded_programs},
 };
-use lab::{Family, Lab, Mesh, Node, Pod, PodNetwork, PodSpec, Result, eventually};
+use lab::{
+    Family, Lab, Mesh, Pod, PodNetwork, PodSpec, Result, eventually,
+    soak::{NETWORK_STATE, network_state},
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// What shows the state of a node's network that a mesh may touch.
-const SHOWN: [&str; 9] = [
-    "ip -4 rule",
-    "ip -6 rule",
-    "ip -4 route show table all",
-    "ip -6 route show table all",
-    "nft -s list ruleset",
-    "tc qdisc show",
-    "for device in $(ls /sys/class/net); do tc filter show dev $device ingress; \
-     tc filter show dev $device egress; done",
-    "ip -o link | sed 's/state.*//'",
-    "find $BPF -mindepth 1",
-];
-
-/// What each command shows; links of TCX are told by their pins.
-fn state(node: &Node) -> Result<Vec<String>> {
-    let shown = SHOWN.iter().map(|command| {
-        // `ip netns exec` mounts the namespace's own /sys.
-        let inside = format!("BPF={}; {command}", node.bpf_directory().display());
-        let args = ["netns", "exec", node.namespace(), "sh", "-c", &inside];
-        node.run("ip", args)?.success()
-    });
-    shown.collect()
-}
 
 /// Ids of the programs and maps that a process holds.
 fn held(pid: u32) -> [BTreeSet<u32>; 2] {
@@ -107,7 +85,7 @@ fn nothing_is_left_on_a_node_and_its_pods_talk_as_before() -> Result<()> {
         );
         lab.node("b").run("sh", ["-c", &filter])?.success()?;
         assert!(plaintext_passes(&lab, &client, &far)?);
-        let before = [state(lab.node("a"))?, state(lab.node("b"))?];
+        let before = [network_state(lab.node("a"))?, network_state(lab.node("b"))?];
 
         let mut mesh = Mesh::default()
             .agent_arguments(&["--attach", attach])
@@ -125,8 +103,8 @@ fn nothing_is_left_on_a_node_and_its_pods_talk_as_before() -> Result<()> {
             }
         }
         // Everything that is looked at below is there now.
-        let during = state(lab.node("a"))?;
-        let changed: Vec<usize> = (0..SHOWN.len())
+        let during = network_state(lab.node("a"))?;
+        let changed: Vec<usize> = (0..NETWORK_STATE.len())
             .filter(|&index| during[index] != before[0][index])
             .collect();
         let expected = if attach == "tcx" {
@@ -144,7 +122,7 @@ fn nothing_is_left_on_a_node_and_its_pods_talk_as_before() -> Result<()> {
 
         mesh.uninstall()?;
         for (node, before) in lab.nodes().iter().zip(&before) {
-            assert_eq!(state(node)?, *before, "{attach} {}", node.name());
+            assert_eq!(network_state(node)?, *before, "{attach} {}", node.name());
         }
         // The kernel takes its time with what nobody holds any more.
         eventually("programs, maps and links gone", DEADLINE, || {

@@ -181,6 +181,11 @@ fn parse(file: &[u8]) -> std::result::Result<Vec<Packet>, &'static str> {
     Ok(packets)
 }
 
+/// The IP packet in an Ethernet frame that was seen just now, if there is a whole one.
+pub(crate) fn parse_frame(frame: &[u8]) -> Option<Packet> {
+    packet(Duration::ZERO, LinkType::Ethernet, frame)
+}
+
 /// The IP packet in a frame, if there is a whole one.
 fn packet(time: Duration, link: LinkType, frame: &[u8]) -> Option<Packet> {
     let (mut header, mut protocol_at) = match link {
