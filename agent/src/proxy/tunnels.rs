@@ -145,7 +145,8 @@ impl Tunnels {
                 opened => return Ok(TunnelStream::Direct(opened?)),
             }
         }
-        if !self.chose_http2(key.address)
+        let mut closed_at_once = false;
+        while !self.chose_http2(key.address)
             && let Ok(handshake) = self.handshakes.try_count(key.address, HANDSHAKES)
             && let Some(lease) = self.direct.reserve(key)
         {
@@ -159,10 +160,17 @@ impl Tunnels {
                 connected.map_err(|error| PoolError::Connect(Arc::new(error)))?;
             drop(handshake);
             if is_direct {
-                let opened = open_in(channel, lease, authority, headers, deadline).await?;
-                return Ok(TunnelStream::Direct(opened));
+                match open_in(channel, lease, authority, headers, deadline).await {
+                    // Who had just taken it is being replaced: its successor takes the next.
+                    Err(OpenError::TunnelClosed(_)) if !closed_at_once => {
+                        closed_at_once = true;
+                        continue;
+                    }
+                    opened => return Ok(TunnelStream::Direct(opened?)),
+                }
             }
             self.remember_http2(key.address);
+            break;
         }
         let stream = self
             .multiplexed
