@@ -83,6 +83,14 @@ pub enum Error {
         /// What is wrong with it.
         cause: String,
     },
+    /// Something that must hold at all times doesn't.
+    #[error("{must} doesn't hold: {found}")]
+    Violated {
+        /// What must hold.
+        must: &'static str,
+        /// What was found instead.
+        found: String,
+    },
     /// The machine lacks something a feature needs.
     #[error("{0}")]
     Unsupported(String),
@@ -103,6 +111,13 @@ impl Error {
 
     pub(crate) fn path(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         Error::io(format!("{doing} {}", path.display()))
+    }
+
+    pub(crate) fn violated(must: &'static str, found: impl ToString) -> Error {
+        Error::Violated {
+            must,
+            found: found.to_string(),
+        }
     }
 
     pub(crate) fn malformed(what: impl Into<String>, cause: impl ToString) -> Error {

@@ -157,7 +157,7 @@ pub struct RunningMesh<'a> {
     tokens: PathBuf,
     ca_address: SocketAddr,
     control: Option<Child>,
-    agents: BTreeMap<String, Child>,
+    agents: BTreeMap<String, agent::Agent>,
     /// Agents so far.
     started: u32,
 }

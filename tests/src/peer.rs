@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::{Child, Error, Output, Place, Result};
 
+/// The program's name.
+const PEER: &str = "lab-peer";
 /// How long a server may take to listen.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take, if nothing else is said.
@@ -19,7 +21,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(60);
 /// # Errors
 /// If it isn't there.
 pub fn peer_program() -> Result<PathBuf> {
-    program("lab-peer", "ambit-tests")
+    program(PEER, "ambit-tests")
 }
 
 /// A program that cargo has built beside the running one.
@@ -54,7 +56,7 @@ impl Place {
         &self,
         args: impl IntoIterator<Item = S>,
     ) -> Result<PeerServer> {
-        let mut child = self.spawn(peer_program()?, args)?;
+        let mut child = self.spawn(self.own_program(PEER)?, args)?;
         let line = child.await_stdout(LISTEN_DEADLINE, |line| line.contains("\"listening\""))?;
         let address = parse(&line)?["listening"]
             .as_str()
@@ -69,7 +71,7 @@ impl Place {
     /// If it fails by itself; that a connection fails is part of its result.
     pub fn peer<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Value> {
         let command = self
-            .command(peer_program()?)
+            .command(self.own_program(PEER)?)
             .args(args)
             .deadline(CLIENT_DEADLINE);
         parse(command.run()?.success()?.trim_end())
@@ -81,7 +83,7 @@ impl Place {
     /// # Errors
     /// If it can't be started.
     pub fn spawn_peer<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Child> {
-        self.spawn(peer_program()?, args)
+        self.spawn(self.own_program(PEER)?, args)
     }
 }
 

@@ -170,6 +170,11 @@ pub(crate) fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
     check(i32::try_from(code).map_err(io::Error::other)?)
 }
 
+/// How long a value is, as system calls want to be told it.
+fn length<T>() -> io::Result<u32> {
+    u32::try_from(size_of::<T>()).map_err(io::Error::other)
+}
+
 fn check(result: i32) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())

@@ -98,7 +98,7 @@ fn kill(
         };
         let took = load.await_answers(last, RECOVERY);
         let took = took.unwrap_or_else(|error| panic!("after {victims:?}, seed {seed}: {error}"));
-        mesh.await_control()?;
+        mesh.await_ready()?;
         recoveries.0.push((took, victims));
         load.check()?;
     }

@@ -42,15 +42,10 @@ use self::{
     progress::Progress,
     report::Report,
 };
-use crate::{
-    build::{self, Program},
-    setup,
-};
+use crate::{build, setup};
 
 /// Where reports are written, from the root of the workspace.
 const DIRECTORY: &str = "target/bench";
-/// Load generator and servers.
-const LAB_LOAD: Program = ("ambit-tests", "lab-load");
 
 /// Sets the machine up, builds, measures, and writes the reports.
 ///
@@ -73,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "  ..   building ambit and the load generator with all optimisations (some minutes the \
          first time, which are in no figure)"
     );
-    let [ambit, lab_load] = build::programs(true, [build::AMBIT, LAB_LOAD])?;
+    let [ambit, lab_load] = build::programs(true, [build::AMBIT, build::LAB_LOAD])?;
     let programs = lab_load.parent().context("lab-load is in no directory")?;
     let makings = Makings {
         programs: programs.to_owned(),

@@ -16,6 +16,10 @@ pub(crate) type Program = (&'static str, &'static str);
 
 /// The agent.
 pub(crate) const AMBIT: Program = ("ambit", "ambit");
+/// What pods of the lab run to talk to each other.
+pub(crate) const LAB_PEER: Program = ("ambit-tests", "lab-peer");
+/// What makes load in a lab.
+pub(crate) const LAB_LOAD: Program = ("ambit-tests", "lab-load");
 
 /// Builds programs with one command, Cargo's own progress in view; their paths, in order.
 ///

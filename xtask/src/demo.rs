@@ -5,12 +5,11 @@
 //! and by its own watchdog after Ctrl-C.
 
 mod certificates;
-mod clean;
+pub(crate) mod clean;
 mod counters;
 mod identities;
 mod nginx;
 mod policy;
-mod show;
 mod stage;
 mod steady;
 mod traffic;
@@ -23,12 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use lab::{Lab, PodNetwork};
 
-use self::{show::Show, stage::Stage};
-use crate::{build, setup};
+use self::stage::Stage;
+use crate::{build, setup, show::Show};
 
 /// Where the outcome of every check is written, from the root of the workspace.
 const REPORT: &str = "target/demo/report.json";
@@ -52,14 +51,14 @@ pub(crate) struct Options {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Family {
+pub(crate) enum Family {
     V4,
     V6,
     Dual,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Pods {
+pub(crate) enum Pods {
     /// A veth pair and a route for each pod.
     Routed,
     /// A bridge on each node.
@@ -124,7 +123,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Everything from the first namespace to the last. Returns how to go on with a lab that stays.
 fn play(options: &Options, ambit: &Path, show: &mut Show) -> String {
-    let Some(lab) = show.make(SET_UP_LAB, || set_up(options)) else {
+    let set_up = || build_lab("demo", ambit, options.pods, options.family);
+    let Some(lab) = show.make(SET_UP_LAB, set_up) else {
         return String::new();
     };
     let hints = perform(&lab, ambit, options.keep, show);
@@ -136,17 +136,25 @@ fn play(options: &Options, ambit: &Path, show: &mut Show) -> String {
     format!("\n{}\n{hints}", kept.unwrap_or_default())
 }
 
-fn set_up(options: &Options) -> Result<(Lab, String)> {
-    let network = match options.pods {
+/// Two nodes, with the lab's own programs beside `ambit`, and how to find them.
+pub(crate) fn build_lab(
+    name: &str,
+    ambit: &Path,
+    pods: Pods,
+    family: Family,
+) -> Result<(Lab, String)> {
+    let network = match pods {
         Pods::Routed => PodNetwork::Routed,
         Pods::Bridged => PodNetwork::Bridged,
     };
-    let family = match options.family {
+    let family = match family {
         Family::V4 => lab::Family::V4,
         Family::V6 => lab::Family::V6,
         Family::Dual => lab::Family::Dual,
     };
-    let lab = Lab::builder("demo").pods(network).family(family).build()?;
+    let programs = ambit.parent().context("ambit is in no directory")?;
+    let builder = Lab::builder(name).programs(programs);
+    let lab = builder.pods(network).family(family).build()?;
     let detail = format!("network namespaces {}-*", lab.name());
     Ok((lab, detail))
 }

@@ -15,6 +15,8 @@ mod demo;
 mod fuzz;
 mod image;
 mod setup;
+mod show;
+mod soak;
 mod step;
 mod test;
 
@@ -37,6 +39,8 @@ enum Task {
     Check,
     /// Fuzz the parsers that somebody else's bytes reach.
     Fuzz(fuzz::Options),
+    /// Have everything happen to a mesh under load for as long as you like, and see that nothing is lost; needs root.
+    Soak(soak::Options),
     /// Run all tests; the end-to-end tests need root.
     Test(test::Options),
 }
@@ -70,6 +74,7 @@ fn run(task: Task) -> Result<()> {
         Task::Image(options) => image::run(&options),
         Task::Check => check::run(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Test(options) => test::run(&options),
     }
 }

@@ -1,7 +1,17 @@
 //! Agents that come and go: in order, at once, and not at all in order.
 
-use super::{READY, RunningMesh, ambit_program, await_control};
+use std::path::Path;
+
+use super::{READY, RunningMesh, await_control};
 use crate::{Child, Error, Node, Result, cgroup, sys, wait};
+
+/// An agent that runs, or did.
+#[derive(Debug)]
+pub(super) struct Agent {
+    child: Child,
+    /// Tells it from another of its node.
+    instance: String,
+}
 
 impl RunningMesh<'_> {
     /// The agent of a node.
@@ -9,9 +19,10 @@ impl RunningMesh<'_> {
     /// # Panics
     /// If it was stopped.
     pub fn agent(&mut self, node: &str) -> &mut Child {
-        self.agents
-            .get_mut(node)
-            .unwrap_or_else(|| panic!("no agent runs on {node}"))
+        match self.agents.get_mut(node) {
+            Some(agent) => &mut agent.child,
+            None => panic!("no agent runs on {node}"),
+        }
     }
 
     /// Starts the agent of a node, and waits until it's ready.
@@ -27,27 +38,10 @@ impl RunningMesh<'_> {
     /// # Errors
     /// If the new one isn't ready in time.
     pub fn replace_agent(&mut self, node: &Node) -> Result<Option<Child>> {
-        let (mut agent, instance) = self.spawn_agent(node)?;
-        wait::poll(
-            &format!("the agent of {} to be ready", node.name()),
-            READY,
-            || {
-                if !agent.is_running() {
-                    return Ok(Err(agent.stderr()));
-                }
-                let asked = ambit_program()
-                    .and_then(|program| node.run(program, ["ready", "--instance", &instance]));
-                match asked.map(|told| told.succeeded()) {
-                    Ok(true) => Ok(Ok(())),
-                    _ => Err(agent.stderr()),
-                }
-            },
-        )?
-        .map_err(|stderr| Error::Malformed {
-            what: format!("the agent of {}", node.name()),
-            cause: format!("it ended: {stderr}"),
-        })?;
-        Ok(self.agents.insert(node.name().into(), agent))
+        let mut agent = self.spawn_agent(node)?;
+        await_agent(&self.program()?, node, &mut agent)?;
+        let before = self.agents.insert(node.name().into(), agent);
+        Ok(before.map(|before| before.child))
     }
 
     /// Starts the agent of a node and goes on. One that runs is taken over from, and no longer ours.
@@ -55,11 +49,12 @@ impl RunningMesh<'_> {
     /// # Errors
     /// If it can't be started.
     pub fn begin_agent(&mut self, node: &Node) -> Result<Option<Child>> {
-        let (agent, _) = self.spawn_agent(node)?;
-        Ok(self.agents.insert(node.name().into(), agent))
+        let agent = self.spawn_agent(node)?;
+        let before = self.agents.insert(node.name().into(), agent);
+        Ok(before.map(|before| before.child))
     }
 
-    /// Starts control and goes on, as [`RunningMesh::await_control`] doesn't.
+    /// Starts control and goes on.
     ///
     /// # Errors
     /// If it can't be started.
@@ -68,18 +63,25 @@ impl RunningMesh<'_> {
         Ok(())
     }
 
-    /// Waits until control is ready.
+    /// Waits until control and agents that were begun are ready.
     ///
     /// # Errors
-    /// If it isn't in time, or ended.
-    pub fn await_control(&mut self) -> Result<()> {
-        self.control.as_mut().map_or(Ok(()), await_control)
+    /// If one isn't in time, or ended.
+    pub fn await_ready(&mut self) -> Result<()> {
+        if let Some(control) = &mut self.control {
+            await_control(control)?;
+        }
+        let program = self.program()?;
+        for (name, agent) in &mut self.agents {
+            await_agent(&program, self.lab.node(name), agent)?;
+        }
+        Ok(())
     }
 
     /// Stops the agent of a node by `kill -9`: it can't clean up.
     pub fn kill_agent(&mut self, node: &str) {
         if let Some(agent) = self.agents.remove(node) {
-            agent.kill();
+            agent.child.kill();
         }
     }
 
@@ -90,7 +92,7 @@ impl RunningMesh<'_> {
     /// If the signal can't be sent.
     pub fn crash_agent(&mut self, node: &str) -> Result<bool> {
         match self.agents.remove(node) {
-            Some(agent) => crash(agent),
+            Some(agent) => crash(agent.child),
             None => Ok(false),
         }
     }
@@ -145,12 +147,37 @@ impl RunningMesh<'_> {
     /// If it doesn't end.
     pub fn stop_agent(&mut self, node: &str) -> Result<()> {
         if let Some(agent) = self.agents.remove(node) {
-            agent.stop()?;
+            agent.child.stop()?;
         }
         Ok(())
     }
 
-    fn spawn_agent(&mut self, node: &Node) -> Result<(Child, String)> {
+    /// Stops control in order, by SIGTERM, and starts another.
+    ///
+    /// # Errors
+    /// If one doesn't end, or the other isn't ready in time.
+    pub fn replace_control(&mut self) -> Result<()> {
+        if let Some(control) = self.control.take() {
+            control.stop()?;
+        }
+        self.start_control()
+    }
+
+    /// The processes of the mesh that run now, by role and node.
+    ///
+    /// # Errors
+    /// If a node's processes can't be listed.
+    pub(crate) fn processes(&self) -> Result<Vec<(String, u32)>> {
+        let mut all = Vec::new();
+        for node in self.lab.nodes() {
+            for pid in cgroup::processes(node.cgroup())? {
+                all.extend(role(pid).map(|role| (format!("{role} on {}", node.name()), pid)));
+            }
+        }
+        Ok(all)
+    }
+
+    fn spawn_agent(&mut self, node: &Node) -> Result<Agent> {
         let token = self.lab.directory().join(format!("token-{}", node.name()));
         let bundle = self.state.join("trust-bundle.pem");
         self.started += 1;
@@ -167,9 +194,33 @@ impl RunningMesh<'_> {
             .args(["--run-directory".as_ref(), node.run_directory().as_os_str()])
             .args(["--instance", &instance])
             .env("AMBIT_DRAIN", "1s");
-        let agent = command.args(&self.settings.agent_arguments).spawn()?;
-        Ok((agent, instance))
+        let child = command.args(&self.settings.agent_arguments).spawn()?;
+        Ok(Agent { child, instance })
     }
+}
+
+fn await_agent(program: &Path, node: &Node, agent: &mut Agent) -> Result<()> {
+    let Agent { child, instance } = agent;
+    let ended = wait::poll(
+        &format!("the agent of {} to be ready", node.name()),
+        READY,
+        || {
+            if !child.is_running() {
+                return Ok(Some(child.stderr()));
+            }
+            let asked = node.run(program, ["ready", "--instance", instance]);
+            match asked.map(|told| told.succeeded()) {
+                Ok(true) => Ok(None),
+                _ => Err(child.stderr()),
+            }
+        },
+    )?;
+    ended.map_or(Ok(()), |stderr| {
+        Err(Error::Malformed {
+            what: format!("the agent of {}", node.name()),
+            cause: format!("it ended: {stderr}"),
+        })
+    })
 }
 
 /// The role that a process of the mesh has; none if it is another's, or has ended.

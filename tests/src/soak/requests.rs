@@ -21,13 +21,15 @@ const PAUSE: Duration = Duration::from_millis(40);
 const HASTY: Duration = Duration::from_millis(300);
 /// For a connection, and for an answer in any case: beyond that a request has failed.
 const PATIENT: Duration = Duration::from_secs(10);
+/// For how long a connection stays open: for less than an agent that was replaced waits for it to end.
+const KEPT: Duration = Duration::from_secs(2);
 /// A request, in bytes. It begins with the marker, which thus is whole in one segment.
 const REQUEST: usize = 2048;
 
 /// In which connections requests are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
-    /// In one that stays open; in a new one if it breaks.
+    /// In one that stays open for two seconds; in a new one if it breaks.
     Kept,
     /// In a new one each.
     Each,
@@ -159,18 +161,22 @@ impl Drop for Requests {
 
 impl Shared {
     fn run(&self, server: SocketAddr, connections: Connections) {
-        let mut kept = None;
+        let (mut kept, mut opened) = (None, Instant::now());
         let mut number = 0_u64;
         while !self.stop.load(Ordering::Relaxed) {
             number += 1;
             let request = request(number);
             let began = Instant::now();
+            if kept.is_none() {
+                opened = began;
+            }
             let made = self.request(kept.take(), server, &request);
             kept = match made {
                 Ok(stream) => {
                     self.answered.fetch_add(1, Ordering::Relaxed);
                     *lock(&self.latest) = Some((began, Instant::now()));
-                    Some(stream).filter(|_| connections == Connections::Kept)
+                    let stays = connections == Connections::Kept && opened.elapsed() < KEPT;
+                    Some(stream).filter(|_| stays)
                 }
                 Err(error) => {
                     self.failed.fetch_add(1, Ordering::Relaxed);

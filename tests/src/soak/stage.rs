@@ -1,6 +1,9 @@
 //! Who talks to whom while things go wrong.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use super::{
     requests::{Connections, Requests},
@@ -11,22 +14,23 @@ use crate::{Child, Error, Lab, LoadServer, PeerServer, Pod, PodSpec, Result, Ser
 /// Begins every request: nobody between the nodes may read it.
 pub const MARKER: &str = "a-marker-that-nobody-on-the-wire-may-read";
 /// Of echo servers; servers of HTTP are on the next one.
-const PORT: u16 = 8080;
+pub(super) const PORT: u16 = 8080;
 const HTTP_PORT: u16 = 8081;
 /// For how long a load may go on that is ended before.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Requests a second of the load that isn't looked at closely, to each server.
-const RATE: u32 = 40;
+pub(super) const RATE: u32 = 40;
 /// How long the first answers may take.
 const FIRST: Duration = Duration::from_secs(40);
 
-/// On node a `friend`, who may connect, `stranger`, who may not, `near`, and `plain`, which isn't in the
-/// mesh; on node b `far`, another plain one, and the waypoint in front of service `front`, which both
+/// On node a `friend` and `auditor`, who may connect, `stranger`, who may not, `near`, and a pod that isn't in
+/// the mesh; on node b `far`, another such pod, and the waypoint in front of service `front`, which both
 /// servers are endpoints of. Mutual TLS is demanded.
 #[derive(Debug)]
 pub struct Stage {
-    /// The client that may connect.
-    pub friend: Pod,
+    friend: Pod,
+    /// Makes no load.
+    pub(super) auditor: Pod,
     stranger: Pod,
     near: Pod,
     far: Pod,
@@ -43,8 +47,8 @@ pub struct Load {
     pub allowed: Vec<Requests>,
     /// Of those who may not.
     pub forbidden: Vec<Requests>,
-    /// By `lab-load`, from the friend's own cgroup: what the kernel splices is among it.
-    _steady: Vec<Child>,
+    /// By `lab-load`, from the friend's own cgroup: what the kernel splices is among it. Its connections stay open.
+    steady: Vec<Child>,
 }
 
 impl Stage {
@@ -62,7 +66,7 @@ impl Stage {
         lab.namespace("shop").strict()?;
         lab.namespace("street").not_enrolled()?;
         lab.apply("gateway.yaml", GATEWAY)?;
-        lab.apply("friends.yaml", FRIENDS)?;
+        lab.apply(FRIENDS.0, FRIENDS.1)?;
         let member = |node: &str, name: &str| {
             let spec = PodSpec::in_namespace("shop").service_account(name);
             lab.node(node).pod(name, spec)
@@ -82,6 +86,7 @@ impl Stage {
             .apply()?;
         Ok(Stage {
             friend: member("a", "friend")?,
+            auditor: member("a", "auditor")?,
             stranger: member("a", "stranger")?,
             _listening: [near.echo(PORT)?, far.echo(PORT)?, plain[1].echo(PORT)?],
             _serving: [
@@ -127,11 +132,23 @@ impl Stage {
     /// # Errors
     /// If one isn't.
     pub fn load(&self) -> Result<Load> {
-        let servers = [
-            ("same node", self.near.at(PORT)),
-            ("across nodes", self.far.at(PORT)),
-            ("by the waypoint", self.front.at(80)),
-        ];
+        let mut load = self.requests()?;
+        for server in [
+            self.near.at(HTTP_PORT),
+            self.far.at(HTTP_PORT),
+            self.front.at(81),
+        ] {
+            load.steady.push(self.steady(server)?);
+        }
+        Ok(load)
+    }
+
+    /// Begins that which is looked at closely, whose connections end soon.
+    ///
+    /// # Errors
+    /// As [`Stage::load`].
+    pub fn requests(&self) -> Result<Load> {
+        let servers = self.servers();
         let mut allowed = Vec::new();
         for (name, server) in servers {
             for connections in [Connections::Kept, Connections::Each] {
@@ -157,17 +174,22 @@ impl Stage {
         let load = Load {
             allowed,
             forbidden,
-            _steady: vec![
-                self.steady(self.near.at(HTTP_PORT))?,
-                self.steady(self.far.at(HTTP_PORT))?,
-                self.steady(self.front.at(81))?,
-            ],
+            steady: Vec::new(),
         };
         load.await_answers(Instant::now(), FIRST)?;
         Ok(load)
     }
 
-    fn steady(&self, server: std::net::SocketAddr) -> Result<Child> {
+    /// Where echo servers are reached, by the way there.
+    pub(super) fn servers(&self) -> [(&'static str, SocketAddr); 3] {
+        [
+            ("same node", self.near.at(PORT)),
+            ("across nodes", self.far.at(PORT)),
+            ("by the waypoint", self.front.at(80)),
+        ]
+    }
+
+    fn steady(&self, server: SocketAddr) -> Result<Child> {
         let program = self.friend.own_program("lab-load")?;
         let command = self.friend.command(program).args(["--threads", "1"]);
         let command = command.args(["fixed-rate", "--connect", &server.to_string()]);
@@ -234,13 +256,19 @@ impl Load {
         if wrong.is_empty() {
             return Ok(());
         }
-        Err(Error::malformed("an answer", wrong.join("; ")))
+        let must = "\"answers are what was sent, and strangers get none\"";
+        Err(Error::violated(must, wrong.join("; ")))
     }
 }
 
-const FRIENDS: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+/// The file and the text of the policy by which few may connect.
+pub(super) const FRIENDS: (&str, &str) = (
+    "friends.yaml",
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
      metadata: {name: friends, namespace: shop}\n\
-     spec: {rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/friend]}}]}]}\n";
+     spec: {rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/friend, \
+     cluster.local/ns/shop/sa/auditor, cluster.local/ns/shop/sa/guest]}}]}]}\n",
+);
 
 const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
      metadata: {name: w, namespace: shop, labels: {istio.io/waypoint-for: service}, \

@@ -104,7 +104,7 @@ impl Wire {
         };
         match wrong {
             None => Ok(seen),
-            Some(cause) => Err(Error::malformed("the wire between the nodes", cause)),
+            Some(cause) => Err(Error::violated("\"no plaintext between nodes\"", cause)),
         }
     }
 }

@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use super::length;
+
 const BPF_MAP_GET_NEXT_KEY: i32 = 4;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -76,7 +78,7 @@ fn info(map: &OwnedFd) -> io::Result<Info> {
     let mut info = Info::default();
     let ask = Ask {
         descriptor: map.as_raw_fd(),
-        length: size_of::<Info>() as u32,
+        length: length::<Info>()?,
         info: &raw mut info as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &ask)?;

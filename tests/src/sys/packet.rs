@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::check;
+use super::{check, length};
 
 /// A socket that gets every frame that passes an interface of the calling thread's namespace, both
 /// directions, whole.
@@ -30,10 +30,12 @@ pub(crate) fn socket(interface: &str, queue: libc::c_int, wait: Duration) -> io:
     socket2::SockRef::from(&socket).set_read_timeout(Some(wait))?;
     // SAFETY: all zeros is a valid address.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
+        .map_err(io::Error::other)?
+        .to_be();
     address.sll_ifindex = index.cast_signed();
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    let length = length::<libc::sockaddr_ll>()?;
     // SAFETY: the address is as long as is said.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
     Ok(socket)
@@ -49,7 +51,7 @@ pub(crate) fn lost(socket: &OwnedFd) -> io::Result<u64> {
         drops: u32,
     }
     let mut statistics = Statistics::default();
-    let mut length = size_of::<Statistics>() as libc::socklen_t;
+    let mut length = length::<Statistics>()?;
     // SAFETY: the kernel writes no more than the length that it is told.
     check(unsafe {
         libc::getsockopt(
@@ -65,6 +67,7 @@ pub(crate) fn lost(socket: &OwnedFd) -> io::Result<u64> {
 
 /// Beyond what `net.core.rmem_max` allows, which root may do.
 fn set_queue(socket: &OwnedFd, bytes: libc::c_int) -> io::Result<()> {
+    let length = length::<libc::c_int>()?;
     // SAFETY: the value is as long as is said.
     check(unsafe {
         libc::setsockopt(
@@ -72,7 +75,7 @@ fn set_queue(socket: &OwnedFd, bytes: libc::c_int) -> io::Result<()> {
             libc::SOL_SOCKET,
             libc::SO_RCVBUFFORCE,
             (&raw const bytes).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            length,
         )
     })
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use lab::Lab;
 
 /// Takes the lab down and looks for what may be left of it.
-pub(super) fn take_down(lab: Lab) -> Result<String> {
+pub(crate) fn take_down(lab: Lab) -> Result<String> {
     let name = lab.name().to_owned();
     let (directory, cgroup) = (lab.directory().to_owned(), lab.cgroup().to_owned());
     lab.tear_down()?;

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 /// Runs checks behind a progress bar and keeps what came of them.
-pub(super) struct Show {
+pub(crate) struct Show {
     bar: ProgressBar,
     outcomes: Vec<Outcome>,
 }
@@ -27,7 +27,7 @@ struct Outcome {
 
 impl Show {
     /// `total` is how many checks there will be. Without a terminal there is no bar.
-    pub(super) fn new(total: usize) -> Show {
+    pub(crate) fn new(total: usize) -> Show {
         let bar = if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("  {spinner} [{pos}/{len}] {msg} ({elapsed})");
             let bar = ProgressBar::new(total as u64)
@@ -42,12 +42,12 @@ impl Show {
     }
 
     /// Runs one check.
-    pub(super) fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+    pub(crate) fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
         self.make(name, || Ok(((), check()?)));
     }
 
     /// Runs a check that yields what later ones need, `None` if it failed.
-    pub(super) fn make<T>(
+    pub(crate) fn make<T>(
         &mut self,
         name: &str,
         check: impl FnOnce() -> Result<(T, String)>,
@@ -74,8 +74,19 @@ impl Show {
         made
     }
 
+    /// Says what goes on in a check that takes long.
+    pub(crate) fn progress(&self) -> impl Fn(&str) + use<> {
+        let (bar, began) = (self.bar.clone(), Instant::now());
+        move |now: &str| {
+            if bar.is_hidden() {
+                eprintln!("  ..   {:4} s  {now}", began.elapsed().as_secs());
+            }
+            bar.set_message(now.to_owned());
+        }
+    }
+
     /// Prints above the bar.
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 
@@ -83,7 +94,7 @@ impl Show {
     ///
     /// # Errors
     /// The report can't be written, or a check failed.
-    pub(super) fn close(self, report: &Path, took: Duration) -> Result<()> {
+    pub(crate) fn close(self, report: &Path, took: Duration) -> Result<()> {
         self.bar.finish_and_clear();
         write(report, &json_of(&self.outcomes))
             .with_context(|| format!("cannot write {}", report.display()))?;
