@@ -31,6 +31,8 @@ const PROTOCOL: u8 = 1;
 const YOURS: u8 = 2;
 /// The successor's: it takes connections.
 const SERVING: u8 = 3;
+/// An agent's to a waypoint that it starts, with the sockets that this one listens at.
+const LISTEN: u8 = 4;
 
 /// For how long to ask again while nobody listens at the socket: whoever leads has just started, or is
 /// about to be gone.
@@ -92,6 +94,11 @@ pub struct Successor(UnixStream);
 pub struct Inherited(Vec<TcpListener>);
 
 impl Inherited {
+    /// All that are left.
+    pub fn into_all(self) -> Vec<TcpListener> {
+        self.0
+    }
+
     /// The socket that is bound to an address, if there is one.
     pub fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let is_it = |socket: &TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
@@ -197,12 +204,34 @@ impl Successor {
     pub async fn relieves(self, lead: Lead, listeners: Vec<OwnedFd>) -> Result<(), Error> {
         let mut given = vec![lead.lock.as_fd()];
         given.extend(listeners.iter().map(AsFd::as_fd));
+        // What doesn't fit is bound anew, once this one has closed it.
+        given.truncate(wire::MAX_DESCRIPTORS);
         let handing = async {
             in_time(wire::send(&self.0, YOURS, &given)).await?;
             in_time(wire::receive(&self.0, SERVING)).await
         };
         handing.await.map(drop).map_err(Error::Failed)
     }
+}
+
+/// Gives a waypoint that was started the sockets that it is to listen at.
+///
+/// # Errors
+/// The stream's: it has ended.
+pub async fn give(stream: &UnixStream, sockets: &[impl AsFd]) -> io::Result<()> {
+    let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    in_time(wire::send(stream, LISTEN, &sockets)).await
+}
+
+/// The sockets that the agent gives which started this waypoint.
+///
+/// # Errors
+/// The stream's: it isn't an agent's.
+pub async fn given(stream: &UnixStream) -> io::Result<Inherited> {
+    let given = in_time(wire::receive(stream, LISTEN)).await?;
+    Ok(Inherited(
+        given.into_iter().map(TcpListener::from).collect(),
+    ))
 }
 
 /// Completes when nobody leads the node any more.

@@ -4,11 +4,14 @@
     reason = "helpers of tests, which clippy doesn't count as tests"
 )]
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use lab::{
     Generator, Lab, Load, LoadServer, Mesh, Pod, PodNetwork, Result, RunningMesh, Trio, Way,
-    eventually, run_load,
+    eventually, run_load, soak::Stage,
 };
 
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -116,5 +119,42 @@ fn an_agent_that_was_replaced_leads_again_when_nobody_does() -> Result<()> {
     // Its supervisor starts it again.
     mesh.start_agent(node)?;
     assert_eq!(pods.client.call(pods.far.at(PORT))?, "echoed");
+    Ok(())
+}
+
+#[test]
+fn no_request_is_lost_when_control_waypoint_and_agents_are_replaced_in_turn() -> Result<()> {
+    let lab = Lab::builder("upgrade").build()?;
+    let stage = Stage::set(&lab)?;
+    // So that certificates are renewed meanwhile, whoever is being replaced.
+    let mut mesh = Mesh::default()
+        .certificate_ttl("8s")
+        .agent_arguments(&["--drain", "15s"])
+        .start(&lab)?;
+    let wire = stage.watch(&lab)?;
+    let load = stage.requests()?;
+    let serials = || {
+        let told = |node| lab.node(node).admin("/certificates").unwrap();
+        let all = ["a", "b"].map(told).into_iter();
+        let serials = all.flat_map(|told| told.as_array().cloned().unwrap());
+        serials.map(|it| it["serial"].clone()).collect::<Vec<_>>()
+    };
+    for turn in 0..2 {
+        let failures = load.failures();
+        mesh.replace_control()?;
+        let before = serials();
+        eventually("certificates by the new control", DEADLINE, || {
+            serials().iter().all(|serial| !before.contains(serial))
+        });
+        // With it the waypoint.
+        for node in ["b", "a"] {
+            let replaced = mesh.replace_agent(lab.node(node))?.unwrap();
+            replaced.wait(DEADLINE)?.success()?;
+        }
+        load.await_answers(Instant::now(), DEADLINE)?;
+        assert_eq!(load.failures(), failures, "{turn}: {:?}", load.why());
+    }
+    load.check()?;
+    wire.check()?;
     Ok(())
 }

@@ -43,7 +43,7 @@ use crate::{
     reporting, splice,
     takeover::{self, Predecessor},
     telemetry::{Metrics, logging::Logging, metrics::MetricsOptions, trace},
-    waypoint::supervisor::supervise,
+    waypoint::supervisor::{Sockets, supervise},
 };
 
 /// How long to wait for certificates before connections are taken over from an agent that has them.
@@ -219,7 +219,6 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         missing: settings.waypoint_missing,
     });
 
-    let waypoints = tokio::spawn(supervise(supervision, known, leads_no_more.clone()));
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(proxy.clone().follow());
     if predecessor.is_some() {
@@ -227,6 +226,11 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     }
     confine(children);
     serving.captured(&mut capture, &proxy, &mut inherited)?;
+    // What nobody has taken is what waypoints listen at.
+    let sockets = Sockets::new(inherited);
+    let no_waypoints = CancellationToken::new();
+    let supervising = supervise(supervision, known, sockets.clone(), no_waypoints.clone());
+    let waypoints = tokio::spawn(supervising);
     serving.endpoints(source, metrics, readiness, logging.control());
     tasks.spawn(proxy.clone().follow_passed(loaded.events));
     tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
@@ -263,9 +267,14 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         None => capturing.await,
     };
     let (lead, relieved) = match successor {
-        Some(successor) => (None, Some(serving.hand_over(successor, lead).await)),
+        Some(successor) => (
+            None,
+            Some(serving.hand_over(successor, lead, &sockets).await),
+        ),
         None => (Some(lead), None),
     };
+    // A successor has started its own, at the same sockets.
+    no_waypoints.cancel();
     serving.stop(&proxy).await;
     drop(lead);
     let limit = match &relieved {

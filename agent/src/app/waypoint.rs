@@ -5,14 +5,15 @@ mod operator;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io,
+    future, io,
     net::SocketAddr,
+    os::{fd::AsFd, unix::net},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{io::AsyncReadExt, net::UnixStream, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use self::operator::Operator;
@@ -35,7 +36,9 @@ use crate::{
         CoreParts,
         connections::{self, Connections},
         dial::Marking,
+        listener,
     },
+    takeover::{self, Inherited},
     telemetry::{Metrics, ResilienceMetrics, logging::Logging, metrics::MetricsOptions, trace},
     waypoint::{Parts, Waypoint, supervisor},
 };
@@ -43,6 +46,9 @@ use crate::{
 /// For how long a waypoint in a pod of its own takes connections after SIGTERM, as Kubernetes sends it while agents
 /// are still being told that the pod is one no longer.
 const NOTICE: Duration = Duration::from_secs(5);
+/// How long one that an agent started waits for its certificate before it takes connections: that of an agent
+/// which is being relieved takes them meanwhile, or else they wait.
+const WARM_UP: Duration = Duration::from_secs(5);
 
 /// What the role is told.
 #[derive(Debug)]
@@ -121,7 +127,7 @@ pub(super) fn supervision(
 /// What kept it from starting.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let stop = CancellationToken::new();
-    // A child's own endpoints, whose ports its successor takes while this one drains.
+    // A child's own endpoints, which its successor has while this one drains.
     let endpoints = stop.child_token();
     let readiness = Readiness::default();
     let listening = readiness.condition("listeners");
@@ -131,9 +137,19 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         ..MetricsOptions::default()
     })?;
     metrics.observe_log_drops(logging.dropped_lines())?;
-    let admin = bind(settings.admin_address, "--admin-address").await?;
-    let metrics_listener = bind(settings.metrics_address, "--metrics-address").await?;
-    let ready = bind(settings.ready_address, "--ready-address").await?;
+    let (agent, mut inherited) = match settings.supervised {
+        true => agent()
+            .await
+            .map(|(agent, sockets)| (Some(agent), sockets))?,
+        false => (None, Inherited::default()),
+    };
+    let mut bind = |address, option| {
+        listener::own(address, &mut inherited)
+            .with_context(|| format!("listening on {address}; {option} chooses another"))
+    };
+    let admin = bind(settings.admin_address, "--admin-address")?;
+    let metrics_listener = bind(settings.metrics_address, "--metrics-address")?;
+    let ready = bind(settings.ready_address, "--ready-address")?;
 
     let mut tasks = JoinSet::new();
     let limits = Limits::default();
@@ -222,8 +238,15 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     tasks.spawn(truth.run(stop.clone()));
     tasks.spawn(waypoint.clone().follow());
     for address in settings.listen {
-        let listener = bind(address, "--listen").await?;
-        tasks.spawn(waypoint.clone().serve(listener));
+        let serve = waypoint.clone().serve(bind(address, "--listen")?);
+        let warm_up = warm_up(certificates.clone(), identity.clone());
+        let is_relieving = settings.supervised;
+        tasks.spawn(async move {
+            if is_relieving {
+                warm_up.await;
+            }
+            serve.await;
+        });
     }
     let log = logging.control();
     let serving = serve_admin(admin, operator, log, limits, endpoints.clone());
@@ -251,13 +274,13 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     confine(Children::None);
     let drain = tokio::select! {
         told = told_to_stop() => told.context("waiting for signals").map(|()| settings.drain)?,
-        () = orphaned(), if settings.supervised => {
+        () = orphaned(agent) => {
             tracing::error!("the agent that started this waypoint is gone: it ends");
             Duration::ZERO
         }
     };
     let notice = match settings.supervised {
-        // Its successor takes its ports.
+        // Its successor has its sockets.
         true => Duration::ZERO,
         false => NOTICE,
     };
@@ -274,20 +297,31 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the agent that started it is gone. Its end of the pipe closes however it ends, and
-/// whichever of its threads did start it, which a signal for the death of a parent would ask for.
-async fn orphaned() {
-    let (closed, awaited) = tokio::sync::oneshot::channel();
-    // A thread of its own: one of the runtime's that reads for ever would keep it from ending.
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        closed.send(())
-    });
-    let _ = awaited.await;
+/// Waits for the one certificate, for a time: another may still be taking connections meanwhile.
+async fn warm_up(certificates: Certificates, identity: Identity) {
+    // Why there is none is told where it's asked for.
+    let _ = time::timeout(WARM_UP, certificates.certificate(&identity)).await;
 }
 
-async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}; {option} chooses another"))
+/// The stream to the agent that started this, and the sockets that it has sent.
+async fn agent() -> Result<(UnixStream, Inherited)> {
+    let take = || {
+        let stream = net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    };
+    let stream = take().context("taking the stream to the agent that started this")?;
+    let given = takeover::given(&stream).await;
+    let sockets = given.context("being given sockets; --supervised is for agents to say")?;
+    Ok((stream, sockets))
+}
+
+/// Waits until the agent that started it is gone, if one did. Its end of the stream closes however it ends, and
+/// whichever of its threads did start it, which a signal for the death of a parent would ask for.
+async fn orphaned(agent: Option<UnixStream>) {
+    let Some(mut agent) = agent else {
+        return future::pending().await;
+    };
+    // It says nothing more.
+    let _ = agent.read(&mut [0]).await;
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -86,6 +86,14 @@ pub fn own(address: SocketAddr, inherited: &mut Inherited) -> io::Result<TcpList
     open(address, inherited, |_| Ok(()))
 }
 
+/// A socket that another process is to accept from.
+///
+/// # Errors
+/// The kernel's refusal, with the address.
+pub fn others(address: SocketAddr) -> io::Result<net::TcpListener> {
+    bound(address, |_| Ok(())).map_err(|error| naming(address, &error))
+}
+
 fn families(ipv6: bool, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item = IpAddr> {
     [IpAddr::V4(v4), IpAddr::V6(v6)]
         .into_iter()
@@ -105,8 +113,11 @@ fn listen(
         }
         prepare(socket)
     };
-    open(address, inherited, prepare)
-        .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))
+    open(address, inherited, prepare).map_err(|error| naming(address, &error))
+}
+
+fn naming(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("listening on {address}: {error}"))
 }
 
 fn open(
@@ -114,9 +125,17 @@ fn open(
     inherited: &mut Inherited,
     prepare: impl FnOnce(&Socket) -> io::Result<()>,
 ) -> io::Result<TcpListener> {
-    if let Some(socket) = inherited.take(address) {
-        return TcpListener::from_std(socket);
-    }
+    let socket = match inherited.take(address) {
+        Some(socket) => socket,
+        None => bound(address, prepare)?,
+    };
+    TcpListener::from_std(socket)
+}
+
+fn bound(
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<net::TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -124,5 +143,5 @@ fn open(
     prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }

@@ -13,8 +13,8 @@ use rustix::net::{
 use tokio::{io::Interest, net::UnixStream};
 
 /// Most descriptors of a message: the lock, six sockets for what is captured, two for tunnels, three for
-/// the agent's own endpoints, and some to spare for versions to come.
-const MAX_DESCRIPTORS: usize = 32;
+/// the agent's own endpoints, and three or four for each waypoint. The kernel takes 253 (`SCM_MAX_FD`).
+pub(super) const MAX_DESCRIPTORS: usize = 250;
 const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
 /// Sends a byte and descriptors in one message.

@@ -1,11 +1,17 @@
 //! Waypoints as children of a node's agent: started with their Gateway, restarted when they end,
 //! stopped with the Gateway or the agent.
+//!
+//! What they listen at is the agent's, so connections wait while one is started again, and go to the
+//! next agent's waypoint while one agent takes over from another.
+
+mod sockets;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::{fd::OwnedFd, unix::net},
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -13,7 +19,9 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+pub use sockets::Sockets;
 use tokio::{
+    net::UnixStream,
     process::{Child, Command},
     sync::broadcast::error::RecvError,
     task::JoinHandle,
@@ -21,9 +29,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::discovery::{
-    model::{ObjectName, WaypointPlace, WorkloadUid},
-    store::{Snapshot, Store},
+use crate::{
+    discovery::{
+        model::{ObjectName, WaypointPlace, WorkloadUid},
+        store::{Snapshot, Store},
+    },
+    takeover,
 };
 
 /// When a child that ended is started again: after this long, then twice that, and so on.
@@ -55,6 +66,33 @@ struct Job {
     listen: Vec<SocketAddr>,
 }
 
+impl Job {
+    /// On the port so far after that for HBONE: the store leaves it to the waypoint.
+    fn beside(&self, offset: u16) -> SocketAddr {
+        let first = self.listen.first().copied();
+        let first = first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        SocketAddr::new(first.ip(), first.port().saturating_add(offset))
+    }
+
+    /// On its own port, which is free on loopback, for it listens at the node's address.
+    fn admin(&self) -> SocketAddr {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.beside(0).port())
+    }
+
+    fn metrics(&self) -> SocketAddr {
+        self.beside(1)
+    }
+
+    fn ready(&self) -> SocketAddr {
+        self.beside(2)
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let own = [self.admin(), self.metrics(), self.ready()];
+        self.listen.iter().copied().chain(own)
+    }
+}
+
 struct Running {
     job: Job,
     stop: CancellationToken,
@@ -62,7 +100,12 @@ struct Running {
 }
 
 /// Runs the waypoints of this node until told to stop, and until they have stopped.
-pub async fn supervise(settings: Settings, store: Arc<Store>, stop: CancellationToken) {
+pub async fn supervise(
+    settings: Settings,
+    store: Arc<Store>,
+    sockets: Sockets,
+    stop: CancellationToken,
+) {
     let settings = Arc::new(settings);
     let mut updates = store.subscribe();
     let mut running = BTreeMap::<ObjectName, Running>::new();
@@ -77,13 +120,20 @@ pub async fn supervise(settings: Settings, store: Arc<Store>, stop: Cancellation
             stopping.push(child.task);
         }
         stopping.retain(|task| !task.is_finished());
+        // A predecessor's that no waypoint is for any more among them.
+        sockets.keep(wanted.values().flat_map(Job::addresses));
         for (name, job) in wanted {
             running.entry(name).or_insert_with_key(|name| {
                 let stop = stop.child_token();
-                let keep = keep(settings.clone(), name.clone(), job.clone(), stop.clone());
+                let kept = Kept {
+                    settings: settings.clone(),
+                    sockets: sockets.clone(),
+                    name: name.clone(),
+                    job: job.clone(),
+                };
                 Running {
                     job,
-                    task: tokio::spawn(keep),
+                    task: tokio::spawn(kept.run(stop.clone())),
                     stop,
                 }
             });
@@ -97,6 +147,7 @@ pub async fn supervise(settings: Settings, store: Arc<Store>, stop: Cancellation
             },
         };
     }
+    sockets.keep([]);
     let left = running.into_values().map(|child| child.task);
     for task in stopping.into_iter().chain(left) {
         // A panic of it was told already.
@@ -124,36 +175,99 @@ fn wanted(snapshot: &Snapshot, node: &str) -> BTreeMap<ObjectName, Job> {
     .collect()
 }
 
-/// Keeps one waypoint running until it is told to stop.
-async fn keep(settings: Arc<Settings>, name: ObjectName, job: Job, stop: CancellationToken) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let started = Instant::now();
-        let why = match start(&settings, &name, &job) {
-            Ok(mut child) => {
-                tracing::info!(waypoint = %name, pid = child.id(), "started a waypoint");
-                // To wait for a child closes its input, which would end it.
-                let _agent_lives = child.stdin.take();
-                tokio::select! {
-                    ended = child.wait() => describe(ended),
-                    () = stop.cancelled() => return end(&settings, &name, child).await,
+/// One waypoint that is kept running.
+struct Kept {
+    settings: Arc<Settings>,
+    sockets: Sockets,
+    name: ObjectName,
+    job: Job,
+}
+
+impl Kept {
+    /// Until it is told to stop.
+    async fn run(self, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            let why = match self.start().await {
+                // The waypoint ends when our end of the stream does.
+                Ok((mut child, _agent_lives)) => {
+                    tracing::info!(waypoint = %self.name, pid = child.id(), "started a waypoint");
+                    tokio::select! {
+                        ended = child.wait() => describe(ended),
+                        () = stop.cancelled() => return self.end(child).await,
+                    }
                 }
+                Err(error) => format!("can't be started: {error}"),
+            };
+            if started.elapsed() > PROBATION {
+                pause = FIRST_PAUSE;
             }
-            Err(error) => format!("can't be started: {error}"),
-        };
-        if started.elapsed() > PROBATION {
-            pause = FIRST_PAUSE;
+            tracing::error!(
+                waypoint = %self.name,
+                "the waypoint {why}; it is started again in {} ms",
+                pause.as_millis()
+            );
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        tracing::error!(
-            waypoint = %name,
-            "the waypoint {why}; it is started again in {} ms",
-            pause.as_millis()
-        );
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.cancelled() => return,
+    }
+
+    async fn start(&self) -> io::Result<(Child, UnixStream)> {
+        let opened = self
+            .job
+            .addresses()
+            .map(|address| self.sockets.open(address));
+        let sockets: Vec<_> = opened.collect::<io::Result<_>>()?;
+        let (own, its) = net::UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        let own = UnixStream::from_std(own)?;
+        let child = self.command(its).spawn()?;
+        takeover::give(&own, &sockets).await?;
+        Ok((child, own))
+    }
+
+    fn command(&self, input: net::UnixStream) -> Command {
+        let Self { settings, job, .. } = self;
+        let listen: Vec<String> = job.listen.iter().map(ToString::to_string).collect();
+        let mut command = Command::new(&settings.program);
+        command
+            .args([
+                "waypoint",
+                "--supervised",
+                "--gateway",
+                &self.name.to_string(),
+            ])
+            .args(["--node-name", &settings.node])
+            .args(["--listen", &listen.join(",")])
+            .args(["--admin-address", &job.admin().to_string()])
+            .args(["--metrics-address", &job.metrics().to_string()])
+            .args(["--ready-address", &job.ready().to_string()])
+            .args(["--drain", &format!("{}ms", settings.drain.as_millis())])
+            .args(&settings.arguments)
+            // Ends when the agent does, however that comes about.
+            .stdin(Stdio::from(OwnedFd::from(input)))
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Asks it to end, and kills it if it doesn't.
+    async fn end(&self, mut child: Child) {
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid {
+            // It fails only on one that has ended.
+            let _ = kill_process(pid, Signal::TERM);
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let patience = self.settings.drain + GRACE;
+        if timeout(patience, child.wait()).await.is_err() {
+            tracing::warn!(waypoint = %self.name, "the waypoint didn't end, and is killed");
+            let _ = child.kill().await;
+        }
     }
 }
 
@@ -161,44 +275,5 @@ fn describe(ended: io::Result<ExitStatus>) -> String {
     match ended {
         Ok(status) => format!("ended ({status})"),
         Err(error) => format!("can't be waited for: {error}"),
-    }
-}
-
-fn start(settings: &Settings, name: &ObjectName, job: &Job) -> io::Result<Child> {
-    let listen: Vec<String> = job.listen.iter().map(ToString::to_string).collect();
-    let first = job.listen.first().copied();
-    let first = first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-    // On the next two ports, which the store leaves to it; and on its own, which is free on loopback, for
-    // it listens at the node's address.
-    let beside =
-        |offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)).to_string();
-    let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), first.port());
-    Command::new(&settings.program)
-        .args(["waypoint", "--supervised", "--gateway", &name.to_string()])
-        .args(["--node-name", &settings.node])
-        .args(["--listen", &listen.join(",")])
-        .args(["--admin-address", &admin.to_string()])
-        .args(["--metrics-address", &beside(1)])
-        .args(["--ready-address", &beside(2)])
-        .args(["--drain", &format!("{}ms", settings.drain.as_millis())])
-        .args(&settings.arguments)
-        // Ends when the agent does, however that comes about.
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-}
-
-/// Asks it to end, and kills it if it doesn't.
-async fn end(settings: &Settings, name: &ObjectName, mut child: Child) {
-    let pid = child
-        .id()
-        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    if let Some(pid) = pid {
-        // It fails only on one that has ended.
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    if timeout(settings.drain + GRACE, child.wait()).await.is_err() {
-        tracing::warn!(waypoint = %name, "the waypoint didn't end, and is killed");
-        let _ = child.kill().await;
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     proxy::{Proxy, listener},
     takeover::{Error, Inherited, Lead, Successor},
     telemetry::{Metrics, logging::LogControl},
+    waypoint::supervisor::Sockets,
 };
 
 /// Where the agent's own endpoints are.
@@ -135,7 +136,7 @@ impl Serving {
         }
     }
 
-    /// Gives every socket to a successor, and goes on taking connections until it does.
+    /// Gives every socket to a successor, those of waypoints too, and goes on taking connections until it does.
     ///
     /// # Errors
     /// It doesn't.
@@ -143,9 +144,12 @@ impl Serving {
         &mut self,
         successor: Successor,
         lead: Lead,
+        waypoints: &Sockets,
     ) -> Result<(), Error> {
         tracing::info!("another agent takes over");
-        successor.relieves(lead, mem::take(&mut self.sockets)).await
+        let mut sockets = mem::take(&mut self.sockets);
+        sockets.extend(waypoints.share());
+        successor.relieves(lead, sockets).await
     }
 
     /// Takes nothing more. When it returns, none of the sockets is open here any more, but for answers
