@@ -192,7 +192,7 @@ fn what_a_waypoint_decides_is_left_to_it() -> Result<()> {
         ("ambit.dev/use-waypoint", "w"),
     ];
     lab.namespace("shop").labelled(&labels)?;
-    let _mesh = Mesh::default().start(&lab)?;
+    let mesh = Mesh::default().start(&lab)?;
     let node = lab.node("a");
     let told = || explain(node, "shop/web", "store.shop").unwrap();
     eventually("the waypoint to be ready", DEADLINE, || {
@@ -209,7 +209,7 @@ fn what_a_waypoint_decides_is_left_to_it() -> Result<()> {
     let denies = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
                   metadata: {name: nobody, namespace: shop}\n\
                   spec: {targetRefs: [{group: '', kind: Service, name: store}]}\n";
-    lab.apply("policy.yaml", denies)?;
+    mesh.apply("policy.yaml", denies)?;
     let refused = told();
     assert_eq!(refused["fails_at"], "policy", "{refused:#}");
     assert!(
@@ -225,15 +225,15 @@ fn what_a_waypoint_decides_is_left_to_it() -> Result<()> {
                    metadata: {name: nobody, namespace: shop}\n\
                    spec: {targetRefs: [{group: '', kind: Service, name: store}], \
                    rules: [{to: [{operation: {paths: ['/free']}}]}]}\n";
-    lab.apply("policy.yaml", by_path)?;
-    lab.apply(
+    mesh.apply("policy.yaml", by_path)?;
+    mesh.apply(
         "far.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
          spec: {clusterIP: 10.96.77.77, selector: {app: far}, \
          ports: [{name: http, port: 80, targetPort: 8080}]}\n",
     )?;
     let by_request = by_path.replace("name: store", "name: web");
-    lab.apply("policy.yaml", &by_request)?;
+    mesh.apply("policy.yaml", &by_request)?;
     let depends = explain(node, "shop/web", "shop/web:80")?;
     assert!(
         said(&depends, "policy").contains("shop/nobody asks about HTTP"),

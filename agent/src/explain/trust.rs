@@ -80,7 +80,7 @@ fn certificate(steps: &mut Vec<Step>, facts: &dyn NodeFacts, identity: &Identity
     let error = found.and_then(|it| it.error);
     steps.push(match (end, error) {
         (Some(end), None) if is_valid => {
-            Step::ok("certificate", format!("{identity}, until {end}"))
+            Step::ok("certificate", format!("{identity}, {}", until(end, now)))
         }
         (Some(end), Some(error)) if is_valid => Step {
             cure: Some(cure.to_owned()),
