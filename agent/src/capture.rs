@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod balance;
 pub mod bind;
+mod bound;
 mod devices;
 mod forwarding;
 mod interfaces;
@@ -43,8 +44,8 @@ use tokio_util::sync::CancellationToken;
 use crate::discovery::{model::Workload, store::Store};
 use attach::{Attacher, Mechanism};
 use balance::Balancer;
+pub use bound::{BoundPods, PodInterface};
 use interfaces::Interfaces;
-pub use interfaces::{BoundPods, PodInterface};
 use maps::{Counters, Maps};
 use passed::{Events, Passes};
 use publish::Publisher;

@@ -308,13 +308,14 @@ fn what_tcp_measures_is_told_of_each_connection_that_has_a_way_to_go() -> Result
     }
     eventually("both to be counted", DEADLINE, || measured() == 2.0);
 
-    // A way on which not everything has room is told by both agents, each of what it sends.
-    for node in lab.nodes() {
+    // A way on which not everything has room is told by both agents, each of what it sends. What comes back has
+    // less room than what it answers: at the same rate all of it might have room.
+    for (node, rate) in [("a", "4mbit"), ("b", "1mbit")] {
         let narrow = ["qdisc", "replace", "dev", NODE_INTERFACE, "root", "tbf"];
         let narrow = narrow
             .into_iter()
-            .chain(["rate", "4mbit", "burst", "10kb", "latency", "20ms"]);
-        node.run("tc", narrow)?.success()?;
+            .chain(["rate", rate, "burst", "10kb", "latency", "20ms"]);
+        lab.node(node).run("tc", narrow)?.success()?;
     }
     pods.client.talk(&mut far, pods.far.at(8080))?;
     for (node, direction) in [("a", "outbound"), ("b", "inbound")] {

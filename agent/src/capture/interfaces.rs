@@ -12,78 +12,18 @@ use ambit_common::map::{
     INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN,
     INTERFACE_LOOPBACK, INTERFACE_NO_LINK_HEADER, INTERFACE_POD, InterfaceValue,
 };
-use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     attach::{Attacher, Role},
     bind::{self, Bindings, Conflict},
+    bound::{BoundPods, Known, PodInterface},
     devices::{Device, Observation},
     maps::{self, Maps},
     passed::{of_identity, of_workload},
-    unbound::{self, Unbound},
+    unbound,
 };
 use crate::discovery::model::{Enrolment, Workload, WorkloadUid};
-
-/// The pods of this node whose interface is known, for whoever needs the evidence. Read without
-/// waiting; cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct BoundPods(Arc<ArcSwap<Known>>);
-
-/// The host side of a pod's interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodInterface {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Whether it has its programs.
-    pub is_attached: bool,
-    /// The id that the pod's network namespace has in this one.
-    namespace: Option<i32>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Known {
-    /// How programs are attached.
-    mechanism: &'static str,
-    bound: HashMap<WorkloadUid, PodInterface>,
-    /// The others that have addresses, and why.
-    unbound: HashMap<WorkloadUid, Unbound>,
-}
-
-impl BoundPods {
-    /// Whether the pod has an interface that is known for its own.
-    #[must_use]
-    pub fn contains(&self, uid: &WorkloadUid) -> bool {
-        self.0.load().bound.contains_key(uid)
-    }
-
-    /// The id that the pod's network namespace has in this one, if its interface is known.
-    #[must_use]
-    pub fn namespace(&self, uid: &WorkloadUid) -> Option<i32> {
-        self.0.load().bound.get(uid)?.namespace
-    }
-
-    /// The pod's interface, if it is known.
-    #[must_use]
-    pub fn interface(&self, uid: &WorkloadUid) -> Option<PodInterface> {
-        self.0.load().bound.get(uid).cloned()
-    }
-
-    /// How programs are attached: `TCX` or `clsact`.
-    #[must_use]
-    pub fn mechanism(&self) -> &'static str {
-        self.0.load().mechanism
-    }
-
-    /// Why the interface of a pod of this node isn't known, if the pod has addresses and was looked
-    /// for.
-    #[must_use]
-    pub fn why_not(&self, uid: &WorkloadUid) -> Option<Unbound> {
-        self.0.load().unbound.get(uid).cloned()
-    }
-}
 
 /// The state of every device that carries programs.
 pub(super) struct Interfaces {
@@ -181,7 +121,7 @@ impl Interfaces {
             unbound: unbound.collect(),
             bound,
         };
-        self.bound.0.store(Arc::new(known.clone()));
+        self.bound.set(known.clone());
         maps.set_node_addresses(&observation.node_addresses)?;
 
         for device in observation.devices.values() {
@@ -198,7 +138,7 @@ impl Interfaces {
         for interface in known.bound.values_mut() {
             interface.is_attached = self.attached.contains_key(&interface.index);
         }
-        self.bound.0.store(Arc::new(known));
+        self.bound.set(known);
         self.forget_absent(maps, observation)
     }
 
