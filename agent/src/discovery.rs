@@ -13,3 +13,5 @@ pub mod reduce;
 mod schema;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -71,7 +71,7 @@ pub use place::Place;
 pub use plan::{Family, NODE_INTERFACE, PodNetwork};
 pub use pod::{Phase, Pod, PodSpec, ScheduledPod};
 pub use process::{Child, Command, Output};
-pub use status::process_status;
+pub use status::{children, of_threads, process_status};
 pub use talk::{Held, Talk, Way, on_each_network};
 pub use trio::Trio;
 pub use wait::eventually;

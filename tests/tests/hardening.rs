@@ -1,41 +1,36 @@
 //! What a process of Ambit has given up, and what it tells nobody.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy doesn't count as tests"
-)]
 
 use std::{fs, time::Duration};
 
-use lab::{Lab, Mesh, PodSpec, Result, RunningMesh, eventually};
+use lab::{Lab, Mesh, Pod, PodSpec, Result, RunningMesh, children, eventually, of_threads};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A mode of /proc/PID/status: system calls are filtered.
 const FILTERED: &str = "2";
 
-/// A file of each thread of a process. One that ends meanwhile has none.
-fn of_threads(pid: u32, file: &str) -> Vec<String> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let read = |thread: fs::DirEntry| fs::read_to_string(thread.path().join(file)).ok();
-    threads.filter_map(|thread| read(thread.unwrap())).collect()
-}
-
 /// Agents, control and a waypoint, which is a child of an agent.
-fn processes(mesh: &mut RunningMesh<'_>) -> Vec<(&'static str, u32)> {
+fn processes(mesh: &mut RunningMesh<'_>) -> Result<Vec<(&'static str, u32)>> {
     let agent = mesh.agent("a").pid();
     let mut all = vec![("agent", agent), ("control", mesh.control().pid())];
-    for children in of_threads(agent, "children") {
-        let children = children.split_whitespace();
-        all.extend(children.map(|child| ("waypoint", child.parse().unwrap())));
-    }
-    all
+    all.extend(
+        children(agent)?
+            .into_iter()
+            .map(|child| ("waypoint", child)),
+    );
+    Ok(all)
+}
+
+/// A server on node b and its client on node a, enrolled.
+fn pair(lab: &Lab) -> Result<(Pod, Pod)> {
+    lab.namespace("shop").enrolled()?;
+    let pod = |node: &str, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
+    Ok((pod("a", "client")?, pod("b", "server")?))
 }
 
 #[test]
 fn no_role_can_do_more_than_it_needs_and_none_leaves_a_core() -> Result<()> {
     let lab = Lab::builder("hardening").build()?;
-    lab.namespace("shop").enrolled()?;
-    let pod = |node: &str, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
-    let (client, server) = (pod("a", "client")?, pod("b", "server")?);
+    let (client, server) = pair(&lab)?;
     let _echo = server.echo(8080)?;
     lab.announce_nodes()?;
     let labels = [
@@ -50,14 +45,14 @@ fn no_role_can_do_more_than_it_needs_and_none_leaves_a_core() -> Result<()> {
         client.call(service.at(80)).unwrap() == "echoed"
     });
 
-    let processes = processes(&mut mesh);
+    let processes = processes(&mut mesh)?;
     assert!(
         processes.iter().any(|(role, _)| *role == "waypoint"),
         "{processes:?}"
     );
     for (role, pid) in processes {
         for (field, expected) in [("Seccomp", FILTERED), ("NoNewPrivs", "1")] {
-            let statuses = of_threads(pid, "status");
+            let statuses = of_threads(pid, "status")?;
             assert!(!statuses.is_empty(), "{role}");
             let value = |status: &String| {
                 let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -82,9 +77,7 @@ fn no_role_can_do_more_than_it_needs_and_none_leaves_a_core() -> Result<()> {
 #[test]
 fn nothing_that_is_told_has_a_secret_in_it() -> Result<()> {
     let lab = Lab::builder("secrets").build()?;
-    lab.namespace("shop").enrolled()?;
-    let pod = |node: &str, name| lab.node(node).pod(name, PodSpec::in_namespace("shop"));
-    let (client, server) = (pod("a", "client")?, pod("b", "server")?);
+    let (client, server) = pair(&lab)?;
     let _echo = server.echo(8080)?;
     let mut mesh = Mesh::default()
         .agent_arguments(&["--log-level", "trace"])

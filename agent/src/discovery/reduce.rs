@@ -16,6 +16,8 @@ mod traffic_policy;
 
 use std::{fmt::Display, net::IpAddr, sync::Arc};
 
+pub use self::settings::enrolling_label;
+
 use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, Pod, Service},

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{NodeFacts, Question, Step, question::Source};
 use crate::{
-    discovery::model::{Enrolment, Workload},
+    discovery::{
+        model::{Enrolment, Workload},
+        reduce::enrolling_label,
+    },
     identity::Identity,
 };
-
-/// Names of the labels that enrol.
-const LABELS: [&str; 2] = ["ambit.dev/mesh", "istio.io/dataplane-mode"];
 
 /// How the client's connections start.
 pub(super) struct Client<'a> {
@@ -78,18 +78,15 @@ pub(super) fn described(pod: &Workload) -> String {
 /// Whether a pod takes part, and by what.
 pub(super) fn enrolment(end: &str, pod: &Workload) -> Step {
     let subject = format!("{end} enrolled");
-    let own = LABELS.iter().find_map(|label| {
-        let value = pod.labels.get(*label)?;
-        Some(format!("its own label {label}={value}"))
-    });
+    let own = enrolling_label(&pod.labels);
+    let own = own.map(|(label, value, _)| format!("its own label {label}={value}"));
     let namespace = &pod.name.namespace;
     let by = own.unwrap_or_else(|| format!("the label of namespace {namespace}"));
     match pod.enrolment {
         Enrolment::Enrolled => Step::ok(&subject, format!("yes, by {by}")),
         Enrolment::NotLabelled => {
             let text = format!(
-                "no: neither the pod nor namespace {namespace} has label {}=enabled",
-                LABELS[0]
+                "no: neither the pod nor namespace {namespace} has label ambit.dev/mesh=enabled"
             );
             Step::note(&subject, text)
         }

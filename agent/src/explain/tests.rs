@@ -4,11 +4,7 @@ use super::{
     testing::{MadeUp, certificate},
     *,
 };
-use crate::discovery::{
-    manifest::{self, Format},
-    reduce::Reducer,
-    store::{Change, Store},
-};
+use crate::discovery::testing::snapshot;
 
 /// Nodes a and b; namespace `shop` takes part, `street` doesn't.
 const MESH: &str = "
@@ -65,12 +61,7 @@ const MESH: &str = "
 ";
 
 fn mesh() -> Arc<Snapshot> {
-    let parsed = manifest::parse(MESH, Format::Yaml, &mut Reducer::new("cluster.local")).unwrap();
-    assert_eq!(parsed.errors, []);
-    let store = Store::default();
-    let objects = parsed.objects.into_iter();
-    store.apply(objects.map(|parsed| Change::Upsert(parsed.object)));
-    store.snapshot()
+    snapshot(MESH)
 }
 
 fn ask(source: &str, destination: &str) -> Result<Question, String> {

@@ -1,9 +1,9 @@
 //! Every listener under attack at once: connections that say nothing, nonsense, or too slowly, that never
 //! read, and that are many.
 
-use std::{fs, net::SocketAddr};
+use std::net::SocketAddr;
 
-use lab::{Flood, Harm, Lab, Mesh, Place, Result, eventually, process_status};
+use lab::{Flood, Harm, Lab, Mesh, Place, Result, children, eventually, process_status};
 
 use crate::shop::{DEADLINE, descriptors, pod, stranger};
 
@@ -75,7 +75,10 @@ fn attacks_on_every_listener_keep_nobody_honest_out_and_leave_nothing_behind() -
     honest("before")?;
     let agents = ["a", "b"].map(|node| mesh.agent(node).pid());
     let control = mesh.control().pid();
-    let all = [agents[0], agents[1], control, child(agents[1])];
+    let [child] = children(agents[1])?[..] else {
+        panic!("not one waypoint");
+    };
+    let all = [agents[0], agents[1], control, child];
     let before = all.map(|pid| (descriptors(pid), anonymous(pid)));
 
     let from_outside = [
@@ -144,16 +147,6 @@ fn attacks_on_every_listener_keep_nobody_honest_out_and_leave_nothing_behind() -
         assert!(counts.sum::<f64>() > 0.0, "{reasons:?}");
     }
     Ok(())
-}
-
-/// The waypoint that an agent started.
-fn child(agent: u32) -> u32 {
-    let threads = fs::read_dir(format!("/proc/{agent}/task")).unwrap();
-    let children = threads.map(|thread| {
-        let path = thread.unwrap().path().join("children");
-        fs::read_to_string(path).unwrap()
-    });
-    children.collect::<String>().trim().parse().unwrap()
 }
 
 /// KiB that a process allocated.

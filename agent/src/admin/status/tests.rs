@@ -1,21 +1,5 @@
 use super::*;
-use crate::{
-    admin::views::PolicyView,
-    discovery::{
-        manifest::{self, Format},
-        reduce::Reducer,
-        store::{Change, Store},
-    },
-};
-
-fn snapshot(yaml: &str) -> std::sync::Arc<Snapshot> {
-    let parsed = manifest::parse(yaml, Format::Yaml, &mut Reducer::new("cluster.local")).unwrap();
-    assert_eq!(parsed.errors, []);
-    let store = Store::default();
-    let objects = parsed.objects.into_iter();
-    store.apply(objects.map(|parsed| Change::Upsert(parsed.object)));
-    store.snapshot()
-}
+use crate::{admin::views::PolicyView, discovery::testing::snapshot};
 
 /// A pod of namespace `shop` on node `a` unless `spec` says otherwise.
 fn pod(name: &str, metadata: &str, spec: &str, addresses: &str) -> String {

@@ -27,22 +27,33 @@ const MAX_ENTRIES: usize = 256;
 /// What the labels of a namespace or pod say of enrolment; `None` if nothing that is understood.
 pub(super) fn enrolment(metadata: &ObjectMeta, issues: &mut Vec<FieldError>) -> Option<bool> {
     let labels = metadata.labels.as_ref()?;
-    let mut decision = None;
     for (label, yes, no) in ENROLMENT {
-        let says = match labels.get(label).map(String::as_str) {
-            None => None,
-            Some(value) if value == yes => Some(true),
-            Some(value) if value == no => Some(false),
-            Some(value) => {
-                let expected = format!("\"{yes}\" or \"{no}\"");
-                let field = format!("metadata.labels[{label}]");
-                issues.push(FieldError::unexpected(field, value, &expected));
-                None
-            }
-        };
-        decision = decision.or(says);
+        if let Some(value) = labels.get(label)
+            && value != yes
+            && value != no
+        {
+            let expected = format!("\"{yes}\" or \"{no}\"");
+            let field = format!("metadata.labels[{label}]");
+            issues.push(FieldError::unexpected(field, value, &expected));
+        }
     }
-    decision
+    enrolling_label(labels).map(|(_, _, enrols)| enrols)
+}
+
+/// The label that decides on enrolment, its value, and what it says; `None` if there is none that is
+/// understood.
+#[must_use]
+pub fn enrolling_label(
+    labels: &BTreeMap<String, String>,
+) -> Option<(&'static str, &'static str, bool)> {
+    ENROLMENT.into_iter().find_map(|(label, yes, no)| {
+        let value = labels.get(label)?;
+        match value.as_str() {
+            value if value == yes => Some((label, yes, true)),
+            value if value == no => Some((label, no, false)),
+            _ => None,
+        }
+    })
 }
 
 /// Whether the annotation `ambit.dev/tunnel: pod` is there, on a Node or a pod.
