@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{ApiServer, Error, Lab, Rbac, Result};
 
 /// The root of this repository.
 #[must_use]
@@ -51,6 +51,24 @@ pub fn kustomize(directory: &str) -> Result<Vec<Value>> {
         });
     }
     objects(&String::from_utf8_lossy(&kubectl.stdout))
+}
+
+/// A cluster as it is after `kubectl apply -k deploy/waypoints`, as far as control and agents ask for it: they may
+/// do what the roles of the manifests say, and no more.
+///
+/// # Errors
+/// As [`ApiServer::start`] and [`kustomize`].
+pub fn installed(lab: &Lab) -> Result<ApiServer> {
+    let api = ApiServer::start(lab)?;
+    let installed = kustomize("deploy")?;
+    for object in kustomize("deploy/waypoints")?.iter().chain(&installed) {
+        let kind = object["kind"].as_str();
+        if matches!(kind, Some("ClusterRoleBinding" | "GatewayClass")) {
+            api.apply(object.clone())?;
+        }
+    }
+    api.authorize(Rbac::new(&installed)?);
+    Ok(api)
 }
 
 /// Where `cargo xtask setup` has put kubernetes-validate: above the directory of test programs.

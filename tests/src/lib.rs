@@ -33,6 +33,7 @@ pub mod deploy;
 mod error;
 mod ip;
 mod kube_proxy;
+mod kubelet;
 mod lab;
 mod load;
 mod manifests;
@@ -58,6 +59,7 @@ pub use browser::{Seen, Tab};
 pub use capture::{Capture, Packet, Transport, parse_pcap};
 pub use cgroup::MemoryGroup;
 pub use error::{Error, Result};
+pub use kubelet::{EndpointState, Kubelet, WaypointPod};
 pub use lab::{Builder, Lab};
 pub use load::{
     Flood, Generator, Harm, IdleConnections, Latency, Load, LoadResult, LoadServer, Point,

@@ -1,34 +1,16 @@
 //! A waypoint in a cluster: control makes it of its Gateway, and by the rights that the manifests give.
 
-mod kubelet;
 mod rollout;
 
 use std::sync::Arc;
 
-use lab::{ApiServer, Lab, Mesh, Rbac, Result, Way, deploy::kustomize, eventually};
+use lab::{ApiServer, Kubelet, Lab, Mesh, Result, Way, WaypointPod, deploy::installed, eventually};
 use serde_json::Value;
 
-use self::kubelet::Running;
 use crate::{
     policy::{ALLOW, DENY},
-    shop::{DEADLINE, Shop, gateway, use_waypoint},
+    shop::{DEADLINE, Shop, count_opened, gateway, use_waypoint},
 };
-
-/// A cluster as it is after `kubectl apply -k deploy/waypoints`.
-fn installed(lab: &Lab) -> Result<Arc<ApiServer>> {
-    let api = ApiServer::start(lab)?;
-    let installed = kustomize("deploy")?;
-    for object in kustomize("deploy/waypoints")?.iter().chain(&installed) {
-        if matches!(
-            object["kind"].as_str(),
-            Some("ClusterRoleBinding" | "GatewayClass")
-        ) {
-            api.apply(object.clone())?;
-        }
-    }
-    api.authorize(Rbac::new(&installed)?);
-    Ok(Arc::new(api))
-}
 
 /// The Gateway's condition `Programmed`.
 fn programmed(api: &ApiServer) -> Option<Value> {
@@ -39,19 +21,8 @@ fn programmed(api: &ApiServer) -> Option<Value> {
     Some(condition["status"].clone())
 }
 
-/// Waits for control to have made the waypoint, and given it its rights.
-fn await_made(api: &ApiServer) {
-    eventually("a Deployment", DEADLINE, || {
-        api.object("Deployment", "shop", "w").is_some()
-    });
-    eventually("the account to have rights", DEADLINE, || {
-        let binding = api.object("ClusterRoleBinding", "", "ambit-waypoints");
-        binding.is_some_and(|binding| binding["subjects"][0]["name"] == "w")
-    });
-}
-
 /// Connections of the stranger that it has refused, by its access log.
-fn denied(waypoint: &Running) -> usize {
+fn denied(waypoint: &WaypointPod) -> usize {
     let log = waypoint.process.stderr();
     let told = [
         "connection denied",
@@ -71,7 +42,7 @@ fn a_gateway_of_a_cluster_becomes_a_waypoint_that_traffic_goes_through_until_it_
 -> Result<()> {
     let lab = Lab::builder("incluster").build()?;
     let mut shop = Shop::open(&lab)?;
-    let api = installed(&lab)?;
+    let api = Arc::new(installed(&lab)?);
     let _mesh = Mesh::default()
         .control_arguments(&["--waypoint-image", "registry.example/ambit:7"])
         .in_cluster(&lab, &api)?
@@ -82,12 +53,13 @@ fn a_gateway_of_a_cluster_becomes_a_waypoint_that_traffic_goes_through_until_it_
     ));
     lab.apply("gateway.yaml", &gateway("w", "b", "service"))?;
     use_waypoint(&lab, "w")?;
-    await_made(&api);
+    let kubelet = Kubelet::new(&lab, &api, "shop");
+    kubelet.await_made("w")?;
     eventually("the Gateway to say that it isn't ready", DEADLINE, || {
         programmed(&api) == Some("False".into())
     });
-    let mut waypoint = Running::start(&lab, &api, ("w", 0), "b")?;
-    waypoint.await_ready(&api)?;
+    let mut waypoint = kubelet.start(("w", 0), "b")?;
+    kubelet.await_ready(&waypoint)?;
     eventually("the Gateway to be programmed", DEADLINE, || {
         programmed(&api) == Some("True".into())
     });
@@ -99,10 +71,10 @@ fn a_gateway_of_a_cluster_becomes_a_waypoint_that_traffic_goes_through_until_it_
     eventually("connections to go through it", DEADLINE, || {
         through(&mut shop)
     });
-    let before = waypoint.opened();
+    let before = count_opened(&waypoint.metrics()?);
     let from_waypoint = Way::Replaced(waypoint.pod.address());
     assert_eq!(shop.ways()?, [from_waypoint.clone(), from_waypoint]);
-    assert!((waypoint.opened() - before - 2.0).abs() < 0.1);
+    assert!((count_opened(&waypoint.metrics()?) - before - 2.0).abs() < 0.1);
     for service in ["near", "far"] {
         let host = format!("dst.service=\"{service}.shop.svc.cluster.local\"");
         waypoint.process.await_stderr(DEADLINE, |line| {
@@ -141,7 +113,7 @@ fn a_gateway_of_a_cluster_becomes_a_waypoint_that_traffic_goes_through_until_it_
     eventually("connections to go directly", DEADLINE, || {
         matches!(shop.ways(), Ok([Way::Carried | Way::Direct, Way::Carried]))
     });
-    waypoint.stop(&api)?;
+    kubelet.stop(waypoint)?;
     assert_eq!(shop.friend.call(shop.vips()[1])?, "echoed");
     let requests = api.requests();
     let own = "system:serviceaccount:shop:w";

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use lab::{ApiServer, Child, Lab, Rbac, Result, ambit_program, deploy::kustomize, eventually};
+use lab::{ApiServer, Child, Lab, Result, ambit_program, deploy::installed, eventually};
 use serde_json::{Value, json};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,25 +27,15 @@ pub(super) struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     pub(super) fn new(lab: &'a Lab) -> Result<Self> {
-        let api = ApiServer::start(lab)?;
+        let api = installed(lab)?;
         for name in ["ambit-system", "shop"] {
             api.apply(namespace(name, &json!({})))?;
-        }
-        let installed = kustomize("deploy")?;
-        for object in kustomize("deploy/waypoints")?.iter().chain(&installed) {
-            if matches!(
-                object["kind"].as_str(),
-                Some("ClusterRoleBinding" | "GatewayClass")
-            ) {
-                api.apply(object.clone())?;
-            }
         }
         api.apply(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "namespace": "ambit-system", "name": "ambit-control-0" },
             "spec": { "containers": [{ "name": "ambit", "args": ["control"], "image": IMAGE }] },
         }))?;
-        api.authorize(Rbac::new(&installed)?);
         Ok(Self {
             lab,
             kubeconfig: api.kubeconfig(CONTROL)?,

@@ -1,11 +1,13 @@
 //! The pods of a waypoint are replaced, as a rollout of its Deployment does it.
 
-use lab::{Lab, Mesh, Result};
+use std::sync::Arc;
 
-use super::{
-    await_made, installed,
-    kubelet::{Running, State, announce},
+use lab::{
+    EndpointState::{Ready, Terminating},
+    Kubelet, Lab, Mesh, Result,
+    deploy::installed,
 };
+
 use crate::{
     shop::{DEADLINE, gateway, use_waypoint},
     stage::{Of, Stage},
@@ -16,16 +18,17 @@ use crate::{
 fn no_request_fails_while_the_pods_of_a_waypoint_are_replaced() -> Result<()> {
     let lab = Lab::builder("rollout").build()?;
     let stage = Stage::open(&lab)?;
-    let api = installed(&lab)?;
+    let api = Arc::new(installed(&lab)?);
     let _mesh = Mesh::default()
         .control_arguments(&["--waypoint-image", "registry.example/ambit:7"])
         .in_cluster(&lab, &api)?
         .start(&lab)?;
     lab.apply("gateway.yaml", &gateway("w", "b", "service"))?;
     use_waypoint(&lab, "w")?;
-    await_made(&api);
-    let mut pod = Running::start(&lab, &api, ("w", 0), "b")?;
-    pod.await_ready(&api)?;
+    let kubelet = Kubelet::new(&lab, &api, "shop");
+    kubelet.await_made("w")?;
+    let mut pod = kubelet.start(("w", 0), "b")?;
+    kubelet.await_ready(&pod)?;
     stage.eventually("requests to go through it", "/", |answer| {
         answer["body"]["headers"]["x-forwarded-client-cert"].is_array()
     });
@@ -34,16 +37,16 @@ fn no_request_fails_while_the_pods_of_a_waypoint_are_replaced() -> Result<()> {
     steady.during(&stage.friend, server, || {
         for round in 1..=3 {
             steady.await_more(300);
-            let next = Running::start(&lab, &api, ("w", round), ["b", "a"][round % 2])?;
-            next.await_probe();
-            announce(&api, "w", &[(&pod, State::Ready), (&next, State::Ready)])?;
+            let next = kubelet.start(("w", round), ["b", "a"][round % 2])?;
+            next.await_probe()?;
+            kubelet.announce("w", &[(&pod, Ready), (&next, Ready)])?;
             steady.await_more(300);
             // Nobody waits for all nodes to have heard of it: the kubelet stops it at once.
-            let pods = [(&pod, State::Terminating), (&next, State::Ready)];
-            announce(&api, "w", &pods)?;
+            let pods = [(&pod, Terminating), (&next, Ready)];
+            kubelet.announce("w", &pods)?;
             let said = std::mem::replace(&mut pod, next).end(2 * DEADLINE)?;
             assert!(!said.contains("cut off"), "{said}");
-            announce(&api, "w", &[(&pod, State::Ready)])?;
+            kubelet.announce("w", &[(&pod, Ready)])?;
         }
         steady.await_more(300);
         Ok(())
