@@ -5,7 +5,7 @@
 
 use crate::{
     counter::Counter,
-    map::{Configuration, INTERFACE_ENROLLED, INTERFACE_KNOWN, InterfaceValue},
+    map::{Configuration, INTERFACE_ENROLLED, INTERFACE_KNOWN, INTERFACE_WAYPOINT, InterfaceValue},
 };
 
 /// A listening socket of the agent; the value is half of its place in the map of listeners.
@@ -54,6 +54,8 @@ pub enum Standing {
     Enrolled,
     /// The pod is known not to be enrolled.
     NotEnrolled,
+    /// The pod is a waypoint's: as not enrolled, but for what it opens to enrolled pods of this node.
+    Waypoint,
     /// The pod isn't known yet: what happens to a SYN.
     Unknown(Verdict),
 }
@@ -73,10 +75,13 @@ pub fn standing(interface: &InterfaceValue, configuration: &Configuration, now: 
             },
         );
     }
-    if interface.flags & INTERFACE_ENROLLED == 0 {
-        return Standing::NotEnrolled;
+    if interface.flags & INTERFACE_ENROLLED != 0 {
+        Standing::Enrolled
+    } else if interface.flags & INTERFACE_WAYPOINT != 0 {
+        Standing::Waypoint
+    } else {
+        Standing::NotEnrolled
     }
-    Standing::Enrolled
 }
 
 /// What a socket lookup with the packet's own addresses gave.

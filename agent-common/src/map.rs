@@ -49,6 +49,9 @@ pub const INTERFACE_LOOPBACK: u32 = 1 << 5;
 
 /// The interface is one end of a pair, and the other is in the pod's network namespace.
 pub const INTERFACE_HAS_PEER: u32 = 1 << 6;
+/// The pod is a waypoint's: what it opens to enrolled pods of this node is the mesh's, and nothing else. Never with
+/// [`INTERFACE_ENROLLED`].
+pub const INTERFACE_WAYPOINT: u32 = 1 << 7;
 
 /// What the node's agent says of an interface.
 #[repr(C)]
@@ -64,9 +67,9 @@ pub struct InterfaceValue {
     pub bridge_mac: [u8; 6],
     /// Zero.
     pub padding: [u8; 2],
-    /// Of the pod's identity, if it is enrolled.
+    /// Of the pod's identity, if it is enrolled or a waypoint's.
     pub identity: Fingerprint,
-    /// Of the pod itself, if it is enrolled.
+    /// Of the pod itself, if it is enrolled or a waypoint's.
     pub workload: Fingerprint,
 }
 const _: () = assert!(size_of::<InterfaceValue>() == 56);

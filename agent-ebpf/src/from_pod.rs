@@ -6,8 +6,8 @@ use ambit_common::{
     capture::{self, Listener, Memory, Standing, Verdict},
     counter::Counter,
     map::{
-        Address, DIRECTION_OUTBOUND, FlowKey, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey,
-        PortKey, ServiceKey, SourceKey,
+        Address, DIRECTION_OUTBOUND, FlowKey, INTERFACE_ENROLLED, INTERFACE_WAYPOINT,
+        InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey, PortKey, ServiceKey, SourceKey,
     },
     mark,
 };
@@ -17,9 +17,13 @@ use aya_ebpf::{
 
 use crate::{
     deliver,
-    maps::{self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, SERVICES, SOURCES},
+    maps::{
+        self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, PODS, SERVICES, SOURCES,
+    },
     packet::{self, Content, Packet, Segment},
-    passed, past_veth, socket, verdict,
+    passed, past_veth, socket,
+    to_pod::TUNNEL_PORT,
+    verdict,
 };
 
 #[classifier]
@@ -27,6 +31,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     let verdict = match examine(&ctx) {
         Examined::Decided(verdict) => verdict,
         Examined::Opens => open(&ctx),
+        Examined::OwnAffair => left_alone(&ctx).unwrap_or(Verdict::Pass(Counter::NotEnrolled)),
     };
     verdict::carry_out(&ctx, verdict)
 }
@@ -34,8 +39,10 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 /// What a first look says.
 enum Examined {
     Decided(Verdict),
-    /// An enrolled pod opens a connection.
+    /// An enrolled pod, or a waypoint's, opens a connection.
     Opens,
+    /// A waypoint's, and none that came to the agent.
+    OwnAffair,
 }
 
 impl From<Verdict> for Examined {
@@ -70,11 +77,16 @@ fn examine(ctx: &TcContext) -> Examined {
         Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed).into(),
         Content::Tcp | Content::Fragment | Content::Other => {}
     }
-    match standing {
-        Standing::Unknown(syn) => unknown(ctx, interface, &packet, syn).into(),
-        Standing::NotEnrolled => not_enrolled(ctx, index, interface, &packet).into(),
-        Standing::Enrolled => enrolled(ctx, index, interface, &packet),
+    let is_outside = match standing {
+        Standing::Unknown(syn) => return unknown(ctx, interface, &packet, syn).into(),
+        Standing::NotEnrolled => true,
+        Standing::Waypoint => packet.content != Content::Tcp || !is_own_source(index, &packet),
+        Standing::Enrolled => false,
+    };
+    if is_outside {
+        return not_enrolled(ctx, index, interface, &packet).into();
     }
+    enrolled(ctx, index, interface, &packet)
 }
 
 /// A pod that isn't known yet, or no longer. What it has open with the agent goes on there.
@@ -123,6 +135,7 @@ fn is_own_source(index: u32, packet: &Packet) -> bool {
     unsafe { SOURCES.get(key) }.is_some()
 }
 
+/// An enrolled pod, or a waypoint's that sends TCP from its own address.
 #[inline(always)]
 fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Packet) -> Examined {
     if !is_own_source(index, packet) && !packet::is_link_scope(&packet.source) {
@@ -145,6 +158,11 @@ fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Pa
     }
     if segment.opens() {
         return Examined::Opens;
+    }
+    if interface.flags & INTERFACE_WAYPOINT != 0
+        && deliver::memory(&flow, interface.epoch) != Memory::Captured
+    {
+        return Examined::OwnAffair;
     }
     match going_on(ctx, interface, packet, segment, &flow) {
         Verdict::Capture(listener, counter) => {
@@ -183,11 +201,30 @@ fn leave_alone(ctx: &TcContext) -> Option<Counter> {
         Some(Counter::ExcludedPort)
     } else if is_excluded_network(index, &packet.destination) {
         Some(Counter::ExcludedNetwork)
-    } else if !maps::is_workload(&packet.destination) && !is_service(&packet, segment) {
+    } else if !is_mesh(interface, &packet, segment) {
         Some(Counter::NotMesh)
     } else {
         None
     }
+}
+
+/// Whether what a pod opens is the mesh's by its destination.
+#[inline(always)]
+fn is_mesh(interface: &InterfaceValue, packet: &Packet, segment: &Segment) -> bool {
+    if interface.flags & INTERFACE_WAYPOINT != 0 {
+        // It speaks HBONE itself.
+        segment.destination_port != TUNNEL_PORT && is_enrolled_here(&packet.destination)
+    } else {
+        maps::is_workload(&packet.destination) || is_service(packet, segment)
+    }
+}
+
+/// Whether an enrolled pod of this node has an address.
+#[inline(always)]
+fn is_enrolled_here(address: &Address) -> bool {
+    // SAFETY: the maps' values are plain data.
+    let pod = unsafe { PODS.get(address) }.and_then(|index| unsafe { INTERFACES.get(index) });
+    pod.is_some_and(|pod| pod.flags & INTERFACE_ENROLLED != 0)
 }
 
 /// What the pod opens past the mesh may be for another pod of the node.

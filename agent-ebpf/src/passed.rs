@@ -8,8 +8,8 @@ use ambit_common::{
     capture::Verdict,
     counter::Counter,
     map::{
-        Address, FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN, InterfaceValue,
-        ServiceKey,
+        Address, FlowKey, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN,
+        INTERFACE_WAYPOINT, InterfaceValue, ServiceKey,
     },
     mark,
     passed::{
@@ -173,7 +173,9 @@ fn other_end(flow: &FlowKey, interface: &InterfaceValue) -> Option<u32> {
 }
 
 /// What an interface must be for packets to be put behind it: `to_pod` there would ask the same.
-const OPEN: u32 = INTERFACE_KNOWN | INTERFACE_ENROLLED | INTERFACE_HAS_PEER;
+const OPEN: u32 = INTERFACE_KNOWN | INTERFACE_HAS_PEER;
+/// And one of these: its pod has a part in what passes.
+const IN_MESH: u32 = INTERFACE_ENROLLED | INTERFACE_WAYPOINT;
 
 /// Brings a packet of a connection that passes to the other pod; `None` if it doesn't pass.
 ///
@@ -193,6 +195,7 @@ pub fn bring(
     if let Some(value) = value
         && !is_synchronizing
         && value.flags & OPEN == OPEN
+        && value.flags & IN_MESH != 0
         && goes_on(&flow.reversed(), value)
     {
         return Some(into_pod(ctx, other));

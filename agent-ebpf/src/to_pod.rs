@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Port of HBONE, fixed by Istio ambient.
-const TUNNEL_PORT: u16 = 15008;
+pub const TUNNEL_PORT: u16 = 15008;
 
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
@@ -44,7 +44,7 @@ fn examine(ctx: &TcContext) -> Verdict {
     // SAFETY: reads the clock.
     let now = unsafe { bpf_ktime_get_ns() };
     let standing = capture::standing(interface, configuration, now);
-    if standing == Standing::NotEnrolled {
+    if let Standing::NotEnrolled | Standing::Waypoint = standing {
         return Verdict::Pass(Counter::NotEnrolled);
     }
     let packet = packet::parse(ctx, interface);
@@ -74,7 +74,7 @@ fn examine(ctx: &TcContext) -> Verdict {
         Standing::Unknown(syn) => {
             capture::unknown(syn, segment.opens(), deliver::was_captured(&flow))
         }
-        Standing::NotEnrolled => Verdict::Pass(Counter::NotEnrolled),
+        Standing::NotEnrolled | Standing::Waypoint => Verdict::Pass(Counter::NotEnrolled),
         Standing::Enrolled => match plaintext(ctx, index, interface, &packet, segment, &flow) {
             Verdict::Capture(listener, _) => Verdict::Capture(listener, way_back(&packet)),
             verdict => verdict,

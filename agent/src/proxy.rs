@@ -181,9 +181,15 @@ impl Proxy {
 
     /// The enrolled pod of this node that has an address.
     fn local_workload(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
+        self.local_client(snapshot, address)
+            .filter(|workload| workload.is_enrolled())
+    }
+
+    /// The pod of this node that has an address, and whose connections come here.
+    fn local_client(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
         snapshot
             .workload_by_address(address)
-            .filter(|workload| *workload.node == *self.node && workload.is_enrolled())
+            .filter(|workload| *workload.node == *self.node && workload.is_client_here())
             .cloned()
     }
 }

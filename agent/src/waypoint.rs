@@ -14,7 +14,12 @@ pub mod supervisor;
 mod target;
 mod tcp;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt;
 use tokio::{
@@ -27,6 +32,7 @@ use self::{
     authentication::Authenticator,
     http::{under_way::UnderWay, upstream::Upstreams},
     resilience::Resilience,
+    target::Target,
 };
 use crate::{
     discovery::{model::ObjectName, store::Snapshot},
@@ -48,6 +54,8 @@ pub struct Parts {
     pub identity: Identity,
     /// The node that it runs on.
     pub node: Arc<str>,
+    /// The address of its pod, if it has one of its own.
+    pub pod_address: Option<IpAddr>,
     /// Who records the spans of requests.
     pub tracer: Tracer,
     /// Where balancing and its limits are counted.
@@ -60,6 +68,7 @@ pub struct Waypoint {
     gateway: ObjectName,
     identity: Identity,
     node: Arc<str>,
+    pod_address: Option<IpAddr>,
     tracer: Tracer,
     upstreams: Upstreams,
     under_way: Arc<UnderWay>,
@@ -78,6 +87,7 @@ impl Waypoint {
             gateway: parts.gateway,
             identity: parts.identity,
             node: parts.node,
+            pod_address: parts.pod_address,
             tracer: parts.tracer,
             upstreams: Upstreams::default(),
             under_way: Arc::default(),
@@ -90,6 +100,17 @@ impl Waypoint {
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// The way to an address. Pods of its own node are reached as from any pod of the mesh, by interface and verdict, if
+    /// the agent there takes this one's connections: so it does if it knows the pod for a waypoint's.
+    fn way_to(&self, snapshot: &Snapshot, address: SocketAddr) -> Target {
+        let own = self
+            .pod_address
+            .and_then(|own| snapshot.workload_by_address(own));
+        let is_known = own.is_some_and(|own| own.is_client_here() && own.identity == self.identity);
+        let here = if is_known { &*self.node } else { "" };
+        Target::at(snapshot, here, address)
     }
 
     /// How services and their endpoints do.

@@ -40,6 +40,12 @@ fn an_unknown_interface_is_held_then_does_as_configured() {
             SECOND,
             Standing::Enrolled,
         ),
+        (
+            INTERFACE_KNOWN | INTERFACE_WAYPOINT,
+            0,
+            SECOND,
+            Standing::Waypoint,
+        ),
         // Enrolled without known would be a bug of the agent: it holds.
         (INTERFACE_ENROLLED, 0, SECOND, drop(Counter::DroppedHeld)),
     ] {

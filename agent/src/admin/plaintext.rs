@@ -115,7 +115,8 @@ fn who(
                 format!("take ambit.dev/mesh=disabled off it, or off namespace {theirs}")
             }
             Enrolment::Enrolled => "none: it is in the mesh since".to_owned(),
-            Enrolment::HostNetwork => exempt,
+            // A waypoint's agent doesn't take what it opens here.
+            Enrolment::HostNetwork | Enrolment::Waypoint => exempt,
         };
         return (Some(pod.name.to_string()), cure);
     }

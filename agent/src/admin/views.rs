@@ -51,6 +51,7 @@ impl WorkloadView {
             Enrolment::NotLabelled => "not labelled",
             Enrolment::Disabled => "disabled",
             Enrolment::HostNetwork => "host network",
+            Enrolment::Waypoint => "waypoint",
         };
         let tunnel = match workload.tunnel {
             Tunnel::NodeAgent => "node agent",

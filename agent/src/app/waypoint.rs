@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     future, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::{fd::AsFd, unix::net},
     sync::Arc,
     time::Duration,
@@ -57,6 +57,8 @@ pub struct Settings {
     pub gateway: ObjectName,
     /// The node that it runs on.
     pub node: Arc<str>,
+    /// The address of its pod, if it has one of its own.
+    pub pod_address: Option<IpAddr>,
     /// Where Kubernetes objects come from.
     pub source: source::Settings,
     /// The cluster's name in telemetry.
@@ -227,6 +229,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         gateway: gateway.clone(),
         identity: identity.clone(),
         node: settings.node,
+        pod_address: settings.pod_address,
         tracer,
         resilience: ResilienceMetrics::register(&metrics)?,
     });

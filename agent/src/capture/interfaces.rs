@@ -10,7 +10,8 @@ use std::{
 
 use ambit_common::map::{
     INTERFACE_BRIDGE_PORT, INTERFACE_ENROLLED, INTERFACE_HAS_PEER, INTERFACE_KNOWN,
-    INTERFACE_LOOPBACK, INTERFACE_NO_LINK_HEADER, INTERFACE_POD, InterfaceValue,
+    INTERFACE_LOOPBACK, INTERFACE_NO_LINK_HEADER, INTERFACE_POD, INTERFACE_WAYPOINT,
+    InterfaceValue,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -246,13 +247,14 @@ impl Interfaces {
         observation: &Observation,
     ) -> Result<(), maps::Error> {
         let before = self.written.get(&device.index);
-        let mesh = pod.as_ref().filter(|pod| pod.is_enrolled());
-        let enrolled = mesh.is_some();
+        let client = pod.as_ref().filter(|pod| pod.is_client_here());
+        let enrolled = client.is_some_and(|pod| pod.is_enrolled());
         let mut flags = 0;
         for (flag, set) in [
             (INTERFACE_POD, is_pod),
             (INTERFACE_KNOWN, !is_pod || pod.is_some()),
             (INTERFACE_ENROLLED, enrolled),
+            (INTERFACE_WAYPOINT, client.is_some() && !enrolled),
             (INTERFACE_BRIDGE_PORT, device.bridge.is_some()),
             (INTERFACE_NO_LINK_HEADER, !device.has_link_header),
             (INTERFACE_LOOPBACK, device.is_loopback),
@@ -293,10 +295,10 @@ impl Interfaces {
             seen_at,
             bridge_mac: bridge.and_then(|bridge| bridge.mac).unwrap_or_default(),
             padding: [0; 2],
-            identity: mesh
+            identity: client
                 .map(|pod| of_identity(&pod.identity))
                 .unwrap_or_default(),
-            workload: mesh.map(|pod| of_workload(&pod.uid)).unwrap_or_default(),
+            workload: client.map(|pod| of_workload(&pod.uid)).unwrap_or_default(),
         };
         let written = Written { value, pod };
         if self.written.get(&device.index) == Some(&written) {

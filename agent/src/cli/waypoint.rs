@@ -1,6 +1,9 @@
 //! `ambit waypoint`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::Args;
@@ -19,6 +22,10 @@ pub(super) struct Arguments {
     /// The node that it runs on.
     #[arg(long, env = "NODE_NAME", default_value = "")]
     node_name: String,
+    /// The address of its pod, if it has one of its own: by it the agent of the node knows it, and what it opens to
+    /// pods there needs no tunnel.
+    #[arg(long, env = "AMBIT_POD_IP")]
+    pod_ip: Option<IpAddr>,
     #[command(flatten)]
     source: source::Arguments,
     #[command(flatten)]
@@ -59,6 +66,7 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
     let settings = app::waypoint::Settings {
         gateway: arguments.gateway,
         node: arguments.node_name.into(),
+        pod_address: arguments.pod_ip,
         source: arguments.source.into(),
         cluster: arguments.names.cluster.into(),
         cluster_domain: arguments.names.cluster_domain.into(),

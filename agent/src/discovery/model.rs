@@ -25,7 +25,9 @@ pub use self::traffic_policy::{
     Strategy, SuccessRate, TrafficPolicy, TrafficPolicyTarget, ZonePreference,
 };
 
-pub use self::waypoint::{UseWaypoint, WAYPOINT_CLASS, Waypoint, WaypointFor, WaypointPlace};
+pub use self::waypoint::{
+    GATEWAY_CLASS_NAME, UseWaypoint, WAYPOINT_CLASS, Waypoint, WaypointFor, WaypointPlace,
+};
 use crate::identity::Identity;
 
 /// Identifies one life of one pod: a pod of the same name or address later has another.
@@ -103,6 +105,13 @@ impl Workload {
     pub fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::Enrolled)
     }
+
+    /// Whether connections of its own come to its node's agent: all of an enrolled pod's, and those of a waypoint's
+    /// to enrolled pods of its node.
+    #[must_use]
+    pub fn is_client_here(&self) -> bool {
+        matches!(self.enrolment, Enrolment::Enrolled | Enrolment::Waypoint)
+    }
 }
 
 /// Whether a pod takes part, and why not if it doesn't. The text is shown to operators.
@@ -116,6 +125,24 @@ pub enum Enrolment {
     Disabled,
     /// `spec.hostNetwork`: it has no interface of its own.
     HostNetwork,
+    /// Not by a label: it is a waypoint, and speaks HBONE itself. Only to pods of its node it may speak as pods of the
+    /// mesh speak to one another there.
+    Waypoint,
+}
+
+impl Enrolment {
+    /// What follows for a pod from `asked`, which its own label, or else its namespace's, says.
+    #[must_use]
+    pub fn of(host_network: bool, asked: Option<bool>, labels: &BTreeMap<String, String>) -> Self {
+        let class = labels.get(GATEWAY_CLASS_NAME);
+        match asked {
+            _ if host_network => Self::HostNetwork,
+            Some(true) => Self::Enrolled,
+            _ if class.is_some_and(|class| class == WAYPOINT_CLASS) => Self::Waypoint,
+            Some(false) => Self::Disabled,
+            None => Self::NotLabelled,
+        }
+    }
 }
 
 /// How an agent on another node reaches a workload.

@@ -96,6 +96,11 @@ pub(super) fn enrolment(end: &str, pod: &Workload) -> Step {
                 "no: it is in its node's network (hostNetwork), where pods can't be told apart";
             Step::note(&subject, text)
         }
+        Enrolment::Waypoint => {
+            let text = "no: it is a waypoint, and speaks HBONE itself; only what it opens to enrolled pods of its \
+                        node comes to the agent";
+            Step::note(&subject, text)
+        }
     }
 }
 

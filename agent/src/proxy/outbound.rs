@@ -39,7 +39,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     // address tells the pod, if the pod that has it now is the one whose interface is known.
     let snapshot = proxy.store.snapshot();
     let source = proxy
-        .local_workload(&snapshot, peer.ip())
+        .local_client(&snapshot, peer.ip())
         .filter(|source| proxy.bound.contains(&source.uid));
     let Some(source) = source else {
         tracing::warn!(%peer, %original, "captured from a pod that is no longer known; reset");
@@ -48,7 +48,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
-    let request = match find(&proxy, &snapshot, &source, (peer, original), &[]) {
+    let found = match source.is_enrolled() {
+        true => find(&proxy, &snapshot, &source, (peer, original), &[]),
+        false => Ok(Request::direct(&snapshot, &proxy.node, original)),
+    };
+    let request = match found {
         Ok(request) => request,
         Err(error) => {
             if let NoRoute::NoWaypoint { waypoint } = &error {
@@ -58,6 +62,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
             return unroutable(&proxy, &source, (peer, original), error);
         }
     };
+    if !source.is_enrolled() && !matches!(request.route, Route::Local(_)) {
+        // The agent has no certificate of a waypoint's, which goes on by itself.
+        tracing::warn!(waypoint = %source.name, %original, "no longer an enrolled pod of this node; reset");
+        return;
+    }
     let mut exchange = Exchange {
         proxy,
         snapshot,

@@ -215,7 +215,7 @@ fn asked(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass, end: u32) -> Option<u6
         CLIENT => pass.client(),
         _ => pass.server(),
     };
-    let pod = proxy.local_workload(snapshot, address.ip());
+    let pod = proxy.local_client(snapshot, address.ip());
     match pod.and_then(|pod| proxy.bound.namespace(&pod.uid)) {
         Some(namespace) => proxy.passes.sent(pass, end, namespace),
         // It can't be asked: what is of no pod is ended by whoever serves it.
@@ -231,9 +231,9 @@ async fn serve(
     closed: oneshot::Receiver<()>,
 ) {
     let snapshot = proxy.store.snapshot();
-    let local = |address| proxy.local_workload(&snapshot, address);
-    let (Some(source), Some(destination)) = (local(pass.client().ip()), local(pass.server().ip()))
-    else {
+    let source = proxy.local_client(&snapshot, pass.client().ip());
+    let destination = proxy.local_workload(&snapshot, pass.server().ip());
+    let (Some(source), Some(destination)) = (source, destination) else {
         proxy.passes.revoke(&pass);
         return;
     };

@@ -30,6 +30,18 @@ pub struct Request {
 }
 
 impl Request {
+    /// As it was addressed, past services and waypoints: a waypoint's own way on.
+    #[must_use]
+    pub fn direct(snapshot: &Snapshot, node: &str, address: SocketAddr) -> Self {
+        let workload = snapshot.workload_by_address(address.ip()).cloned();
+        Self {
+            service: None,
+            address,
+            route: direct(workload, node, address.ip()),
+            waypoint: None,
+        }
+    }
+
     /// Whether it goes through its waypoint.
     #[must_use]
     pub fn is_by_waypoint(&self) -> bool {
@@ -191,8 +203,8 @@ pub fn route(
 }
 
 /// The waypoint that a client's connection has to go through: that of the service which it is
-/// addressed to, or else that of the enrolled workload which it ends at. The waypoint itself goes on
-/// directly.
+/// addressed to, or else that of the enrolled workload which it ends at. A waypoint that stands before the
+/// workload goes on directly.
 #[must_use]
 pub fn waypoint_for<'a>(
     snapshot: &'a Snapshot,
@@ -204,7 +216,10 @@ pub fn waypoint_for<'a>(
     service
         .and_then(|service| snapshot.waypoint_of_service(service))
         .or_else(|| snapshot.waypoint_of_workload(enrolled?))
-        .filter(|waypoint| waypoint.identity != *client)
+        .filter(|waypoint| {
+            let is_before = |workload| snapshot.waypoint_before(client, workload).is_some();
+            waypoint.identity != *client && !enrolled.is_some_and(is_before)
+        })
 }
 
 /// The way to a workload that is found at an address, from a node.

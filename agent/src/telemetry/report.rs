@@ -10,7 +10,7 @@ use super::{
     traffic::Opened,
 };
 use crate::{
-    discovery::model::{ObjectName, Service, Workload},
+    discovery::model::{Enrolment, ObjectName, Service, Workload},
     identity::Identity,
     policy::Denied,
 };
@@ -113,20 +113,27 @@ pub struct ConnectionReport {
 }
 
 impl ConnectionReport {
-    /// Counts a connection as opened at both of its ends, whose agent is this one.
+    /// Counts a connection as opened at both of its ends, whose agent is this one. A waypoint reports by itself what
+    /// it opens.
     #[must_use]
     pub fn open_both(
         metrics: &Arc<Metrics>,
         description: &ConnectionDescription,
         transfer: &Arc<Transfer>,
-    ) -> [Self; 2] {
-        [Reporter::Source, Reporter::Destination].map(|reporter| {
+    ) -> Vec<Self> {
+        let reports_itself = |source: &Arc<Workload>| source.enrolment == Enrolment::Waypoint;
+        let reporters: &[Reporter] = match description.source.as_ref().is_some_and(reports_itself) {
+            true => &[Reporter::Destination],
+            false => &[Reporter::Source, Reporter::Destination],
+        };
+        let open = |reporter: &Reporter| {
             let description = ConnectionDescription {
-                reporter,
+                reporter: *reporter,
                 ..description.clone()
             };
             Self::open(metrics, description, transfer.clone())
-        })
+        };
+        reporters.iter().map(open).collect()
     }
 
     /// Counts a connection as opened.

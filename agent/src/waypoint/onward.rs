@@ -34,7 +34,7 @@ const GREETING: usize = 4096;
 pub(super) enum Onward {
     /// To the agent of an enrolled pod.
     Tunnel(Box<TunnelIo>),
-    /// To what isn't enrolled.
+    /// To what isn't enrolled, or to a pod of this node.
     Plain(ResetOnDrop),
 }
 
@@ -50,6 +50,7 @@ impl Onward {
     ) -> Result<Self, Error> {
         let (workload, via) = match &target.route {
             Route::Tunnel { workload, via } => (workload, *via),
+            // On this node its agent knows this pod by its interface, and asks for no certificate.
             Route::Local(_) | Route::Waypoint { .. } | Route::Plain(_) => {
                 return Ok(Self::Plain(dial::unmarked(target.address).await?));
             }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     discovery::{
-        model::{AppProtocol, Endpoint, ObjectName, Service, Workload},
+        model::{AppProtocol, Endpoint, ObjectName, Service, Tunnel, Workload},
         store::Snapshot,
     },
     hbone::Authority,
@@ -31,7 +31,7 @@ pub(super) enum Asked {
 pub(super) struct Target {
     /// The endpoint.
     pub(super) address: SocketAddr,
-    /// How to get there: never [`Route::Local`], for nothing is local to a waypoint.
+    /// How to get there. [`Route::Local`] is by the waypoint's own pod, whose agent knows it by its interface.
     pub(super) route: Route,
 }
 
@@ -109,33 +109,50 @@ impl Asked {
         }
     }
 
-    /// Where a connection goes: to one of the endpoints, if it is a service. `node` is the client's, for
+    /// Where a connection ends: at one of the endpoints, if it is a service. `node` is the client's, for
     /// services that ask for endpoints there; empty if it isn't known.
     ///
     /// # Errors
     /// [`Error::NoRoute`].
-    pub(super) fn target(
+    pub(super) fn end(
         &self,
-        snapshot: &Snapshot,
         node: &str,
         choose: impl Fn(&[&Endpoint]) -> usize,
-    ) -> Result<Target, Error> {
-        let address = match self {
+    ) -> Result<SocketAddr, Error> {
+        Ok(match self {
             Self::Service(service, port) => route::endpoint(service, node, *port, choose)?,
             Self::Workload(address) => *address,
-        };
-        Ok(Target::at(snapshot, address))
+        })
     }
 }
 
 impl Target {
-    /// The way to an address.
-    pub(super) fn at(snapshot: &Snapshot, address: SocketAddr) -> Self {
+    /// The way to an address, for a waypoint whose connections the agent of `here` takes; empty if none does.
+    pub(super) fn at(snapshot: &Snapshot, here: &str, address: SocketAddr) -> Self {
         let workload: Option<Arc<Workload>> = snapshot.workload_by_address(address.ip()).cloned();
+        // Another implementation on the node is spoken to over HBONE. A pod that isn't scheduled has an empty node, and
+        // no address.
+        let by_agent = |pod: &Workload| pod.tunnel == Tunnel::NodeAgent;
+        let here = match workload.as_deref().is_some_and(by_agent) {
+            true => here,
+            false => "",
+        };
         Self {
             address,
-            // A pod that isn't scheduled has an empty node, and no address.
-            route: route::direct(workload, "", address.ip()),
+            route: route::direct(workload, here, address.ip()),
+        }
+    }
+
+    /// Whether it is an enrolled pod of the waypoint's own node.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.route, Route::Local(_))
+    }
+
+    /// The enrolled pod that is reached as such.
+    pub(super) fn enrolled(&self) -> Option<&Arc<Workload>> {
+        match &self.route {
+            Route::Local(workload) | Route::Tunnel { workload, .. } => Some(workload),
+            Route::Waypoint { .. } | Route::Plain(_) => None,
         }
     }
 }
@@ -148,4 +165,51 @@ fn service_name(host: &str, cluster_domain: &str) -> Option<ObjectName> {
         namespace: namespace.into(),
         name: name.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::testing;
+
+    #[test]
+    fn a_pod_of_the_same_node_is_reached_there_if_its_agent_takes_the_connection() {
+        let pod = |name: &str, address: &str, mesh: &str, tunnel: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\n\
+                 metadata: {{name: {name}, namespace: shop, labels: {{ambit.dev/mesh: {mesh}}}, \
+                 annotations: {{{tunnel}}}}}\n\
+                 spec: {{nodeName: b}}\nstatus: {{podIP: {address}, hostIP: 10.78.0.2}}\n"
+            )
+        };
+        let snapshot = testing::snapshot(
+            &[
+                pod("far", "10.77.2.1", "enabled", ""),
+                pod("theirs", "10.77.2.2", "enabled", "ambit.dev/tunnel: pod"),
+                pod("plain", "10.77.2.3", "disabled", ""),
+            ]
+            .join("---\n"),
+        );
+        for (here, address, expected) in [
+            ("b", "10.77.2.1", "here"),
+            ("a", "10.77.2.1", "10.78.0.2:15008"),
+            // No agent takes what the waypoint opens.
+            ("", "10.77.2.1", "10.78.0.2:15008"),
+            // Another implementation is there.
+            ("b", "10.77.2.2", "10.77.2.2:15008"),
+            ("b", "10.77.2.3", "plain"),
+            ("b", "192.0.2.1", "plain"),
+        ] {
+            let address = SocketAddr::new(address.parse().unwrap(), 80);
+            let target = Target::at(&snapshot, here, address);
+            let way = match &target.route {
+                Route::Local(_) => "here".to_owned(),
+                Route::Tunnel { via, .. } => via.to_string(),
+                Route::Plain(_) | Route::Waypoint { .. } => "plain".to_owned(),
+            };
+            assert_eq!(way, expected, "{here:?} {address}");
+            assert_eq!(target.is_here(), expected == "here");
+            assert_eq!(target.enrolled().is_some(), expected != "plain");
+        }
+    }
 }

@@ -185,7 +185,8 @@ impl Client {
     fn target(&self, snapshot: &Snapshot) -> Result<Target, Error> {
         let load = &self.waypoint.core.load;
         let choose = |endpoints: &[&_]| load.choose(endpoints);
-        self.asked.target(snapshot, self.node(), choose)
+        let address = self.asked.end(self.node(), choose)?;
+        Ok(self.waypoint.way_to(snapshot, address))
     }
 
     /// Whether the client may: by its own identity, as the destination's agent would decide.
@@ -216,7 +217,7 @@ impl Client {
                 through: Through::None,
                 request: None,
             };
-            // It permits to dial the pod itself, which the agent of its node does.
+            // It permits to dial the pod itself, which is left to the agent of its node.
             let _ = policy::evaluate(snapshot.policies(), &connection)?;
             log_dry_run(snapshot, &connection);
         }
@@ -257,7 +258,7 @@ impl Described<'_> {
             None => (None, None),
         };
         let address = self.target.map_or(self.address, |target| target.address);
-        let enrolled = destination.filter(|_| via.is_some());
+        let enrolled = self.target.and_then(Target::enrolled);
         ConnectionDescription {
             reporter: Reporter::Waypoint,
             source: self.source,
@@ -269,7 +270,7 @@ impl Described<'_> {
             hbone_address: via.map(|_| address),
             service: self.service.cloned(),
             // Both halves of the way.
-            secured: via.is_some() || self.target.is_none(),
+            secured: enrolled.is_some() || self.target.is_none(),
             passed: false,
             waypoint: Some(WaypointUse::Through(self.waypoint.gateway.clone())),
         }

@@ -1,5 +1,6 @@
 //! A waypoint in a cluster: control makes it of its Gateway, and by the rights that the manifests give.
 
+mod here;
 mod rollout;
 
 use std::sync::Arc;

@@ -20,8 +20,8 @@ use super::{
     Context, MANAGER,
     follow::{drive, retry},
     kinds::{CLASS, Gateway, gateways, is_waypoint, place},
-    objects::GATEWAY_CLASS_NAME,
 };
+use crate::discovery::model::GATEWAY_CLASS_NAME;
 
 /// The binding that an installation has; control changes its subjects alone.
 const BINDING: &str = "ambit-waypoints";

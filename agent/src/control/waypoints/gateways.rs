@@ -31,13 +31,11 @@ use super::{
     follow::{drive, retry},
     kinds::{API_VERSION, CLASS, Gateway, gateways, is_waypoint, place},
     namespaces,
-    objects::{
-        BUNDLE_FILE, Common, DEPLOYMENT, GATEWAY_CLASS_NAME, SERVICE, Wanted, objects, resource,
-        trust_bundle,
-    },
+    objects::{BUNDLE_FILE, Common, DEPLOYMENT, SERVICE, Wanted, objects, resource, trust_bundle},
     progress::{Whose, of_objects, refused, taken, whose},
     status::{Progress, status},
 };
+use crate::discovery::model::GATEWAY_CLASS_NAME;
 
 /// Where control publishes what is to be trusted.
 const TRUST_BUNDLE: &str = "ambit-trust-bundle";

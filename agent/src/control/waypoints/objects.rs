@@ -11,11 +11,10 @@ use super::{
     accept::PORT,
     kinds::{CLASS, Gateway, gateways, place},
 };
+use crate::discovery::model::GATEWAY_CLASS_NAME;
 
 /// What selects a waypoint's objects and pods.
 pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-/// Tells them from those of other classes.
-pub(super) const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// Who made an object.
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The key of the trust bundle in its ConfigMap, and its file.

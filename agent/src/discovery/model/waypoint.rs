@@ -7,6 +7,8 @@ use crate::identity::Identity;
 
 /// The class of Gateways that are waypoints of ours.
 pub const WAYPOINT_CLASS: &str = "ambit-waypoint";
+/// The label by which the pods of a Gateway name its class (GEP-1762).
+pub const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 
 /// A waypoint: a Gateway of [`WAYPOINT_CLASS`], or what the label of a namespace alone makes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,12 +55,7 @@ pub(super) fn reduce(
         },
         node_addresses,
         identity,
-        enrolment: match own_enrolment {
-            _ if host_network => Enrolment::HostNetwork,
-            Some(true) => Enrolment::Enrolled,
-            Some(false) => Enrolment::Disabled,
-            None => Enrolment::NotLabelled,
-        },
+        enrolment: Enrolment::of(host_network, own_enrolment, &labels),
         labels: reducer.interner.labels(labels),
         exclusions: reducer.interner.exclusions(exclusions),
         waypoint: waypoint.named().cloned(),

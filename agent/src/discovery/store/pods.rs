@@ -178,12 +178,8 @@ impl PodIndex {
         let own = &pod.workload;
         let namespace = self.namespaces.get(&own.name.namespace);
         let inherited = namespace.and_then(|namespace| namespace.enrolment);
-        let enrolment = match pod.enrolment.or(inherited) {
-            _ if own.enrolment == Enrolment::HostNetwork => Enrolment::HostNetwork,
-            Some(true) => Enrolment::Enrolled,
-            Some(false) => Enrolment::Disabled,
-            None => Enrolment::NotLabelled,
-        };
+        let host_network = own.enrolment == Enrolment::HostNetwork;
+        let enrolment = Enrolment::of(host_network, pod.enrolment.or(inherited), &own.labels);
         let exclusions = match namespace {
             Some(namespace) => union(&pod.exclusions, &namespace.exclusions),
             None => Arc::clone(&pod.exclusions),

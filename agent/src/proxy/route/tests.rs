@@ -209,26 +209,64 @@ fn with_waypoint(serves: &str, addresses: &[(&str, &str)]) -> Arc<Snapshot> {
     let mut behind = service("w", "10.96.0.9", json!({}));
     behind["spec"]["ports"] = json!([{ "name": "hbone", "port": 15008 }]);
     behind["metadata"]["labels"] = json!({ "ambit.dev/use-waypoint": "none" });
-    let gateway = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
-        "metadata": {
-            "namespace": "shop", "name": "w", "labels": { "istio.io/waypoint-for": serves },
-        },
-        "spec": {
-            "gatewayClassName": "ambit-waypoint",
-            "listeners": [{ "name": "mesh", "port": 15008, "protocol": "HBONE" }],
-        },
-    });
     let documents = [
         namespace,
         pod("shop", "b-1", "b", "10.77.2.1", "10.78.0.2"),
         service("all", "10.96.0.1", json!({})),
         slice("all", &[("10.77.2.1", "b")]),
-        gateway,
+        gateway("w", serves),
         behind,
         own,
     ];
     store(documents).snapshot()
+}
+
+fn gateway(name: &str, serves: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {
+            "namespace": "shop", "name": name, "labels": { "istio.io/waypoint-for": serves },
+        },
+        "spec": {
+            "gatewayClassName": "ambit-waypoint",
+            "listeners": [{ "name": "mesh", "port": 15008, "protocol": "HBONE" }],
+        },
+    })
+}
+
+#[test]
+fn a_waypoint_before_a_pod_goes_past_the_pods_own() {
+    let mut namespace = namespace("shop", "enabled");
+    namespace["metadata"]["labels"]["ambit.dev/use-waypoint"] = "of-pods".into();
+    let mut all = service("all", "10.96.0.1", json!({}));
+    all["metadata"]["labels"] = json!({ "ambit.dev/use-waypoint": "of-service" });
+    let snapshot = store([
+        namespace,
+        pod("shop", "b-1", "b", "10.77.2.1", "10.78.0.2"),
+        pod("shop", "b-2", "b", "10.77.2.2", "10.78.0.2"),
+        all,
+        slice("all", &[("10.77.2.1", "b")]),
+        gateway("of-pods", "workload"),
+        gateway("of-service", "service"),
+    ])
+    .snapshot();
+    let identity = |account: &str| Identity::new("cluster.local", "shop", account);
+    for (client, pod, expected) in [
+        ("of-service", "10.77.2.1", None),
+        ("of-pods", "10.77.2.1", None),
+        ("web", "10.77.2.1", Some("of-pods")),
+        // It stands before others only.
+        ("of-service", "10.77.2.2", Some("of-pods")),
+    ] {
+        let pod = snapshot.workload_by_address(pod.parse().unwrap()).unwrap();
+        let found = waypoint_for(&snapshot, &identity(client), None, Some(pod));
+        assert_eq!(
+            found.map(|it| &*it.name.name),
+            expected,
+            "{client} {}",
+            pod.name
+        );
+    }
 }
 
 #[test]

@@ -177,6 +177,11 @@ impl Exchange {
         asking.evaluate(workload, address, parts)
     }
 
+    /// The way to an endpoint, by what was known when the request came.
+    pub(super) fn way_to(&self, address: SocketAddr) -> Target {
+        self.client.waypoint.way_to(&self.snapshot, address)
+    }
+
     /// What a client is answered whose request may not go on, and has no answer yet.
     pub(super) fn revoked(&mut self, revoked: &Revoked, parts: &request::Parts) -> Reply {
         match revoked {

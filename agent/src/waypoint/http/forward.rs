@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     discovery::model::Service,
-    proxy::route::Route,
     telemetry::{
         RequestFlags,
         requests::{GrpcStatus, Upstream},
@@ -52,7 +51,7 @@ impl Forward<'_> {
         parts: request::Parts,
         address: SocketAddr,
     ) -> Result<Response<ResponseBody>, Reply> {
-        let target = Target::at(&self.exchange.snapshot, address);
+        let target = self.exchange.way_to(address);
         self.exchange.decide(&target, &parts)?;
         self.tell(&target, None);
         let ongoing = self.enter(&target, &parts);
@@ -91,7 +90,7 @@ impl Forward<'_> {
                 .exchange
                 .choose(&state, service, port, hash.as_ref(), &tried)?;
             tried.push(chosen.address);
-            let target = Target::at(&self.exchange.snapshot, chosen.address);
+            let target = self.exchange.way_to(chosen.address);
             self.exchange.decide(&target, &parts)?;
             self.tell(&target, Some(service));
             let ongoing = self.enter(&target, &parts);
@@ -178,15 +177,10 @@ impl Forward<'_> {
         let Some(report) = &mut self.exchange.report else {
             return;
         };
-        let workload = target.route.workload();
-        let is_secured = matches!(target.route, Route::Tunnel { .. });
-        let identity = workload
-            .filter(|_| is_secured)
-            .map(|it| it.identity.clone());
         report.attempt(Upstream {
             service: service.map(|service| service.name.clone()),
-            workload: workload.cloned(),
-            identity,
+            workload: target.route.workload().cloned(),
+            identity: target.enrolled().map(|it| it.identity.clone()),
             address: target.address,
         });
     }

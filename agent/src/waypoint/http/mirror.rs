@@ -60,7 +60,7 @@ fn to_service(
     ) else {
         return;
     };
-    let target = Target::at(&exchange.snapshot, chosen.address);
+    let target = exchange.way_to(chosen.address);
     if let Err(denied) = exchange.evaluate(&target, parts) {
         tracing::debug!(service = %name, "a copy isn't sent: {denied}");
         return;

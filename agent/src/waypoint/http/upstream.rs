@@ -32,11 +32,13 @@ use super::{
 use crate::{
     discovery::model::{ConnectionPool, WorkloadUid},
     identity::Identity,
-    proxy::route::Route,
 };
 
 /// How long a connection is used, so that what its certificates proved once isn't relied on for ever.
 const AGE: Duration = Duration::from_secs(60 * 60);
+/// As long as that only for one to a pod of this node, which costs no handshake: the first of a kind is carried by
+/// the agent, and the next passes.
+const AGE_HERE: Duration = Duration::from_secs(10);
 /// Idle connections of one endpoint.
 const MAX_IDLE: usize = 128;
 
@@ -46,6 +48,8 @@ struct Key {
     address: SocketAddr,
     /// Who is there; `None` where it isn't enrolled.
     workload: Option<(WorkloadUid, Identity)>,
+    /// Whether it is reached by the waypoint's own pod.
+    is_here: bool,
     version: Version,
 }
 
@@ -93,14 +97,16 @@ struct Idle {
 /// How long a connection has been used.
 #[derive(Debug, Clone, Copy)]
 struct Life {
-    opened: Instant,
+    /// When it takes no more requests.
+    ends: Instant,
     requests: u32,
 }
 
 impl Life {
-    fn begin() -> Self {
+    fn begin(target: &Target) -> Self {
+        let age = if target.is_here() { AGE_HERE } else { AGE };
         Self {
-            opened: Instant::now(),
+            ends: Instant::now() + age,
             requests: 0,
         }
     }
@@ -108,7 +114,7 @@ impl Life {
     /// Whether one more request may go through it.
     fn goes_on(&self, pool: &ConnectionPool, now: Instant) -> bool {
         let is_below = |most| self.requests < most;
-        now < self.opened + AGE && pool.max_requests_per_connection.is_none_or(is_below)
+        now < self.ends && pool.max_requests_per_connection.is_none_or(is_below)
     }
 }
 
@@ -125,13 +131,11 @@ impl Upstreams {
         state: Option<&Arc<BackendState>>,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let workload = match &target.route {
-            Route::Tunnel { workload, .. } => Some(workload),
-            Route::Local(_) | Route::Waypoint { .. } | Route::Plain(_) => None,
-        };
+        let workload = target.enrolled();
         let key = Key {
             address: target.address,
             workload: workload.map(|it| (it.uid.clone(), it.identity.clone())),
+            is_here: target.is_here(),
             version,
         };
         let call = Call {
@@ -158,7 +162,7 @@ impl Upstreams {
             let (mut connection, life) = match kept {
                 Some(idle) => (idle.connection, idle.life),
                 None => match call.http1().await {
-                    Ok(connection) => (connection, Life::begin()),
+                    Ok(connection) => (connection, Life::begin(call.target)),
                     Err(error) => return Err(error.of(request)),
                 },
             };
@@ -222,7 +226,7 @@ impl Upstreams {
         {
             return Ok((place, true));
         }
-        let place = Shared::open(call.http2().await?);
+        let place = Shared::open(call.http2().await?, Life::begin(call.target).ends);
         if !self.0.is_draining.load(Relaxed) {
             let mut endpoints = self.0.lock();
             endpoints
@@ -238,11 +242,11 @@ impl Upstreams {
     pub(in crate::waypoint) fn sweep(&self, now: Instant) {
         self.0.lock().retain(|_, endpoint| {
             endpoint.idle.retain_mut(|idle| {
-                now < idle.until && now < idle.life.opened + AGE && idle.connection.is_open()
+                now < idle.until && now < idle.life.ends && idle.connection.is_open()
             });
             endpoint.shared.retain(|shared| {
                 // Requests in flight keep it open until they end.
-                now < shared.opened + AGE && !shared.sender.is_closed()
+                now < shared.ends && !shared.sender.is_closed()
             });
             !endpoint.idle.is_empty()
                 || !endpoint.shared.is_empty()

@@ -19,7 +19,7 @@ pub(super) fn fields(gateway: &Gateway, common: &Common, replicas: i64) -> Value
     let (_, name) = place(&gateway.metadata);
     let selector = json!({ "matchLabels": { GATEWAY_NAME: name } });
     let mut labels = labels(gateway);
-    // It speaks HBONE itself.
+    // It speaks HBONE itself; agents know it for a waypoint's by its class.
     labels.insert("ambit.dev/mesh".into(), "disabled".into());
     let mut metadata = json!({ "labels": labels });
     let annotations = annotations(gateway);
@@ -101,6 +101,10 @@ fn container(gateway: &Gateway, common: &Common) -> Value {
             {
                 "name": "NODE_NAME",
                 "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "spec.nodeName" } },
+            },
+            {
+                "name": "AMBIT_POD_IP",
+                "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "status.podIP" } },
             },
             { "name": "AMBIT_SOURCE", "value": "kubernetes" },
             { "name": "AMBIT_GATEWAY", "value": format!("{namespace}/{name}") },

@@ -26,6 +26,27 @@ fn labels_decide_enrolment_and_ambits_wins_over_istios() {
             Some(true),
             Enrolment::Enrolled,
         ),
+        (
+            "ambit.dev/mesh: disabled, gateway.networking.k8s.io/gateway-class-name: ambit-waypoint",
+            Some(false),
+            Enrolment::Waypoint,
+        ),
+        (
+            "gateway.networking.k8s.io/gateway-class-name: ambit-waypoint",
+            None,
+            Enrolment::Waypoint,
+        ),
+        // It asks for more.
+        (
+            "ambit.dev/mesh: enabled, gateway.networking.k8s.io/gateway-class-name: ambit-waypoint",
+            Some(true),
+            Enrolment::Enrolled,
+        ),
+        (
+            "ambit.dev/mesh: disabled, gateway.networking.k8s.io/gateway-class-name: istio-waypoint",
+            Some(false),
+            Enrolment::Disabled,
+        ),
     ];
     for (labels, own, enrolment) in cases {
         let facts = pod(&format!("labels: {{{labels}}}"), "", "");

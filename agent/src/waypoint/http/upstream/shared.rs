@@ -14,17 +14,18 @@ use crate::discovery::model::ConnectionPool;
 /// One of them.
 pub(super) struct Shared {
     pub(super) sender: http2::SendRequest<RequestBody>,
-    pub(super) opened: Instant,
+    /// When it takes no more requests.
+    pub(super) ends: Instant,
     requests: AtomicU32,
     in_flight: AtomicU32,
 }
 
 impl Shared {
     /// A new one, and the place of the request that it was opened for.
-    pub(super) fn open(sender: http2::SendRequest<RequestBody>) -> InFlight {
+    pub(super) fn open(sender: http2::SendRequest<RequestBody>, ends: Instant) -> InFlight {
         InFlight::new(&Arc::new(Self {
             sender,
-            opened: Instant::now(),
+            ends,
             requests: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
         }))
@@ -53,7 +54,7 @@ pub(super) fn place(all: &[Arc<Shared>], pool: &ConnectionPool) -> Option<InFlig
     let now = Instant::now();
     let free = all.iter().find(|shared| {
         let life = Life {
-            opened: shared.opened,
+            ends: shared.ends,
             requests: shared.requests.load(Relaxed),
         };
         let is_free = shared.in_flight.load(Relaxed) < pool.max_streams_per_connection;
