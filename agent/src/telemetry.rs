@@ -4,6 +4,7 @@
 //! that the two can't disagree. Names and labels are Istio's, so that existing dashboards work.
 
 pub mod access_log;
+pub mod activity;
 mod collector;
 pub mod control;
 mod denials;
@@ -28,6 +29,7 @@ pub mod trace;
 mod traffic;
 pub mod transfer;
 
+pub use activity::Activity;
 pub use labels::{Direction, Reporter, ResponseFlags};
 pub use metrics::Metrics;
 pub use open_count::OpenCount;

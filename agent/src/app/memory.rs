@@ -7,8 +7,10 @@
 use std::{fs, ops::Range, time::Duration};
 
 /// How often an agent looks whether it is idle.
-const LOOK: Duration = Duration::from_secs(5);
-/// Resident pages of files, in KiB, that aren't worth giving back: an idle agent's own timers come
+pub(super) const AGENT_LOOK: Duration = Duration::from_secs(5);
+/// How often a waypoint looks: it is idle if nothing was asked of it between two looks.
+pub(super) const WAYPOINT_LOOK: Duration = Duration::from_secs(2);
+/// Resident pages of files, in KiB, that aren't worth giving back: an idle process's own timers come
 /// by about 1 MiB.
 const KEPT_PAGES: usize = 4096;
 
@@ -41,13 +43,13 @@ pub(super) fn give_back() {
     }
 }
 
-/// Gives back whenever the agent is idle and has more than that: what the last connections came
-/// by is no more needed than what starting did.
+/// Gives back whenever the process is idle, which is asked every so often, and has more than that: what
+/// the last connections came by is no more needed than what starting did.
 ///
 /// The next connection finds its code in the page cache, some tenths of a millisecond later.
-pub(super) async fn give_back_when_idle(is_idle: impl Fn() -> bool) {
+pub(super) async fn give_back_when_idle(look: Duration, mut is_idle: impl FnMut() -> bool) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(look).await;
         if is_idle() && resident_file_pages().is_some_and(|kib| kib > KEPT_PAGES) {
             give_back();
         }

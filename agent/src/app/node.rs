@@ -233,7 +233,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
     let waypoints = tokio::spawn(supervising);
     serving.endpoints(source, metrics, readiness, logging.control());
     tasks.spawn(proxy.clone().follow_passed(loaded.events));
-    tasks.spawn(memory::give_back_when_idle(move || connections.is_empty()));
+    let is_idle = move || connections.is_empty();
+    tasks.spawn(memory::give_back_when_idle(memory::AGENT_LOOK, is_idle));
 
     let node = settings.node.clone();
     let begin = serving.begin();

@@ -5,7 +5,7 @@ mod operator;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    future, io,
+    future, io, mem,
     net::{IpAddr, SocketAddr},
     os::{fd::AsFd, unix::net},
     sync::Arc,
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::operator::Operator;
 use super::{
     confine::{Children, confine},
-    descriptors, node, told_to_stop,
+    descriptors, memory, node, told_to_stop,
 };
 use crate::{
     admin::{Limits, Readiness, serve_admin, serve_metrics, serve_readiness},
@@ -128,6 +128,7 @@ pub(super) fn supervision(
 /// # Errors
 /// What kept it from starting.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
+    memory::keep_little();
     let stop = CancellationToken::new();
     // A child's own endpoints, which its successor has while this one drains.
     let endpoints = stop.child_token();
@@ -258,6 +259,8 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
             tracing::error!("{error}");
         }
     });
+    let is_idle = rest(metrics.clone());
+    tasks.spawn(memory::give_back_when_idle(memory::WAYPOINT_LOOK, is_idle));
     tasks.spawn(serve_metrics(
         metrics_listener,
         metrics,
@@ -271,6 +274,7 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
             tracing::warn!("not ready: {error}");
         }
         listening.set(true);
+        memory::give_back();
         tracing::info!(gateway = %named, "waypoint ready");
     });
 
@@ -298,6 +302,15 @@ pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
         exporting.await.context("sending the last spans")?;
     }
     Ok(())
+}
+
+/// Tells at each call whether nothing has gone through the waypoint since the one before.
+fn rest(metrics: Arc<Metrics>) -> impl FnMut() -> bool {
+    let mut before = metrics.activity();
+    move || {
+        let now = metrics.activity();
+        now.is_rest_since(mem::replace(&mut before, now))
+    }
 }
 
 /// Waits for the one certificate, for a time: another may still be taking connections meanwhile.

@@ -152,7 +152,7 @@ pub struct Metrics {
     pub(super) flows: Arc<Flows>,
     denials: Arc<Denials>,
     refusals: Arc<Refusals>,
-    connections_open: IntGaugeVec,
+    pub(super) connections_open: IntGaugeVec,
     round_trips: HistogramVec,
     retransmitted: IntCounterVec,
     tunnels_open: IntGauge,

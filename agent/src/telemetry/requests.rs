@@ -100,6 +100,7 @@ impl RequestReport {
     /// A request has come in.
     #[must_use]
     pub fn open(metrics: &Arc<Metrics>, description: RequestDescription) -> Self {
+        metrics.requests.begin();
         Self {
             metrics: metrics.clone(),
             description,

@@ -1,8 +1,9 @@
 //! What counts towards the limits of a TrafficPolicy for longer than a request takes.
 
-use lab::{Child, Lab, Result, eventually};
+use lab::{Child, IdleConnections, Lab, Result, RunningMesh, eventually, process_status};
 
 use crate::{
+    lifecycle::started,
     resilience::traffic_policy,
     shop::{DEADLINE, metrics, sample},
     stage::{Of, Stage, check},
@@ -13,7 +14,8 @@ fn an_upgraded_connection_has_its_places_until_it_ends() -> Result<()> {
     let lab = Lab::builder("l7-held").build()?;
     let stage = Stage::open(&lab)?;
     let _servers = stage.serve("websocket-server", 8082, &[])?;
-    let _mesh = stage.mesh(&lab, &[])?;
+    let mut mesh = stage.mesh(&lab, &[])?;
+    await_rest(&stage, &mut mesh)?;
     let chat = ["--url=ws://front-one/chat", "--timeout-ms=60000"];
     for (limit, status) in [("maxConnections", 418), ("maxRequests", 419)] {
         limit_of(&stage, &lab, Of::One, limit, status)?;
@@ -75,6 +77,22 @@ fn those_who_wait_for_a_connection_that_they_will_share_are_pending() -> Result<
         statuses,
         [(Some(0), Some(String::new())), refused.clone(), refused]
     );
+    Ok(())
+}
+
+/// Waits until the waypoint has given back the pages of its program that nobody needs, while clients keep their
+/// connections.
+fn await_rest(stage: &Stage, mesh: &mut RunningMesh<'_>) -> Result<()> {
+    /// In KiB: what is worth giving back, and what a look comes by. A debug build has several times as many.
+    const FEW: u64 = 6 * 1024;
+
+    let server = stage.at(Of::One, 80).parse().unwrap();
+    let _held = IdleConnections::open(&stage.friend, server, 3)?;
+    let waypoint = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let waypoint = waypoint.parse().unwrap();
+    eventually("the waypoint to give its pages back", DEADLINE, || {
+        process_status(waypoint, "RssFile").unwrap() < FEW
+    });
     Ok(())
 }
 

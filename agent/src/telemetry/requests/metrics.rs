@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -154,6 +157,8 @@ impl Sums {
 pub(in crate::telemetry) struct Requests {
     names: ClusterNames,
     series: SeriesMap<RequestLabels, Measures>,
+    begun: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Requests {
@@ -170,12 +175,27 @@ impl Requests {
         Self {
             names,
             series: SeriesMap::new(limit, idle),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
         }
     }
 
     /// What the cluster is called.
     pub(super) fn names(&self) -> &ClusterNames {
         &self.names
+    }
+
+    /// A request has come in.
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have come in so far, and how many of them haven't ended.
+    pub(in crate::telemetry) fn activity(&self) -> (u64, u64) {
+        // In this order: one that ends in between counts as under way, and none for less than nothing.
+        let ended = self.ended.load(Ordering::Acquire);
+        let begun = self.begun.load(Ordering::Relaxed);
+        (begun, begun.saturating_sub(ended))
     }
 
     /// Counts a request that has ended.
@@ -187,6 +207,7 @@ impl Requests {
         series.request_bytes.observe(thousandths(sizes.request()));
         series.response_bytes.observe(thousandths(sizes.response()));
         self.series.touch(&series, Instant::now());
+        self.ended.fetch_add(1, Ordering::Release);
     }
 
     /// What the series tell of each pair of ends, however its requests ended.

@@ -53,6 +53,23 @@ pub(super) fn answered(status: StatusCode) -> ResponseOutcome<'static> {
     }
 }
 
+#[test]
+fn a_request_is_under_way_until_it_is_finished_or_dropped() {
+    let metrics = metrics();
+    let open = || RequestReport::open(&metrics, description());
+    let activity = || {
+        let now = metrics.activity();
+        (now.requests, now.under_way)
+    };
+    assert_eq!(activity(), (0, 0));
+    let (first, second) = (open(), open());
+    assert_eq!(activity(), (2, 2));
+    first.finish(answered(StatusCode::OK));
+    assert_eq!(activity(), (2, 1));
+    drop(second);
+    assert_eq!(activity(), (2, 0));
+}
+
 /// Runs `request`; returns its one line of the log, and its one sample of `istio_requests_total`.
 fn told(request: impl FnOnce(RequestReport)) -> (Value, Sample) {
     let written = Written::default();
