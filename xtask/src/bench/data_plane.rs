@@ -2,13 +2,14 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use lab::{
-    Lab, Mesh, Node, Pod, RunningMesh,
+    Lab, Mesh, Node, Pod, RunningMesh, WaypointPod, deploy,
     sidecar::{Fleet, Kind},
 };
 use serde_json::Value;
@@ -35,8 +36,9 @@ pub(super) enum DataPlane<'a> {
     Direct,
     Sidecars(Fleet),
     Agents(RunningMesh<'a>),
-    /// The same, and a waypoint.
-    Waypoint(RunningMesh<'a>),
+    /// The same, and a waypoint, as a cluster runs them: the source of truth is an API server, and the waypoint a
+    /// pod of the Deployment that control has made.
+    Waypoint(RunningMesh<'a>, Box<WaypointPod>),
 }
 
 impl Makings {
@@ -73,9 +75,11 @@ impl<'a> DataPlane<'a> {
                 Ok(DataPlane::Agents(agents(lab, makings, mesh)?))
             }
             Subject::AmbitWaypoint => {
-                let mesh = agents(lab, makings, Mesh::default())?;
-                waypoint::await_ready(lab)?;
-                Ok(DataPlane::Waypoint(mesh))
+                let api = Arc::new(deploy::installed(lab)?);
+                let mesh = Mesh::default().control_arguments(&waypoint::IMAGE);
+                let mesh = agents(lab, makings, mesh.in_cluster(lab, &api)?)?;
+                let waypoint = waypoint::start(lab, &api, &makings.ambit)?;
+                Ok(DataPlane::Waypoint(mesh, Box::new(waypoint)))
             }
         }
     }
@@ -107,7 +111,7 @@ impl<'a> DataPlane<'a> {
         match self {
             DataPlane::Direct => {}
             DataPlane::Sidecars(fleet) => fleet.restart(pod)?,
-            DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh) => {
+            DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh, _) => {
                 mesh.stop_agent(pod.node().name())?;
                 mesh.start_agent(pod.node())?;
             }
@@ -168,45 +172,26 @@ impl<'a> DataPlane<'a> {
                 }
                 Ok(Some(connections))
             }
-            DataPlane::Waypoint(_) => Ok(Some(waypoint::requests(lab)?)),
+            DataPlane::Waypoint(_, waypoint) => Ok(Some(waypoint::requests(waypoint)?)),
         }
     }
 
     /// The processes that carry the mesh's bytes. The certificate authority isn't one of them.
-    ///
-    /// # Errors
-    /// They can't be listed.
-    pub(super) fn pids(&mut self, lab: &Lab) -> Result<Vec<u32>> {
-        let mut pids = match self {
-            DataPlane::Waypoint(_) => self.http_pids(lab)?,
-            DataPlane::Direct | DataPlane::Sidecars(_) | DataPlane::Agents(_) => Vec::new(),
-        };
-        match self {
-            DataPlane::Direct => {}
-            DataPlane::Sidecars(fleet) => pids = fleet.pids(),
-            DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh) => {
-                let nodes = lab.nodes().iter();
-                pids.extend(nodes.map(|node| mesh.agent(node.name()).pid()));
-            }
+    pub(super) fn pids(&mut self, lab: &Lab) -> Vec<u32> {
+        let mut pids = self.http_pids();
+        if let DataPlane::Agents(mesh) | DataPlane::Waypoint(mesh, _) = self {
+            let nodes = lab.nodes().iter();
+            pids.extend(nodes.map(|node| mesh.agent(node.name()).pid()));
         }
-        Ok(pids)
+        pids
     }
 
-    /// Those of them that read HTTP: sidecars, or the waypoint.
-    ///
-    /// # Errors
-    /// They can't be listed.
-    pub(super) fn http_pids(&mut self, lab: &Lab) -> Result<Vec<u32>> {
+    /// Those of them that read HTTP, if any does: sidecars, or the waypoint.
+    pub(super) fn http_pids(&self) -> Vec<u32> {
         match self {
-            DataPlane::Direct | DataPlane::Agents(_) => Ok(Vec::new()),
-            DataPlane::Sidecars(fleet) => Ok(fleet.pids()),
-            DataPlane::Waypoint(mesh) => {
-                // The agent's only child.
-                let agent = mesh.agent(waypoint::NODE).pid();
-                let mut pids = processes::of_cgroup(lab.node(waypoint::NODE).cgroup())?;
-                pids.retain(|pid| *pid != agent);
-                Ok(pids)
-            }
+            DataPlane::Direct | DataPlane::Agents(_) => Vec::new(),
+            DataPlane::Sidecars(fleet) => fleet.pids(),
+            DataPlane::Waypoint(_, waypoint) => vec![waypoint.process.pid()],
         }
     }
 }

@@ -14,8 +14,9 @@ use super::{
     traffic::Shown,
 };
 
-/// How long proxies may take to come to rest.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long proxies may take to come to rest. An agent looks every 5 s whether it can give memory back; a waypoint
+/// every 2 s, and twice. What a sidecar does after its last request is over by then, too.
+const SETTLE: Duration = Duration::from_secs(6);
 
 /// Opens connections with one request each, and reads the memory of the processes that read HTTP
 /// while they are open.
@@ -28,8 +29,8 @@ pub(super) fn run(stage: &mut Stage<'_>, connections: u16) -> Result<Shown> {
         .then(|| IdleConnections::open(&stage.client, server, connections))
         .transpose()?;
     thread::sleep(SETTLE);
-    let of_http = Memory::of(&stage.data_plane.http_pids(stage.lab)?)?;
-    let all = Memory::of(&stage.data_plane.pids(stage.lab)?)?;
+    let of_http = Memory::of(&stage.data_plane.http_pids())?;
+    let all = Memory::of(&stage.data_plane.pids(stage.lab))?;
     drop(held);
     Ok(Shown {
         figures: vec![Figure {
@@ -37,7 +38,7 @@ pub(super) fn run(stage: &mut Stage<'_>, connections: u16) -> Result<Shown> {
             unit: Unit::Mebibytes,
             value: mebibytes(of_http.resident),
         }],
-        note: matches!(stage.data_plane, DataPlane::Waypoint(_)).then(|| {
+        note: matches!(stage.data_plane, DataPlane::Waypoint(..)).then(|| {
             format!(
                 "idle-{connections}: of ambit+waypoint it is the waypoint alone; with both nodes' \
                  agents, which other pods share, it is {:.1} MiB. Of a sidecar it is both ends' \

@@ -70,7 +70,7 @@ pub(super) fn run(
             .with_context(|| format!("{count} pods"))?;
         thread::sleep(SETTLE);
         for round in 1..=plan.rounds {
-            last = Memory::of(&data_plane.pids(&lab)?)?;
+            last = Memory::of(&data_plane.pids(&lab))?;
             let figure = Figure {
                 metric: Metric::Resident,
                 unit: Unit::Mebibytes,

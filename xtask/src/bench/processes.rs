@@ -1,6 +1,6 @@
 //! What single processes take: the mesh's own.
 
-use std::{fs, iter::Sum, ops::Add, path::Path, time::Duration};
+use std::{fs, iter::Sum, ops::Add, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -46,19 +46,6 @@ impl Memory {
         };
         pids.iter().map(of_one).sum()
     }
-}
-
-/// The processes that are in a cgroup itself.
-///
-/// # Errors
-/// They can't be listed.
-pub(super) fn of_cgroup(cgroup: &Path) -> Result<Vec<u32>> {
-    let path = cgroup.join("cgroup.procs");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let pids = text.lines().map(str::parse);
-    pids.collect::<Result<_, _>>()
-        .with_context(|| format!("{} holds more than numbers", path.display()))
 }
 
 /// KiB as MiB.

@@ -1,25 +1,20 @@
 //! The waypoint of mode `ambit+waypoint`: what asks for it, and what it says of itself.
 
-use std::{
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, Result};
-use lab::{Lab, Pod, Service};
+use anyhow::Result;
+use lab::{ApiServer, Kubelet, Lab, Pod, Service, WaypointPod};
 
 use super::stage::{NAMESPACE, PORT as SERVER_PORT};
 
-/// The node that it runs on.
-pub(super) const NODE: &str = "b";
+/// The node that its one pod runs on.
+const NODE: &str = "b";
+/// Of the Gateway, and of all that control makes of it.
+const NAME: &str = "w";
+/// What control is told of its image: every pod runs the program that is measured.
+pub(super) const IMAGE: [&str; 2] = ["--waypoint-image", "ambit"];
 /// The port of the service.
 pub(super) const SERVICE_PORT: u16 = 80;
-/// Where metrics and readiness are, if nothing else is said.
-const METRICS: u16 = 15089;
-const READY: u16 = 15090;
-/// How long it may take to be ready.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The routes that `deploy/bench/haproxy-http.yaml` has, too.
 const OBJECTS: &str = r#"
@@ -29,7 +24,6 @@ metadata:
   name: w
   namespace: bench
   labels: {istio.io/waypoint-for: service}
-  annotations: {ambit.dev/waypoint-node: b}
 spec:
   gatewayClassName: ambit-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
@@ -63,10 +57,9 @@ spec:
 /// # Errors
 /// A manifest can't be written.
 pub(super) fn ask_for(lab: &Lab, server: &Pod) -> Result<Service> {
-    lab.announce_nodes()?;
     lab.namespace(NAMESPACE).labelled(&[
         ("ambit.dev/mesh", "enabled"),
-        ("ambit.dev/use-waypoint", "w"),
+        ("ambit.dev/use-waypoint", NAME),
     ])?;
     lab.apply("waypoint.yaml", OBJECTS)?;
     // By its name the waypoint knows that the port speaks HTTP.
@@ -75,37 +68,25 @@ pub(super) fn ask_for(lab: &Lab, server: &Pod) -> Result<Service> {
     Ok(service.endpoint(server).apply()?)
 }
 
-/// Waits until it is ready.
+/// Runs a pod of the Deployment that control makes of the Gateway, and waits until the cluster knows that it is
+/// ready.
 ///
 /// # Errors
-/// It isn't in time.
-pub(super) fn await_ready(lab: &Lab) -> Result<()> {
-    const PAUSE: Duration = Duration::from_millis(50);
-
-    let url = format!("http://{}/healthz/ready", at(lab, READY));
-    let end = Instant::now() + DEADLINE;
-    loop {
-        match lab.node(NODE).fetch(&url) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= end => {
-                return Err(error).context("the waypoint isn't ready");
-            }
-            Err(_) => thread::sleep(PAUSE),
-        }
-    }
+/// Control makes none, or it isn't ready in time.
+pub(super) fn start(lab: &Lab, api: &Arc<ApiServer>, program: &Path) -> Result<WaypointPod> {
+    let kubelet = Kubelet::new(lab, api, NAMESPACE).program(program);
+    kubelet.await_made(NAME)?;
+    let waypoint = kubelet.start((NAME, 0), NODE)?;
+    kubelet.await_ready(&waypoint)?;
+    Ok(waypoint)
 }
 
 /// How many requests it has answered.
 ///
 /// # Errors
 /// It can't be asked.
-pub(super) fn requests(lab: &Lab) -> Result<f64> {
-    let url = format!("http://{}/metrics", at(lab, METRICS));
-    Ok(sum(&lab.node(NODE).fetch(&url)?))
-}
-
-fn at(lab: &Lab, port: u16) -> SocketAddr {
-    SocketAddr::new(lab.node(NODE).address(), port)
+pub(super) fn requests(waypoint: &WaypointPod) -> Result<f64> {
+    Ok(sum(&waypoint.metrics()?))
 }
 
 fn sum(metrics: &str) -> f64 {

@@ -148,7 +148,7 @@ impl Scenario {
             Scenario::ConnectCold => 900,
             Scenario::Startup => 500,
             Scenario::ProxyRestart => 1500,
-            Scenario::Idle(connections) => 1200 + 2 * u64::from(connections),
+            Scenario::Idle(connections) => 6200 + 2 * u64::from(connections),
             Scenario::Memory => 3000 + 120 * u64::from(pods.last().copied().unwrap_or(0)),
         };
         Duration::from_millis(milliseconds)
