@@ -5,6 +5,7 @@ mod decide;
 mod exchange;
 mod forward;
 mod headers;
+mod http1;
 mod limits;
 mod mirror;
 mod plan;
@@ -14,19 +15,14 @@ pub(super) mod under_way;
 mod upgrade;
 pub(super) mod upstream;
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use hyper::{
-    Request,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{detect::Spoken, stream::Client};
-use crate::proxy::{Core, connections::ConnectionGuard, tunnel_io::TunnelIo};
+use crate::proxy::{connections::ConnectionGuard, tunnel_io::TunnelIo};
 
 /// How long a connection may be without a whole request head, between requests too. Clients keep idle
 /// connections for minutes, and one that is closed under a request fails it.
@@ -61,8 +57,7 @@ pub(super) async fn serve(
         let answer = Box::pin(exchange::serve(client.clone(), guard.clone(), request));
         answer.map(Ok::<_, Infallible>)
     });
-    let io = TokioIo::new(io);
-    let core = &client.waypoint.core;
+    let (core, token) = (&client.waypoint.core, guard.token());
     let served = match spoken {
         Spoken::Http2 => {
             let mut server = http2::Builder::new(TokioExecutor::new());
@@ -75,56 +70,27 @@ pub(super) async fn serve(
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PONG)
                 .enable_connect_protocol();
-            let connection = Box::pin(server.serve_connection(io, service));
-            drive(
-                connection,
-                |it| it.graceful_shutdown(),
-                Duration::ZERO,
-                core,
-                &guard,
-            )
+            let mut connection = Box::pin(server.serve_connection(TokioIo::new(io), service));
+            Box::pin(async {
+                tokio::select! {
+                    served = &mut connection => return served,
+                    () = token.cancelled() => return Ok(()),
+                    () = core.drained_for(Duration::ZERO) => connection.as_mut().graceful_shutdown(),
+                }
+                tokio::select! {
+                    served = connection => served,
+                    () = token.cancelled() => Ok(()),
+                }
+            })
             .await
+            .map_err(http1::Error::Http)
         }
         Spoken::Http1 | Spoken::Other => {
-            let mut server = http1::Builder::new();
-            server
-                .timer(TokioTimer::new())
-                .header_read_timeout(IDLE)
-                .max_header_size(MAX_HEAD.into())
-                .max_headers(MAX_HEADERS);
-            let connection = server.serve_connection(io, service).with_upgrades();
-            let connection = Box::pin(connection);
-            drive(
-                connection,
-                |it| it.graceful_shutdown(),
-                LAST_REQUEST,
-                core,
-                &guard,
-            )
-            .await
+            let drained = core.drained_for(LAST_REQUEST);
+            Box::pin(http1::serve(io, service, token.cancelled(), drained)).await
         }
     };
     if let Err(error) = served {
         tracing::debug!(client = %client.ends.client, "an HTTP connection ended: {error}");
-    }
-}
-
-/// Drives a connection to its end. Once the waypoint drains it is asked to end after `patience`.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
-    mut connection: Pin<Box<C>>,
-    end: impl Fn(Pin<&mut C>),
-    patience: Duration,
-    core: &Core,
-    guard: &ConnectionGuard,
-) -> hyper::Result<()> {
-    let token = guard.token();
-    tokio::select! {
-        served = &mut connection => return served,
-        () = token.cancelled() => return Ok(()),
-        () = core.drained_for(patience) => end(connection.as_mut()),
-    }
-    tokio::select! {
-        served = connection => served,
-        () = token.cancelled() => Ok(()),
     }
 }

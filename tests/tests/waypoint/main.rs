@@ -14,6 +14,7 @@ mod frames;
 mod held;
 mod http;
 mod http2;
+mod idle;
 mod lifecycle;
 mod path;
 mod policy;
