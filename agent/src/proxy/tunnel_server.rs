@@ -49,6 +49,8 @@ pub(crate) async fn serve<Done>(
     let accepted = core
         .server_certificates
         .accept(stream, expected.as_ref(), protocols);
+    // A tunnel lasts, and its task is as large as the largest of what it waits for.
+    let accepted = Box::pin(accepted);
     let Accepted {
         channel,
         is_direct,
@@ -93,7 +95,7 @@ pub(crate) async fn serve<Done>(
         let served = server::serve(stream, &core.tunnel_settings, handler, drain);
         Box::pin(served).await.map_err(|error| error.to_string())
     };
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = Box::pin(serving);
     let life = until.duration_since(SystemTime::now()).unwrap_or_default();
     let ended = tokio::select! {
         ended = &mut serving => ended,

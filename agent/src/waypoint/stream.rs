@@ -62,7 +62,7 @@ pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: Tun
                 source,
                 source_address,
             };
-            return unknown.refuse(request, error).await;
+            return Box::pin(unknown.refuse(request, error)).await;
         }
     };
     let protocol = asked.protocol();
@@ -82,7 +82,7 @@ pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: Tun
         }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Unknown => {
             // What it is about is said in it.
-            let Ok(stream) = request.accept(Baggage::default()).await else {
+            let Ok(stream) = Box::pin(request.accept(Baggage::default())).await else {
                 return;
             };
             let registered = client.register(&snapshot);
