@@ -11,6 +11,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use tracing::{Subscriber, level_filters::LevelFilter};
@@ -28,6 +30,10 @@ const QUEUED_LINES: usize = 4_096;
 
 /// Bytes written to standard error at once, where lines wait.
 const BATCH: usize = 64 * 1024;
+
+/// How long lines are gathered after some were written. To wake the writing thread for each costs whoever serves a
+/// request as much as making the line does.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -131,6 +137,7 @@ impl fmt::Debug for Logging {
 }
 
 /// Counts lines that couldn't be written. What its writer holds meanwhile is written when that is possible again.
+/// It is flushed when no line waits any more, and has the thread pause then.
 struct Counting<W> {
     inner: W,
     unwritten: Arc<AtomicU64>,
@@ -146,7 +153,9 @@ impl<W: io::Write> io::Write for Counting<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        let flushed = self.inner.flush();
+        thread::sleep(GATHER);
+        flushed
     }
 }
 
