@@ -8,6 +8,7 @@ mod cold;
 mod compare;
 mod cpu;
 mod data_plane;
+mod descriptors;
 mod idle;
 mod machine;
 mod measurement;
@@ -75,6 +76,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ambit,
         kinds,
     };
+    if let Err(error) = descriptors::allow() {
+        eprintln!(
+            "  ..   few file descriptors ({error}): scenarios with many connections may fail"
+        );
+    }
     eprintln!(
         "  ..   measuring: {} rounds, {:.1} s each load",
         plan.rounds,
