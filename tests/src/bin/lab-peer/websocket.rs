@@ -65,7 +65,9 @@ async fn echo(stream: TcpStream) -> Result<Value, Error> {
         match socket.next().await {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                 messages += 1;
-                socket.send(message).await?;
+                if let Err(error) = socket.send(message).await {
+                    break error.to_string();
+                }
             }
             Some(Ok(Message::Close(_))) => {
                 // The answer to it is sent as the socket is read on.
