@@ -77,16 +77,20 @@ fn examine(ctx: &TcContext) -> Examined {
         Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed).into(),
         Content::Tcp | Content::Fragment | Content::Other => {}
     }
-    let is_outside = match standing {
-        Standing::Unknown(syn) => return unknown(ctx, interface, &packet, syn).into(),
-        Standing::NotEnrolled => true,
-        Standing::Waypoint => packet.content != Content::Tcp || !is_own_source(index, &packet),
-        Standing::Enrolled => false,
+    let decided = match standing {
+        Standing::Unknown(syn) => Some(unknown(ctx, interface, &packet, syn)),
+        Standing::Enrolled => not_for_the_mesh(index, &packet),
+        Standing::Waypoint if packet.content == Content::Tcp && is_own_source(index, &packet) => {
+            None
+        }
+        Standing::NotEnrolled | Standing::Waypoint => {
+            Some(not_enrolled(ctx, index, interface, &packet))
+        }
     };
-    if is_outside {
-        return not_enrolled(ctx, index, interface, &packet).into();
+    match decided {
+        Some(verdict) => verdict.into(),
+        None => of_mesh(ctx, interface, &packet),
     }
-    enrolled(ctx, index, interface, &packet)
 }
 
 /// A pod that isn't known yet, or no longer. What it has open with the agent goes on there.
@@ -135,17 +139,22 @@ fn is_own_source(index: u32, packet: &Packet) -> bool {
     unsafe { SOURCES.get(key) }.is_some()
 }
 
-/// An enrolled pod, or a waypoint's that sends TCP from its own address.
+/// What an enrolled pod sends, if it isn't TCP from an address of its own.
 #[inline(always)]
-fn enrolled(ctx: &TcContext, index: u32, interface: &InterfaceValue, packet: &Packet) -> Examined {
+fn not_for_the_mesh(index: u32, packet: &Packet) -> Option<Verdict> {
     if !is_own_source(index, packet) && !packet::is_link_scope(&packet.source) {
-        return Verdict::Drop(Counter::DroppedForgedSource).into();
+        return Some(Verdict::Drop(Counter::DroppedForgedSource));
     }
     match packet.content {
-        Content::Tcp => {}
-        Content::Fragment => return Verdict::Drop(Counter::DroppedFragment).into(),
-        _ => return Verdict::Pass(Counter::NotTcp).into(),
+        Content::Tcp => None,
+        Content::Fragment => Some(Verdict::Drop(Counter::DroppedFragment)),
+        _ => Some(Verdict::Pass(Counter::NotTcp)),
     }
+}
+
+/// TCP from an enrolled pod, or from a waypoint's.
+#[inline(always)]
+fn of_mesh(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Examined {
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
     if !segment.opens()

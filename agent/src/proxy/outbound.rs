@@ -48,11 +48,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     let client = client.with_pod(proxy.splice_namespace(&source));
 
     // Where: from here on the connection is reported, however it ends.
-    let found = match source.is_enrolled() {
-        true => find(&proxy, &snapshot, &source, (peer, original), &[]),
-        false => Ok(Request::direct(&snapshot, &proxy.node, original)),
-    };
-    let request = match found {
+    let request = match find(&proxy, &snapshot, &source, (peer, original), &[]) {
         Ok(request) => request,
         Err(error) => {
             if let NoRoute::NoWaypoint { waypoint } = &error {
@@ -82,7 +78,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, client: TcpStream) {
     }
 }
 
-/// Where a connection goes.
+/// Where a connection goes. A waypoint has found that already.
 fn find(
     proxy: &Proxy,
     snapshot: &Snapshot,
@@ -90,6 +86,9 @@ fn find(
     (client, original): (SocketAddr, SocketAddr),
     out_of_reach: &[SocketAddr],
 ) -> Result<Request, NoRoute> {
+    if !source.is_enrolled() {
+        return Ok(Request::direct(snapshot, &proxy.node, original));
+    }
     let asking = route::Client {
         node: &proxy.node,
         identity: &source.identity,

@@ -58,9 +58,7 @@ fn a_body_that_nobody_reads_is_not_held_by_the_waypoint() -> Result<()> {
     let lab = Lab::builder("l7-held").build()?;
     let stage = Stage::open(&lab)?;
     let mut mesh = stage.mesh(&lab, &[])?;
-    let pid = crate::lifecycle::started(&mesh.agent("b").stderr())
-        .pop()
-        .unwrap();
+    let pid = crate::lifecycle::started(&mut mesh, "b");
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let before = peak(&pid);
         let url = format!("http://{}/?body=80000000", stage.at(Of::Both, 80));

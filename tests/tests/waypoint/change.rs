@@ -85,7 +85,7 @@ fn a_waypoint_that_is_stopped_answers_what_is_under_way_and_tells_its_clients_to
             .iter()
             .all(|path| stage.seen(path).unwrap().len() == 1)
     });
-    let pid = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let pid = started(&mut mesh, "b");
     lab.node("b").run("kill", ["-TERM", &pid])?.success()?;
     let told: Vec<Value> = clients
         .into_iter()

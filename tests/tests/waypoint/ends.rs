@@ -16,7 +16,7 @@ fn a_client_that_ends_before_it_speaks_is_ended_and_leaves_nothing_behind() -> R
     let stage = Stage::open(&lab)?;
     let [mut one, _two] = stage.serve("echo-server", 8083, &[])?;
     let mut mesh = stage.mesh(&lab, &[])?;
-    let pid = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let pid = started(&mut mesh, "b");
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let mut before = None;
     // At once, and when it was found that the server says nothing either.

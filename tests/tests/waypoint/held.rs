@@ -88,8 +88,7 @@ fn await_rest(stage: &Stage, mesh: &mut RunningMesh<'_>) -> Result<()> {
 
     let server = stage.at(Of::One, 80).parse().unwrap();
     let _held = IdleConnections::open(&stage.friend, server, 3)?;
-    let waypoint = started(&mesh.agent("b").stderr()).pop().unwrap();
-    let waypoint = waypoint.parse().unwrap();
+    let waypoint = started(mesh, "b").parse().unwrap();
     eventually("the waypoint to give its pages back", DEADLINE, || {
         process_status(waypoint, "RssFile").unwrap() < FEW
     });

@@ -27,7 +27,7 @@ fn an_idle_connection_costs_little_and_is_as_good_as_before() -> Result<()> {
     let stage = Stage::open(&lab)?;
     let _servers = stage.serve("websocket-server", 8082, &[])?;
     let mut mesh = stage.mesh(&lab, &[])?;
-    let pid = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let pid = started(&mut mesh, "b");
     let memory = || process_status(pid.parse().unwrap(), "RssAnon").unwrap() * 1024;
     let connect = |port| {
         let at = stage.at(Of::Two, port);

@@ -1,17 +1,16 @@
 //! Waypoints that come, go, and fail.
 
-use lab::{Lab, Mesh, Result, Way, eventually};
+use lab::{Lab, Mesh, Result, RunningMesh, Way, eventually};
 
 use crate::shop::{DEADLINE, Shop, await_ready, gateway, mesh_with_waypoint, opened};
 
-/// The process ids of waypoints that have started, the latest last.
-pub(crate) fn started(log: &str) -> Vec<String> {
-    let lines = log
-        .lines()
-        .filter(|line| line.contains("started a waypoint"));
-    let pids = lines.filter_map(|line| line.split("pid=").nth(1));
-    pids.map(|rest| rest.split_whitespace().next().unwrap().to_owned())
-        .collect()
+/// The process id of the waypoint that the agent of a node has started last.
+pub(crate) fn started(mesh: &mut RunningMesh<'_>, node: &str) -> String {
+    let log = mesh.agent(node).stderr();
+    let mut lines = log.lines().rev();
+    let line = lines.find(|line| line.contains("started a waypoint"));
+    let rest = line.and_then(|line| line.split("pid=").nth(1)).unwrap();
+    rest.split_whitespace().next().unwrap().to_owned()
 }
 
 fn is_alive(pid: &str) -> bool {
@@ -32,12 +31,12 @@ fn a_waypoint_that_is_killed_is_started_again_and_goes_with_its_gateway() -> Res
     let mut mesh = Mesh::default().start(&lab)?;
     await_ready(&lab, "b");
     assert!(matches!(shop.ways()?[0], Way::Replaced(_)));
-    let first = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let first = started(&mut mesh, "b");
     lab.node("b").run("kill", ["-KILL", &first])?.success()?;
     eventually("connections to work again", DEADLINE, || {
         matches!(shop.ways(), Ok([Way::Replaced(_), Way::Replaced(_)]))
     });
-    let second = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let second = started(&mut mesh, "b");
     assert_ne!(first, second);
     let denied = [("decision", "deny")];
     assert!(
@@ -64,7 +63,7 @@ fn a_waypoint_ends_with_the_agent_that_was_killed() -> Result<()> {
     let lab = Lab::builder("orphaned").build()?;
     let mut shop = Shop::open(&lab)?;
     let mut mesh = mesh_with_waypoint(&lab, "service")?;
-    let child = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let child = started(&mut mesh, "b");
     // The agent alone, not its group.
     mesh.agent("b").signal(9)?;
     eventually("the waypoint to end", DEADLINE, || !is_alive(&child));
@@ -74,7 +73,7 @@ fn a_waypoint_ends_with_the_agent_that_was_killed() -> Result<()> {
     eventually("connections to work again", DEADLINE, || {
         matches!(shop.ways(), Ok([Way::Replaced(_), Way::Replaced(_)]))
     });
-    let child = started(&mesh.agent("b").stderr()).pop().unwrap();
+    let child = started(&mut mesh, "b");
     mesh.stop_agent("b")?;
     assert!(!is_alive(&child), "it is stopped with its agent");
     Ok(())

@@ -12,10 +12,10 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(super) use crate::discovery::model::WAYPOINT_CLASS as CLASS;
+
 /// The group and version of both kinds.
 pub(super) const API_VERSION: &str = "gateway.networking.k8s.io/v1";
-/// The class whose Gateways are waypoints.
-pub(super) const CLASS: &str = "ambit-waypoint";
 /// What a GatewayClass calls this controller.
 pub(super) const CONTROLLER: &str = "ambit.dev/waypoint";
 
