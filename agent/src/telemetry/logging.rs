@@ -4,6 +4,8 @@
 //! the container's log never stops a connection. When the queue is full, lines are dropped, and
 //! counted in `ambit_log_lines_dropped_total`. So are those that can't be written, as to a disk that is full.
 
+mod text;
+
 use std::{
     fmt, io,
     str::FromStr,
@@ -204,7 +206,7 @@ where
         .with_ansi(false)
         .with_writer(writer);
     let lines = match format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines.event_format(text::Text::default()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let subscriber = Registry::default().with(filter).with(lines);

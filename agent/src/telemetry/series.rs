@@ -48,7 +48,8 @@ pub(super) struct SeriesMap<L, V> {
     limit: usize,
     idle: Duration,
     start: Instant,
-    known: RwLock<HashMap<L, Arc<Series<V>>>>,
+    /// Looked up for each request, by some twenty strings, which are names of the cluster's objects.
+    known: RwLock<HashMap<L, Arc<Series<V>>, foldhash::quality::RandomState>>,
     overflowed: AtomicU64,
 }
 
