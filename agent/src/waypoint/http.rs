@@ -21,6 +21,7 @@ use futures::FutureExt;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
+use self::headers::ClientNames;
 use super::{detect::Spoken, stream::Client};
 use crate::proxy::{connections::ConnectionGuard, tunnel_io::TunnelIo};
 
@@ -51,10 +52,18 @@ pub(super) async fn serve(
     spoken: Spoken,
     guard: ConnectionGuard,
 ) {
+    let names = match ClientNames::new(&client.ends.client, client.source_address.ip()) {
+        Ok(names) => Arc::new(names),
+        Err(error) => {
+            tracing::warn!(client = %client.ends.client, "no server could be told who it is: {error}");
+            return;
+        }
+    };
     let guard = Arc::new(guard);
     let service = service_fn(|request: Request<Incoming>| {
+        let (client, guard, names) = (client.clone(), guard.clone(), names.clone());
         // In memory only while there is one.
-        let answer = Box::pin(exchange::serve(client.clone(), guard.clone(), request));
+        let answer = Box::pin(exchange::serve(client, guard, names, request));
         answer.map(Ok::<_, Infallible>)
     });
     let (core, token) = (&client.waypoint.core, guard.token());

@@ -14,7 +14,8 @@ use super::{
     super::{filters, stream::Client},
     body::{ResponseBody, Source},
     forward::Forward,
-    headers, mirror,
+    headers::{self, ClientNames},
+    mirror,
     plan::{Destination, Matched, Plan, plan},
     reply::Reply,
     under_way::{self, Head},
@@ -35,6 +36,7 @@ use crate::{
 pub(super) async fn serve(
     client: Arc<Client>,
     guard: Arc<ConnectionGuard>,
+    names: Arc<ClientNames>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let is_http1 = request.version() <= http::Version::HTTP_11;
@@ -56,6 +58,7 @@ pub(super) async fn serve(
         snapshot: waypoint.core.store.snapshot(),
         client,
         guard,
+        names,
         token: None,
     };
     let mut response = exchange.answer(parts, body, is_grpc).await;
@@ -73,6 +76,8 @@ pub(super) async fn serve(
 pub(super) struct Exchange {
     pub(super) client: Arc<Client>,
     pub(super) guard: Arc<ConnectionGuard>,
+    /// Of the client, for the server.
+    names: Arc<ClientNames>,
     pub(super) snapshot: Arc<Snapshot>,
     /// What the client has proven to be by a token.
     pub(super) token: Option<Arc<Token>>,
@@ -176,12 +181,7 @@ impl Exchange {
                     .map_err(|error| Reply::new(StatusCode::BAD_REQUEST, error.to_string()))?;
             }
         }
-        let client = &self.client;
-        headers::tell_client(
-            &mut parts.headers,
-            &client.ends.client,
-            client.source_address.ip(),
-        );
+        self.names.write(&mut parts.headers);
         if let Some(report) = &self.report {
             report.trace().insert_into(&mut parts.headers);
         }

@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, HOST, InvalidHeaderValue, TE, TRANSFER_ENCODING,
+        UPGRADE,
+    },
     request, uri,
 };
 
@@ -133,19 +136,39 @@ pub(super) fn set_path(parts: &mut request::Parts, path: &str) -> Result<(), htt
     Ok(())
 }
 
-/// Says who the client is, by what is proven.
-pub(super) fn tell_client(headers: &mut HeaderMap, client: &Identity, address: IpAddr) {
-    if let Ok(value) = HeaderValue::try_from(format!("URI={client}")) {
-        headers.insert(CLIENT_CERTIFICATE, value);
+/// What requests of a connection tell of its client, by what is proven.
+pub(super) struct ClientNames {
+    certificate: HeaderValue,
+    address: HeaderValue,
+}
+
+impl ClientNames {
+    /// # Errors
+    /// The identity can't stand in a header field. Those that certificates prove can.
+    pub(super) fn new(client: &Identity, address: IpAddr) -> Result<Self, InvalidHeaderValue> {
+        Ok(Self {
+            certificate: HeaderValue::try_from(format!("URI={client}"))?,
+            address: HeaderValue::try_from(address.to_string())?,
+        })
     }
-    headers.remove(UNDERSCORED);
-    let lines = headers.get_all(&FORWARDED_FOR).into_iter();
-    let mut all: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-    let address = address.to_string();
-    all.push(&address);
-    let all = all.join(", ");
-    if let Ok(value) = HeaderValue::try_from(all) {
-        headers.insert(FORWARDED_FOR, value);
+
+    /// Replaces what the client itself says, and adds its address to those that the request has come from.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(CLIENT_CERTIFICATE, self.certificate.clone());
+        headers.remove(UNDERSCORED);
+        let before: Vec<&[u8]> = headers
+            .get_all(&FORWARDED_FOR)
+            .into_iter()
+            .filter(|line| line.to_str().is_ok())
+            .map(HeaderValue::as_bytes)
+            .chain([self.address.as_bytes()])
+            .collect();
+        let all = match before[..] {
+            [_] => self.address.clone(),
+            _ => HeaderValue::from_bytes(&before.join(&b", "[..]))
+                .unwrap_or_else(|_| self.address.clone()),
+        };
+        headers.insert(FORWARDED_FOR, all);
     }
 }
 
@@ -306,7 +329,8 @@ mod tests {
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-for", "192.0.2.2"),
         ]);
-        tell_client(&mut told, &identity, [10, 0, 0, 1].into());
+        let names = ClientNames::new(&identity, [10, 0, 0, 1].into()).unwrap();
+        names.write(&mut told);
         let expected = headers(&[
             ("x-forwarded-client-cert", "URI=spiffe://td/ns/shop/sa/web"),
             ("x-forwarded-for", "192.0.2.1, 192.0.2.2, 10.0.0.1"),
