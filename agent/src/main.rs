@@ -1,5 +1,7 @@
 //! The one binary: every role and every operator command of Ambit.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -1,10 +1,12 @@
 //! What the process holds of the machine's memory.
 #![expect(
     unsafe_code,
-    reason = "malloc_trim, mallopt and madvise have no safe binding; each call says why it is sound"
+    reason = "mallctl and madvise have no safe binding; each call says why it is sound"
 )]
 
-use std::{fs, ops::Range, time::Duration};
+use std::{fs, ops::Range, ptr, time::Duration};
+
+use tikv_jemalloc_sys::mallctl;
 
 /// How often an agent looks whether it is idle.
 pub(super) const AGENT_LOOK: Duration = Duration::from_secs(5);
@@ -21,12 +23,7 @@ const KEPT_PAGES: usize = 4096;
 /// command line, YAML and loader that no connection comes by. What is still needed is mapped
 /// again from the page cache as it is touched, a microsecond for each 64 KiB.
 pub(super) fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointers, and locks each arena by itself.
-    unsafe {
-        // Returns whether anything was released, which changes nothing here.
-        let _ = libc::malloc_trim(0);
-    }
+    purge();
     let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     for range in clean_file_mappings(&mappings) {
         // SAFETY: the range is a whole mapping that is read-only, private, of a file, and has no
@@ -35,9 +32,32 @@ pub(super) fn give_back() {
         unsafe {
             // A refusal (locked pages) leaves the pages where they are.
             let _ = libc::madvise(
-                std::ptr::without_provenance_mut(range.start),
+                ptr::without_provenance_mut(range.start),
                 range.len(),
                 libc::MADV_DONTNEED,
+            );
+        }
+    }
+}
+
+/// Has the allocator give unused pages back.
+fn purge() {
+    for control in [
+        // This thread's cache, the only one that can be reached from here.
+        c"thread.tcache.flush",
+        // 4096 stands for all arenas (MALLCTL_ARENAS_ALL).
+        c"arena.4096.purge",
+    ] {
+        // SAFETY: the name ends with a zero byte, and neither control reads or writes anything by the pointers, which
+        // have to be null.
+        unsafe {
+            // A refusal leaves the pages to decay by themselves.
+            let _ = mallctl(
+                control.as_ptr(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                0,
             );
         }
     }
@@ -63,19 +83,6 @@ fn resident_file_pages() -> Option<usize> {
         .lines()
         .find_map(|line| line.strip_prefix("RssFile:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// Makes the allocator return free memory at the top of its heap sooner than by its own rule,
-/// which grows with the largest block that was ever freed.
-pub(super) fn keep_little() {
-    /// Bytes that may stay: as many as a busy connection's two buffers.
-    const KEPT: i32 = 512 * 1024;
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointers.
-    unsafe {
-        // A refusal leaves the allocator's own rule in force.
-        let _ = libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-    }
 }
 
 /// The mappings of `/proc/<pid>/smaps` that are read-only, private, of a file on disk, and have

@@ -104,7 +104,6 @@ pub enum WhenReplaced {
 /// # Errors
 /// What kept it from starting, or ended it.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
-    memory::keep_little();
     let started = Instant::now();
     let mut told = pin!(told_to_stop());
     let stop = CancellationToken::new();

@@ -128,7 +128,6 @@ pub(super) fn supervision(
 /// # Errors
 /// What kept it from starting.
 pub async fn run(settings: Settings, logging: Logging) -> Result<()> {
-    memory::keep_little();
     let stop = CancellationToken::new();
     // A child's own endpoints, which its successor has while this one drains.
     let endpoints = stop.child_token();

@@ -89,7 +89,13 @@ fn without_descriptors_what_is_open_goes_on_and_all_is_well_once_there_are_some(
 
     // Control, which has to give a new pod's agent a certificate.
     let control = mesh.control().pid();
-    exhaust(node, control)?;
+    let metrics = format!("http://{control_metrics}/metrics");
+    // As above: one may be about to be closed.
+    eventually("no descriptor of control to be left", DEADLINE, || {
+        exhaust(node, control).unwrap();
+        let asked = node.run("curl", ["-sS", "--max-time", "1", &metrics]);
+        asked.unwrap().success().is_err()
+    });
     let late = pod(&lab, "a", "late")?;
     eventually("its certificate to be asked for in vain", DEADLINE, || {
         let failures = node.metric(
@@ -103,7 +109,7 @@ fn without_descriptors_what_is_open_goes_on_and_all_is_well_once_there_are_some(
     eventually("it to be given", DEADLINE, || {
         late.call(far.at(80)).is_ok_and(|told| told == "echoed")
     });
-    let page = node.fetch(&format!("http://{control_metrics}/metrics"))?;
+    let page = node.fetch(&metrics)?;
     let counted = page.lines().find_map(|line| {
         let value = line.strip_prefix("ambit_accept_errors_total ")?;
         value.parse::<f64>().ok()
