@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const WORKLOADS: u32 = 100;
 /// Resident memory in KiB, for a release build. The program's own pages are in it, which the
 /// kernel maps by and by and drops when it likes; a debug build has several times as many.
-const MEMORY: u64 = 15 * 1024;
+const MEMORY: u64 = 30 * 1024;
 /// Of that, what the agent allocated, for every build: jemalloc's caches of each thread are 2 MiB of it.
 const OWN_MEMORY: u64 = 9 * 1024;
 /// How long an agent is watched.
