@@ -1,12 +1,7 @@
 //! Lines for people.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::fmt;
 
-use jiff::Timestamp;
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -15,6 +10,7 @@ use tracing_subscriber::{
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Writer},
+        time::{FormatTime, SystemTime},
     },
     registry::LookupSpan,
 };
@@ -44,7 +40,7 @@ where
         if metadata.target() != access_log::TARGET {
             return self.usual.format_event(context, writer, event);
         }
-        write_time(&mut writer)?;
+        SystemTime.format_time(&mut writer)?;
         write!(writer, " {:>5} ", metadata.level().as_str())?;
         writer.write_str(access_log::TARGET)?;
         writer.write_char(':')?;
@@ -58,26 +54,8 @@ where
     }
 }
 
-/// As RFC 3339 has it, in UTC, with microseconds.
-fn write_time(writer: &mut Writer<'_>) -> fmt::Result {
-    thread_local! {
-        /// The last second that was asked for, and how it begins.
-        static SECOND: RefCell<(i64, String)> = RefCell::default();
-    }
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    SECOND.with_borrow_mut(|(second, text)| {
-        if *second != now {
-            *second = now;
-            let whole = Timestamp::from_second(now).unwrap_or(Timestamp::MAX);
-            *text = whole.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
-        }
-        writer.write_str(text)
-    })?;
-    write!(writer, "{:06}Z", since.subsec_micros())
-}
+/// The field that stands without its name.
+const MESSAGE: &str = "message";
 
 struct Fields<'a> {
     writer: Writer<'a>,
@@ -99,9 +77,6 @@ impl Fields<'_> {
         }
     }
 }
-
-/// The field that stands without its name.
-const MESSAGE: &str = "message";
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -140,32 +115,27 @@ mod tests {
     fn line(written: &Written, subscriber: impl Subscriber + Send + Sync + 'static) -> String {
         tracing::subscriber::with_default(subscriber, || {
             let _span = tracing::info_span!("a span", of = "the task").entered();
-            for level_is_info in [true, false] {
-                macro_rules! write {
-                    ($level:expr) => {
-                        tracing::event!(
-                            target: access_log::TARGET,
-                            parent: None,
-                            $level,
-                            method = "GET",
-                            path = "/a\"b\\c\n2026 \u{1b}[31m\u{e4}\u{7f}'",
-                            none = None::<&str>,
-                            empty = "",
-                            status = 200_u16,
-                            bytes_sent = u64::MAX,
-                            retransmits = Some(-1_i64),
-                            src.addr = %"10.0.0.1:80",
-                            allowed = true,
-                            "request complete"
-                        )
-                    };
-                }
-                if level_is_info {
-                    write!(tracing::Level::INFO);
-                } else {
-                    write!(tracing::Level::WARN);
-                }
+            macro_rules! write {
+                ($level:ident) => {
+                    tracing::event!(
+                        target: access_log::TARGET,
+                        parent: None,
+                        tracing::Level::$level,
+                        method = "GET",
+                        path = "/a\"b\\c\n2026 \u{1b}[31m\u{e4}\u{7f}'",
+                        none = None::<&str>,
+                        empty = "",
+                        status = 200_u16,
+                        bytes_sent = u64::MAX,
+                        retransmits = Some(-1_i64),
+                        src.addr = %"10.0.0.1:80",
+                        allowed = true,
+                        "request complete"
+                    )
+                };
             }
+            write!(INFO);
+            write!(WARN);
         });
         written.text()
     }
@@ -191,8 +161,8 @@ mod tests {
         assert_eq!(without_times(&ours), without_times(&usual));
         let length = |text: &str| text.find(' ');
         assert_eq!(length(&ours), length(&usual), "{ours}{usual}");
-        let time: Timestamp = ours.split_once(' ').unwrap().0.parse().unwrap();
-        let age = Timestamp::now().duration_since(time).as_secs();
+        let time: jiff::Timestamp = ours.split_once(' ').unwrap().0.parse().unwrap();
+        let age = jiff::Timestamp::now().duration_since(time).as_secs();
         assert!((0..60).contains(&age), "{time}");
     }
 }
