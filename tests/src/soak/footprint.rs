@@ -20,8 +20,12 @@ pub const NETWORK_STATE: [&str; 9] = [
 
 /// Maps of what is open: they are empty where nothing is.
 const OPEN: [&str; 2] = ["PASSED", "SPLICE_SOCKETS"];
-/// For what was open to be forgotten, and for the kernel's own clearing up.
+/// For what was open to be forgotten.
 const SETTLED: Duration = Duration::from_secs(60);
+/// For the kernel's own clearing up. A pod's processes are killed, and perhaps its interface is gone before
+/// all connections have said their end: TCP then repeats it for some two minutes (`tcp_orphan_retries`), and
+/// for as long there is the pod's network namespace, with its id.
+const CLEARED: Duration = Duration::from_secs(180);
 
 /// What each of [`NETWORK_STATE`] shows on a node; links of TCX are told by their pins.
 ///
@@ -88,7 +92,7 @@ impl Footprint {
     /// # Errors
     /// With what isn't.
     pub fn await_again(lab: &Lab, before: &[Footprint]) -> Result<()> {
-        wait::poll("the nodes to be as they were", SETTLED, || {
+        wait::poll("the nodes to be as they were", CLEARED, || {
             let after = Self::of_all(lab)?;
             let nodes = before.iter().zip(&after);
             let all: Vec<_> = nodes
