@@ -7,7 +7,7 @@ use core::mem::size_of;
 use crate::passed::Fingerprint;
 
 /// Raised with every change of a layout below: an agent refuses maps of another layout.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The node has at most this many devices that carry a program.
 pub const MAX_INTERFACES: u32 = 8_192;

@@ -15,7 +15,8 @@ use crate::map::{FlowKey, ServiceKey};
 pub const MAX_VERDICTS: u32 = 65_536;
 /// Entries of connections that pass, two for each; above that the agent carries them.
 pub const MAX_PASSED: u32 = 131_072;
-/// Bytes of events that wait for the agent: some ten thousand connections.
+/// Bytes of events that wait for the agent: of some four thousand connections, two for each. What doesn't fit
+/// is found by looking.
 pub const EVENT_BYTES: u32 = 1 << 20;
 
 /// Stands for an identity or a workload: the first half of its name's SHA-256. All zero: nobody.
@@ -66,6 +67,9 @@ pub const SERVER: u32 = 2;
 /// What a request to look at a socket says of it, in place of an id.
 pub const ASKED_FLAGS: u32 = CLIENT | SERVER;
 
+/// Further flag: the end's socket is closed, and what it has sent and measured is written down.
+pub const CLOSED: u32 = 4;
+
 /// A connection that passes, as one of its pods sees it ([`FlowKey`]).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,23 +77,26 @@ pub struct Passed {
     /// When its SYN passed, on the kernel's monotonic clock, in nanoseconds: tells it from another
     /// with the same addresses and ports.
     pub since: u64,
+    /// Cookie of the pod's socket, from when it is connected; 0 before. A namespace below the pod's own may
+    /// have one with the same addresses and ports.
+    pub socket: u64,
+    /// What is known of the end when it is closed.
+    pub done: Done,
     /// Of the pod's interface then: under another it means nothing.
     pub epoch: u32,
-    /// [`CLIENT`] or [`SERVER`].
+    /// [`CLIENT`] or [`SERVER`], and perhaps [`CLOSED`].
     pub flags: u32,
     /// Index of the other pod's interface.
     pub other: u32,
-    /// What the client's application connected to, if that is a service; else zero.
+    /// What the client's application connected to, if that is a service; else zero. The client's entry has it.
     pub service: ServiceKey,
 }
-const _: () = assert!(size_of::<Passed>() == 40);
+const _: () = assert!(size_of::<Passed>() == 64);
 
 /// The client's socket is connected.
 pub const EVENT_OPENED: u32 = 1;
-/// The client's socket is closed.
-pub const EVENT_CLIENT_CLOSED: u32 = 2;
-/// The server's socket is closed.
-pub const EVENT_SERVER_CLOSED: u32 = 3;
+/// Both sockets are closed.
+pub const EVENT_CLOSED: u32 = 2;
 
 /// What TCP has measured at one end.
 #[repr(C)]
@@ -101,22 +108,39 @@ pub struct Path {
     pub retransmitted: u32,
 }
 
+/// What one end has done until it was closed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Done {
+    /// Bytes that it sent and the other's kernel has: [`delivered`].
+    pub sent: u64,
+    /// What it has measured.
+    pub path: Path,
+}
+const _: () = assert!(size_of::<Done>() == 16);
+
 /// What the agent is told of a connection.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Event {
     /// [`Passed::since`].
     pub since: u64,
-    /// Bytes that the closed end sent and the other's kernel has: [`delivered`].
-    pub sent: u64,
+    /// When it happened, on the same clock.
+    pub at: u64,
+    /// Of a closed connection, what the client has done.
+    pub client: Done,
+    /// The same of the server.
+    pub server: Done,
     /// The connection as the client sees it.
     pub flow: FlowKey,
     /// `EVENT_*`.
     pub kind: u32,
-    /// What the closed end has measured.
-    pub path: Path,
+    /// [`Passed::service`].
+    pub service: ServiceKey,
+    /// Zero.
+    pub padding: u32,
 }
-const _: () = assert!(size_of::<Event>() == 64);
+const _: () = assert!(size_of::<Event>() == 112);
 
 /// A socket that closes, as the kernel tells of it.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock, bpf_sock_ops,
     },
-    helpers::generated::{bpf_getsockopt, bpf_setsockopt},
+    helpers::generated::{bpf_get_socket_cookie, bpf_getsockopt, bpf_setsockopt},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -53,7 +53,7 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 if tell_of(&ctx, of_members()).is_err() {
                     splice::count(SpliceCounter::SendAllFailed);
                 }
-            } else if passed::opened(&flow, service)
+            } else if passed::opened(&flow, cookie(ctx.ops), service)
                 && tell_of(&ctx, BPF_SOCK_OPS_STATE_CB_FLAG | of_members()).is_err()
             {
                 // Its end is found by the agent, which looks for what is no longer there.
@@ -78,7 +78,7 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 all_acknowledged,
                 past_tcp: splice::sent(socket(ops)),
             };
-            passed::closed(&flow(ops), closing, path);
+            passed::closed(&flow(ops), cookie(ops), closing, path);
         }
         BPF_SOCK_OPS_RTT_CB if splice::end(socket(ctx.ops)).is_some() => send_all(&ctx),
         _ => {}
@@ -160,6 +160,13 @@ fn stop_pacing(socket: *mut bpf_sock_ops) {
     } else {
         Counter::PacingFailed
     });
+}
+
+/// Tells the socket from any other of the machine.
+#[inline(always)]
+fn cookie(context: *mut bpf_sock_ops) -> u64 {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_get_socket_cookie(context.cast()) }
 }
 
 #[inline(always)]

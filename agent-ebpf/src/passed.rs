@@ -13,8 +13,8 @@ use ambit_common::{
     },
     mark,
     passed::{
-        self, CLIENT, Closing, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event,
-        Passed, Path, SERVER, VerdictKey,
+        self, CLIENT, CLOSED, Closing, Done, EVENT_CLOSED, EVENT_OPENED, Event, Passed, Path,
+        SERVER, VerdictKey,
     },
 };
 use aya_ebpf::{
@@ -35,6 +35,7 @@ pub struct Scratch {
     flow: FlowKey,
     reversed: FlowKey,
     verdict: VerdictKey,
+    /// What is learned later than at the SYN stays zero here.
     passed: Passed,
 }
 
@@ -143,7 +144,6 @@ fn remember(
     source: &InterfaceValue,
     (pod, destination): (u32, &InterfaceValue),
 ) -> bool {
-    scratch.passed.service = ServiceKey::default();
     scratch.passed.epoch = destination.epoch;
     scratch.passed.flags = SERVER;
     scratch.passed.other = index;
@@ -226,56 +226,102 @@ pub fn mark(ctx: &TcContext) {
 
 /// A socket of that connection is connected. Whether it passes: then its end is to be told as well.
 #[inline(always)]
-pub fn opened(flow: &FlowKey, service: Option<ServiceKey>) -> bool {
+pub fn opened(flow: &FlowKey, socket: u64, service: Option<ServiceKey>) -> bool {
     let Some(passed) = PASSED.get_ptr_mut(flow) else {
         return false;
     };
     // SAFETY: the map's values are plain data. Nobody else writes to this one, but for a new connection with
     // the same addresses and ports; the agent reads it when it is told of it.
     let passed = unsafe { &mut *passed };
+    if passed.socket != 0 {
+        return false;
+    }
+    passed.socket = socket;
     if passed.flags & CLIENT != 0 {
         passed.service = service.unwrap_or_default();
-        tell(&Event {
-            since: passed.since,
-            flow: *flow,
-            kind: EVENT_OPENED,
-            sent: 0,
-            path: Path::default(),
-        });
+        tell_opened(flow, passed);
     }
     true
 }
 
-/// A socket of that connection is closed. The flags of `closing` are filled in here.
-#[inline(always)]
-pub fn closed(flow: &FlowKey, closing: Closing, path: Path) {
-    // SAFETY: the map's values are plain data, written whole.
-    let Some(passed) = (unsafe { PASSED.get(flow) }) else {
-        return;
-    };
-    let (flow, kind) = if passed.flags & CLIENT != 0 {
-        (*flow, EVENT_CLIENT_CLOSED)
-    } else {
-        (flow.reversed(), EVENT_SERVER_CLOSED)
-    };
-    let flags = passed.flags;
-    tell(&Event {
-        since: passed.since,
-        sent: passed::delivered(&Closing { flags, ..closing }),
-        flow,
-        kind,
-        path,
-    });
-}
-
 /// Without room for it, the agent finds out by looking.
 #[inline(always)]
-fn tell(event: &Event) {
-    match EVENTS.reserve::<Event>(0) {
-        Some(mut entry) => {
-            entry.write(*event);
-            entry.submit(0);
-        }
-        None => verdict::count(Counter::EventLost),
+fn tell_opened(flow: &FlowKey, passed: &Passed) {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        verdict::count(Counter::EventLost);
+        return;
+    };
+    entry.write(Event {
+        since: passed.since,
+        at: passed.since,
+        client: Done::default(),
+        server: Done::default(),
+        flow: *flow,
+        kind: EVENT_OPENED,
+        service: passed.service,
+        padding: 0,
+    });
+    entry.submit(0);
+}
+
+/// A socket of that connection is closed. The flags of `closing` are filled in here.
+///
+/// Whichever end is the second tells the agent of both, and has the connection forgotten: no packet of it
+/// comes any more, but for answers to a TIME_WAIT, which nobody waits for. Should each take itself for
+/// the first, or should there be no room to tell it, the agent finds both by looking.
+#[inline(always)]
+pub fn closed(flow: &FlowKey, socket: u64, closing: Closing, path: Path) {
+    let Some(own) = PASSED.get_ptr_mut(flow) else {
+        return;
+    };
+    // SAFETY: as in `opened`; one socket is closed once.
+    let own = unsafe { &mut *own };
+    if own.socket != socket {
+        return;
+    }
+    let flags = own.flags;
+    own.done = Done {
+        sent: passed::delivered(&Closing { flags, ..closing }),
+        path,
+    };
+    own.flags = flags | CLOSED;
+    let reversed = flow.reversed();
+    // SAFETY: the map's values are plain data.
+    let Some(other) = (unsafe { PASSED.get(&reversed) }) else {
+        return;
+    };
+    if other.flags & CLOSED == 0 || other.since != own.since {
+        return;
+    }
+    if flags & CLIENT != 0 {
+        tell_closed(flow, &reversed, own, other);
+    } else {
+        tell_closed(&reversed, flow, other, own);
+    }
+}
+
+#[inline(always)]
+fn tell_closed(flow: &FlowKey, reversed: &FlowKey, client: &Passed, server: &Passed) {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        verdict::count(Counter::EventLost);
+        return;
+    };
+    entry.write(Event {
+        since: client.since,
+        // SAFETY: reads the clock.
+        at: unsafe { bpf_ktime_get_ns() },
+        client: client.done,
+        server: server.done,
+        flow: *flow,
+        kind: EVENT_CLOSED,
+        service: client.service,
+        padding: 0,
+    });
+    // If both ends take themselves for the second, one of them removes it.
+    if PASSED.remove(flow).is_ok() {
+        entry.submit(0);
+        let _ = PASSED.remove(reversed);
+    } else {
+        entry.discard(0);
     }
 }

@@ -152,17 +152,26 @@ fn without_an_agent_what_passes_goes_on_and_more_of_its_kind_for_a_while() -> Re
     assert_eq!(shop.friend.call(at)?, "echoed");
     // Nobody has ever allowed it, and nobody can.
     assert_eq!(shop.stranger.call(at)?, "timeout");
+    let mut untold = 1.0;
     eventually("the kernel to let no more pass", DEADLINE, || {
-        shop.friend.call(at).unwrap() == "timeout"
+        let told = shop.friend.call(at).unwrap();
+        untold += if told == "echoed" { 1.0 } else { 0.0 };
+        told == "timeout"
     });
     held.echo().unwrap();
 
-    // The next agent knows what is open, and what of it may not be.
-    mesh.start_agent(lab.node("a"))?;
+    // The next agent hears of what has ended, knows what is open, and what of it may not be.
+    let node = lab.node("a");
+    mesh.start_agent(node)?;
     held.echo().unwrap();
+    let closed = "istio_tcp_connections_closed_total";
+    eventually("what has ended to be counted", DEADLINE, || {
+        let counted = node.metric(closed, &[("reporter", "source")]).unwrap();
+        (counted - untold).abs() < 0.1
+    });
     assert_eq!(shop.friend.call(at)?, "echoed");
     eventually("the connection to be shown", DEADLINE, || {
-        let open = lab.node("a").admin("/connections").unwrap();
+        let open = node.admin("/connections").unwrap();
         open.to_string()
             .contains(&held.address().unwrap().to_string())
     });

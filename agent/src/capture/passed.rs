@@ -1,7 +1,7 @@
 //! The maps of connections that pass from pod to pod, and the events that tell of them.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -14,12 +14,12 @@ use std::{
 use ambit_common::{
     map::{FlowKey, ServiceKey},
     name,
-    passed::{CLIENT, Event, Fingerprint, Passed, Passing, VerdictKey},
+    passed::{CLIENT, Done, Event, Fingerprint, Passed, Passing, VerdictKey},
     splice::{JoinRequest, OWN_NAMESPACE, REQUEST_OFFSET},
 };
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError, RingBuf},
+    maps::{self as kernel, Array, MapData, MapError, RingBuf},
     programs::{SchedClassifier, TestRun, TestRunOptions},
 };
 use sha2::{Digest, Sha256};
@@ -53,10 +53,10 @@ struct Shared {
 
 struct PassMaps {
     passing: Array<MapData, Passing>,
-    verdicts: HashMap<MapData, VerdictKey, u64>,
-    passed: HashMap<MapData, FlowKey, Passed>,
-    flows: HashMap<MapData, FlowKey, u32>,
-    drawn: HashMap<MapData, FlowKey, u32>,
+    verdicts: kernel::HashMap<MapData, VerdictKey, u64>,
+    passed: kernel::HashMap<MapData, FlowKey, Passed>,
+    flows: kernel::HashMap<MapData, FlowKey, u32>,
+    drawn: kernel::HashMap<MapData, FlowKey, u32>,
 }
 
 /// What the programs tell, in order.
@@ -88,6 +88,27 @@ impl Pass {
     #[must_use]
     pub fn age(&self) -> Duration {
         Duration::from_nanos(monotonic_now().saturating_sub(self.since))
+    }
+}
+
+/// A connection that passes, as the kernel tells of it.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Which.
+    pub pass: Pass,
+    /// The service that the client connected to, if it was one.
+    pub service: Option<SocketAddr>,
+}
+
+impl Told {
+    /// By an event.
+    #[must_use]
+    pub fn by(event: &Event) -> Self {
+        let (flow, since) = (event.flow, event.since);
+        Self {
+            pass: Pass { flow, since },
+            service: service(&event.service),
+        }
     }
 }
 
@@ -131,14 +152,6 @@ impl Passes {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
-    }
-
-    /// The service that the client connected to, if it was one.
-    #[must_use]
-    pub fn service(&self, pass: &Pass) -> Option<SocketAddr> {
-        let passed = self.maps().passed.get(&pass.flow, 0).ok()?;
-        let named = passed.since == pass.since && passed.service != ServiceKey::default();
-        named.then(|| from_service_key(&passed.service))?
     }
 
     /// Whether the kernel has drawn an endpoint for a connection from `client` to a service's VIP that
@@ -215,19 +228,39 @@ impl Passes {
 
     /// Every connection that passes or is about to, be it that one end of it alone is remembered.
     #[must_use]
-    pub fn list(&self) -> HashSet<Pass> {
+    pub fn list(&self) -> HashMap<Pass, Told> {
         let maps = self.maps();
-        let entries = maps.passed.iter().filter_map(Result::ok);
-        entries
-            .map(|(flow, passed)| Pass {
-                flow: if passed.flags & CLIENT == 0 {
-                    flow.reversed()
-                } else {
-                    flow
-                },
+        let mut all = HashMap::new();
+        for (flow, passed) in maps.passed.iter().filter_map(Result::ok) {
+            let is_client = passed.flags & CLIENT != 0;
+            let pass = Pass {
+                flow: if is_client { flow } else { flow.reversed() },
                 since: passed.since,
-            })
-            .collect()
+            };
+            let told = all.entry(pass).or_insert(Told {
+                pass,
+                service: None,
+            });
+            if is_client {
+                told.service = service(&passed.service);
+            }
+        }
+        all
+    }
+
+    /// What client and server have done, as far as they are closed; `None` if the connection isn't remembered
+    /// any more.
+    #[must_use]
+    pub fn done(&self, pass: &Pass) -> Option<[Done; 2]> {
+        let maps = self.maps();
+        let ends = [pass.flow, pass.flow.reversed()].map(|flow| {
+            let passed = maps.passed.get(&flow, 0).ok();
+            passed.filter(|passed| passed.since == pass.since)
+        });
+        ends.iter().any(Option::is_some).then(|| {
+            // All zero as long as an end is open.
+            ends.map(|end| end.map_or_else(Done::default, |passed| passed.done))
+        })
     }
 
     /// How many bytes one end (`CLIENT` or `SERVER`) has sent and the other's kernel has; `None` if
@@ -264,11 +297,6 @@ impl Passes {
         }
     }
 
-    /// The connection is over: neither pod has a socket for it.
-    pub fn forget(&self, pass: &Pass) {
-        self.take_out(pass, |_, _, _| ());
-    }
-
     /// The connection must end: from now on its packets come to the agent, which answers with a reset;
     /// both pods are made to send one.
     pub fn revoke(&self, pass: &Pass) {
@@ -283,22 +311,15 @@ impl Passes {
 
     /// From now on the connection's packets come to the agent, which answers with a reset.
     pub fn cut(&self, pass: &Pass) {
-        self.take_out(pass, |maps, flow, epoch| {
-            if let Err(error) = maps.flows.insert(flow, epoch, 0) {
-                tracing::error!("a connection that must end may go on: {error}");
-            }
-        });
-    }
-
-    /// Removes both ends' entries, after something was done for each with its epoch.
-    fn take_out(&self, pass: &Pass, before: impl Fn(&mut PassMaps, FlowKey, u32)) {
         let mut maps = self.maps();
         for flow in [pass.flow, pass.flow.reversed()] {
             // Its ports may be another connection's by now.
             if let Ok(passed) = maps.passed.get(&flow, 0)
                 && passed.since == pass.since
             {
-                before(&mut maps, flow, passed.epoch);
+                if let Err(error) = maps.flows.insert(flow, passed.epoch, 0) {
+                    tracing::error!("a connection that must end may go on: {error}");
+                }
                 removed(maps.passed.remove(&flow));
             }
         }
@@ -353,6 +374,11 @@ fn removed(result: Result<(), MapError>) {
     if let Err(error) = maps::absent_is_fine(result) {
         tracing::warn!("forgetting a connection that passed: {error}");
     }
+}
+
+fn service(key: &ServiceKey) -> Option<SocketAddr> {
+    let is_named = *key != ServiceKey::default();
+    is_named.then(|| from_service_key(key))?
 }
 
 fn verdict_key(source: &Identity, destination: &WorkloadUid, port: u16) -> VerdictKey {

@@ -1,39 +1,27 @@
 //! Connections between pods of this node that pass without the agent: it hears of them when they open
 //! and close, and ends those that a change forbids.
 
+mod serve;
+
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    future, io,
-    sync::{Arc, OnceLock},
-    time::Duration,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use ambit_common::{
     map::FlowKey,
-    passed::{CLIENT, EVENT_CLIENT_CLOSED, EVENT_OPENED, EVENT_SERVER_CLOSED, Event, SERVER},
+    passed::{CLIENT, Done, EVENT_CLOSED, EVENT_OPENED, Event, SERVER},
 };
-use tokio::{
-    sync::oneshot,
-    time::{self, Instant},
-};
+use tokio::{sync::oneshot, time};
 
-use super::{
-    Proxy,
-    connections::{CloseReason, Decided, OpenConnection, RegisterError},
-    error::{Error, finish},
-    follow::renew,
-    route,
-};
+use self::serve::{report_ended, serve};
+use super::{Proxy, follow::renew};
 use crate::{
-    capture::passed::{Events, Pass},
-    discovery::{
-        model::{Service, Workload},
-        store::Snapshot,
-    },
-    policy::{self, Connection},
-    splice::{self, Joined},
-    telemetry::{ConnectionDescription, ConnectionReport, Reporter, Transfer},
+    capture::passed::{Events, Pass, Told},
+    discovery::store::Snapshot,
+    telemetry::Transfer,
 };
 
 /// How often open connections are looked at: what has gone over them, and whether there are some that
@@ -52,8 +40,6 @@ type Open = HashMap<FlowKey, OpenPass>;
 struct OpenPass {
     since: u64,
     transfer: Arc<Transfer>,
-    /// The ends of which it wasn't told yet that they are closed: [`CLIENT`], [`SERVER`].
-    open_ends: u32,
     /// When the kernel was first seen not to remember it.
     missing: Option<Instant>,
     closed: oneshot::Sender<()>,
@@ -73,9 +59,7 @@ pub(super) async fn follow(proxy: Arc<Proxy>, mut events: Events) -> io::Result<
     loop {
         tokio::select! {
             () = proxy.retired.cancelled() => return Ok(()),
-            told = events.next() => for event in told? {
-                happened(&proxy, &mut open, &event);
-            },
+            told = events.next() => happened(&proxy, &mut open, &told?),
             _ = heartbeat.tick() => if let Err(error) = proxy.passes.beat() {
                 tracing::error!("connections may stop to pass from pod to pod: {error}");
             },
@@ -86,20 +70,30 @@ pub(super) async fn follow(proxy: Arc<Proxy>, mut events: Events) -> io::Result<
     }
 }
 
-fn happened(proxy: &Arc<Proxy>, open: &mut Open, event: &Event) {
-    let pass = Pass {
-        flow: event.flow,
-        since: event.since,
-    };
-    match event.kind {
-        EVENT_OPENED => begin(proxy, open, pass),
-        EVENT_CLIENT_CLOSED => end(proxy, open, &pass, CLIENT, event),
-        EVENT_SERVER_CLOSED => end(proxy, open, &pass, SERVER, event),
-        _ => {}
+/// What was told, in order. A connection that has ended by now is reported at once: most are that short, and
+/// a task for each would cost more than all else.
+fn happened(proxy: &Arc<Proxy>, open: &mut Open, events: &[Event]) {
+    let mut opened = HashMap::new();
+    for event in events {
+        let told = Told::by(event);
+        match event.kind {
+            EVENT_OPENED => {
+                opened.insert(told.pass, told);
+            }
+            EVENT_CLOSED => {
+                opened.remove(&told.pass);
+                ended(proxy, open, &told, event);
+            }
+            _ => {}
+        }
+    }
+    for told in opened.into_values() {
+        begin(proxy, open, told);
     }
 }
 
-fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
+fn begin(proxy: &Arc<Proxy>, open: &mut Open, told: Told) {
+    let pass = told.pass;
     if of(open, &pass).is_some() {
         return;
     }
@@ -108,37 +102,25 @@ fn begin(proxy: &Arc<Proxy>, open: &mut Open, pass: Pass) {
     let entry = OpenPass {
         since: pass.since,
         transfer: transfer.clone(),
-        open_ends: CLIENT | SERVER,
         missing: None,
         closed,
     };
     open.insert(pass.flow, entry);
     proxy
         .tasks
-        .spawn(serve(proxy.clone(), pass, transfer, awaited));
+        .spawn(serve(proxy.clone(), told, transfer, awaited));
 }
 
-/// One end is closed: so it was told by a program that knows sockets by their addresses alone. A pod can
-/// have a namespace of its own below, with sockets of any addresses in it; so the pod's own namespace is
-/// asked, and what isn't so is passed over.
-fn end(proxy: &Proxy, open: &mut Open, pass: &Pass, end: u32, event: &Event) {
-    // One that isn't known to be open is found by looking.
-    let Some(entry) = of(open, pass) else {
-        return;
-    };
-    let is_told = entry.open_ends & end == 0;
-    if is_told || asked(proxy, &proxy.store.snapshot(), pass, end).is_some() {
-        return;
-    }
-    entry.open_ends &= !end;
-    entry.transfer.measured(event.path);
-    match end {
-        CLIENT => entry.transfer.raise_received(event.sent),
-        _ => entry.transfer.raise_sent(event.sent),
-    }
-    if entry.open_ends == 0 {
-        close(open, pass);
-        proxy.passes.forget(pass);
+/// Both ends are closed, and the kernel has forgotten the connection. Perhaps nobody told that it had opened,
+/// or told an agent that isn't any more.
+fn ended(proxy: &Proxy, open: &mut Open, told: &Told, event: &Event) {
+    let done = [event.client, event.server];
+    match of(open, &told.pass) {
+        Some(entry) => {
+            count(&entry.transfer, done);
+            close(open, &told.pass);
+        }
+        None => report_ended(proxy, told, done, event.at),
     }
 }
 
@@ -156,46 +138,68 @@ fn of<'a>(open: &'a mut Open, pass: &Pass) -> Option<&'a mut OpenPass> {
     (entry.since == pass.since).then_some(entry)
 }
 
+/// By what client and server have done until they were closed.
+fn count(transfer: &Transfer, [client, server]: [Done; 2]) {
+    transfer.raise_received(client.sent);
+    transfer.raise_sent(server.sent);
+    transfer.measured(client.path);
+    transfer.measured(server.path);
+}
+
 /// Finds connections by what the kernel remembers, and asks the pods' sockets how far they are.
 async fn look_for(proxy: &Arc<Proxy>, open: &mut Open, settled: Duration) {
     open.retain(|_, entry| !entry.closed.is_closed());
     let kernel = proxy.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let snapshot = kernel.store.snapshot();
-        let passes = kernel.passes.list();
-        let old = passes.iter().filter(|pass| pass.age() >= settled);
+        let remembered = kernel.passes.list();
+        let old = remembered
+            .values()
+            .filter(|told| told.pass.age() >= settled);
         let looked: Vec<_> = old
-            .map(|pass| (*pass, ends(&kernel, &snapshot, pass)))
+            .map(|told| (told.clone(), ends(&kernel, &snapshot, &told.pass)))
             .collect();
-        (passes, looked)
+        (remembered, looked)
     });
     let Ok((remembered, looked)) = looked.await else {
         return;
     };
     open.retain(|flow, entry| {
         let (flow, since) = (*flow, entry.since);
-        if remembered.contains(&Pass { flow, since }) {
+        if remembered.contains_key(&Pass { flow, since }) {
             entry.missing = None;
             return true;
         }
         // That it has ended is told later, or was lost before another with its addresses was carried.
         entry.missing.get_or_insert_with(Instant::now).elapsed() < SETTLED
     });
-    for (pass, ends) in looked {
+    for (told, ends) in looked {
         if ends == [None, None] {
-            close(open, &pass);
-            // Perhaps it lives where no look-up finds it: then its packets meet the agent.
-            proxy.passes.cut(&pass);
+            end(proxy, open, &told.pass);
             continue;
         }
         // Before that it's only asked for.
         if ends[1].is_some() {
-            begin(proxy, open, pass);
+            begin(proxy, open, told.clone());
         }
-        if let Some(entry) = of(open, &pass) {
+        if let Some(entry) = of(open, &told.pass) {
             raise(&entry.transfer, ends);
         }
     }
+}
+
+/// Neither pod has a socket for a connection that the kernel remembered.
+fn end(proxy: &Proxy, open: &mut Open, pass: &Pass) {
+    // If it doesn't any more, it has told of the end.
+    let Some(done) = proxy.passes.done(pass) else {
+        return;
+    };
+    if let Some(entry) = of(open, pass) {
+        count(&entry.transfer, done);
+    }
+    close(open, pass);
+    // Perhaps it lives where no look-up finds it: then its packets meet the agent.
+    proxy.passes.cut(pass);
 }
 
 /// By what client and server have sent.
@@ -221,130 +225,4 @@ fn asked(proxy: &Proxy, snapshot: &Snapshot, pass: &Pass, end: u32) -> Option<u6
         // It can't be asked: what is of no pod is ended by whoever serves it.
         None => Some(0),
     }
-}
-
-/// One connection, from when it was told of to its end.
-async fn serve(
-    proxy: Arc<Proxy>,
-    pass: Pass,
-    transfer: Arc<Transfer>,
-    closed: oneshot::Receiver<()>,
-) {
-    let snapshot = proxy.store.snapshot();
-    let source = proxy.local_client(&snapshot, pass.client().ip());
-    let destination = proxy.local_workload(&snapshot, pass.server().ip());
-    let (Some(source), Some(destination)) = (source, destination) else {
-        proxy.passes.revoke(&pass);
-        return;
-    };
-    let service = proxy.passes.service(&pass);
-    let service = service
-        .and_then(|vip| snapshot.service_by_vip(vip))
-        .cloned();
-    // A connection to an endpoint that the balancer chooses among.
-    let _load = service.as_ref().map(|_| proxy.load.count(pass.server()));
-    let description = ConnectionDescription {
-        reporter: Reporter::Source,
-        source: Some(source.clone()),
-        source_identity: Some(source.identity.clone()),
-        source_address: pass.client(),
-        secured: true,
-        passed: true,
-        destination: Some(destination.clone()),
-        destination_identity: Some(destination.identity.clone()),
-        destination_address: pass.server(),
-        hbone_address: None,
-        service: service.clone(),
-        waypoint: None,
-    };
-    let reports = ConnectionReport::open_both(&proxy.metrics, &description, &transfer);
-    let pair = Pair {
-        source,
-        destination,
-        service,
-    };
-    let spliced = OnceLock::new();
-    let result = watch(&proxy, &snapshot, &pass, pair, &transfer, closed, &spliced).await;
-    if !matches!(result, Ok(()) | Err(Error::LeftAlone)) {
-        raise(&transfer, ends(&proxy, &snapshot, &pass));
-        spliced.get().inspect(|joined| joined.part());
-        proxy.passes.revoke(&pass);
-    }
-    for report in reports {
-        finish(report, &result);
-    }
-}
-
-struct Pair {
-    source: Arc<Workload>,
-    destination: Arc<Workload>,
-    /// What the client connected to, if that is one.
-    service: Option<Arc<Service>>,
-}
-
-async fn watch(
-    proxy: &Proxy,
-    snapshot: &Snapshot,
-    pass: &Pass,
-    pair: Pair,
-    transfer: &Arc<Transfer>,
-    closed: oneshot::Receiver<()>,
-    spliced: &OnceLock<Joined>,
-) -> Result<(), Error> {
-    // What the kernel let pass was decided once; it is decided again by what is known now.
-    let connection = Connection {
-        source: Some(&pair.source.identity),
-        source_address: pass.client().ip(),
-        destination: &pair.destination,
-        destination_address: pass.server(),
-        through: snapshot.through(Some(&pair.source.identity), &pair.destination),
-        request: None,
-    };
-    let _ = policy::evaluate(snapshot.policies(), &connection)?;
-    super::log_dry_run(snapshot, &connection);
-    let open = OpenConnection {
-        reporter: Reporter::Destination,
-        source_identity: Some(pair.source.identity.clone()),
-        source: Some(pair.source.clone()),
-        source_address: pass.client(),
-        destination: Some(pair.destination.clone()),
-        destination_address: pass.server(),
-        service: pair.service.as_ref().map(|service| service.name.clone()),
-        waypoint: None,
-        decided: Decided::ByServer,
-        transfer: transfer.clone(),
-    };
-    // It may have opened by what was allowed before a waypoint came into force.
-    let (client, service) = (&pair.source.identity, pair.service.as_deref());
-    if let Some(now) = route::waypoint_for(snapshot, client, service, Some(&pair.destination)) {
-        let waypoint = now.name.clone();
-        return Err(CloseReason::OtherWaypoint { waypoint }.into());
-    }
-    let guard = proxy.connections.register(open, snapshot)?;
-    tokio::select! {
-        // What has ended already isn't spliced.
-        biased;
-        // Dropped where another connection has its addresses by now: that it ended wasn't told.
-        told = guard.unless_closed(closed) => told.map(drop).map_err(RegisterError::from)?,
-        // The next agent finds it.
-        () = proxy.retired.cancelled() => return Err(Error::LeftAlone),
-        never = splice(proxy, pass, &pair, spliced) => match never {},
-    }
-    Ok(())
-}
-
-/// Has the connection's bytes go past TCP. Never over.
-async fn splice(proxy: &Proxy, pass: &Pass, pair: &Pair, spliced: &OnceLock<Joined>) -> Infallible {
-    if pair.source.exclusions.no_splice || pair.destination.exclusions.no_splice {
-        return future::pending().await;
-    }
-    let ends = || {
-        let client = proxy.bound.namespace(&pair.source.uid)?;
-        let server = proxy.bound.namespace(&pair.destination.uid)?;
-        Some([(pass.client(), client), (pass.server(), server)])
-    };
-    if let Some(joined) = splice::join_between(ends).await {
-        let _ = spliced.set(joined);
-    }
-    future::pending().await
 }

@@ -1,6 +1,6 @@
 //! The report of one connection, which feeds metrics and access log.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     Metrics, Reporter, ResponseFlags, Transfer, access_log,
@@ -113,13 +113,14 @@ pub struct ConnectionReport {
 }
 
 impl ConnectionReport {
-    /// Counts a connection as opened at both of its ends, whose agent is this one. A waypoint reports by itself what
-    /// it opens.
+    /// Counts a connection as opened at both of its ends, whose agent is this one, and when. A waypoint reports by
+    /// itself what it opens.
     #[must_use]
     pub fn open_both(
         metrics: &Arc<Metrics>,
         description: &ConnectionDescription,
         transfer: &Arc<Transfer>,
+        started: Instant,
     ) -> Vec<Self> {
         let reports_itself = |source: &Arc<Workload>| source.enrolment == Enrolment::Waypoint;
         let reporters: &[Reporter] = match description.source.as_ref().is_some_and(reports_itself) {
@@ -131,12 +132,12 @@ impl ConnectionReport {
                 reporter: *reporter,
                 ..description.clone()
             };
-            Self::open(metrics, description, transfer.clone())
+            Self::open_at(metrics, description, transfer.clone(), started)
         };
         reporters.iter().map(open).collect()
     }
 
-    /// Counts a connection as opened.
+    /// Counts a connection as opened now.
     ///
     /// `transfer` is where the copy loop counts; two reports of one connection share it.
     #[must_use]
@@ -145,8 +146,17 @@ impl ConnectionReport {
         description: ConnectionDescription,
         transfer: Arc<Transfer>,
     ) -> Self {
+        Self::open_at(metrics, description, transfer, Instant::now())
+    }
+
+    fn open_at(
+        metrics: &Arc<Metrics>,
+        description: ConnectionDescription,
+        transfer: Arc<Transfer>,
+        started: Instant,
+    ) -> Self {
         let open = metrics.connection_opened(description.reporter.direction());
-        let opened = metrics.traffic.open(description, transfer);
+        let opened = metrics.traffic.open(description, transfer, started);
         metrics.flows.tell(|| opened.view(FlowEvent::Opened));
         Self {
             metrics: metrics.clone(),

@@ -148,11 +148,12 @@ impl Traffic {
         &self.names
     }
 
-    /// Counts a connection as opened, and its bytes from here on.
+    /// Counts a connection as opened, which it was at that time, and its bytes from here on.
     pub(super) fn open(
         &self,
         description: ConnectionDescription,
         transfer: Arc<Transfer>,
+        started: Instant,
     ) -> Opened {
         let series = self.series.find(&SeriesLabels::of(&description));
         series.opened.fetch_add(1, Ordering::Relaxed);
@@ -165,7 +166,7 @@ impl Traffic {
         let live = Arc::new(Live {
             description,
             transfer,
-            started: Instant::now(),
+            started,
             series,
             counted: Counted::default(),
         });

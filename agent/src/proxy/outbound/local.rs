@@ -1,6 +1,6 @@
 //! To an enrolled pod of this node.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Exchange, describe};
 use crate::{
@@ -25,7 +25,12 @@ impl Exchange {
             Some(&self.request),
         );
         let transfer = Arc::<Transfer>::default();
-        let reports = ConnectionReport::open_both(&self.proxy.metrics, &description, &transfer);
+        let reports = ConnectionReport::open_both(
+            &self.proxy.metrics,
+            &description,
+            &transfer,
+            Instant::now(),
+        );
         let result = self.carry_local(client, destination, &transfer).await;
         for report in reports {
             finish(report, &result);

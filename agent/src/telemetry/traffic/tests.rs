@@ -36,8 +36,8 @@ fn opened(traffic: &Traffic, now: Instant) -> Vec<(String, f64)> {
 #[test]
 fn a_series_goes_when_it_is_idle_and_not_before() {
     let traffic = traffic(10);
-    let long = traffic.open(of("long"), Arc::default());
-    let short = traffic.open(of("short"), Arc::default());
+    let long = traffic.open(of("long"), Arc::default(), Instant::now());
+    let short = traffic.open(of("short"), Arc::default(), Instant::now());
     traffic.close(&short, ResponseFlags::None);
     drop(short);
     let both = [("long".to_owned(), 1.0), ("short".to_owned(), 1.0)];
@@ -56,7 +56,7 @@ fn a_series_goes_when_it_is_idle_and_not_before() {
 #[test]
 fn connections_beyond_the_limit_count_as_unknown() {
     let traffic = traffic(2);
-    let open = |client| traffic.open(of(client), Arc::default());
+    let open = |client| traffic.open(of(client), Arc::default(), Instant::now());
     let _held: Vec<_> = ["a", "b", "c", "d", "a"].into_iter().map(open).collect();
     let counts = [("a", 2.0), ("b", 1.0), ("unknown", 2.0)];
     let counts = counts.map(|(client, count)| (client.to_owned(), count));
@@ -71,7 +71,7 @@ fn scrapes_at_once_count_no_byte_twice() {
     const BYTES: u64 = 10_000;
     let traffic = traffic(10);
     let transfer = Arc::<Transfer>::default();
-    let opened = traffic.open(of("client"), transfer.clone());
+    let opened = traffic.open(of("client"), transfer.clone(), Instant::now());
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| (0..500).for_each(|_| drop(traffic.collect(Instant::now()))));
