@@ -87,8 +87,10 @@ pub fn standing(interface: &InterfaceValue, configuration: &Configuration, now: 
 /// What a socket lookup with the packet's own addresses gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// No socket, or one that isn't the agent's, or a listener that merely matches the port.
+    /// No socket, or a listener that merely matches the port.
     Nobody,
+    /// A socket that isn't the agent's; or one of a closed connection (TIME_WAIT), which takes no SYN.
+    Other,
     /// A socket of the agent.
     Agent,
 }

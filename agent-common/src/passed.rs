@@ -88,10 +88,14 @@ pub struct Passed {
     pub flags: u32,
     /// Index of the other pod's interface.
     pub other: u32,
+    /// Of that interface then.
+    pub other_epoch: u32,
     /// What the client's application connected to, if that is a service; else zero. The client's entry has it.
     pub service: ServiceKey,
+    /// Zero.
+    pub padding: u32,
 }
-const _: () = assert!(size_of::<Passed>() == 64);
+const _: () = assert!(size_of::<Passed>() == 72);
 
 /// The client's socket is connected.
 pub const EVENT_OPENED: u32 = 1;

@@ -46,18 +46,20 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
             } else {
                 None
             };
-            // The hook that saw its SYN has written it down.
+            // The hook that saw its SYN has written it down, in one place or the other.
+            if passed::opened(&flow, cookie(ctx.ops), service) {
+                if tell_of(&ctx, BPF_SOCK_OPS_STATE_CB_FLAG | of_members()).is_err() {
+                    // Its end is found by the agent, which looks for what is no longer there.
+                    verdict::count(Counter::EventLost);
+                }
+                return NO_REPLY;
+            }
             // SAFETY: the map's values are plain data, written whole.
             if unsafe { FLOWS.get(flow) }.is_some() {
                 stop_pacing(ctx.ops);
                 if tell_of(&ctx, of_members()).is_err() {
                     splice::count(SpliceCounter::SendAllFailed);
                 }
-            } else if passed::opened(&flow, cookie(ctx.ops), service)
-                && tell_of(&ctx, BPF_SOCK_OPS_STATE_CB_FLAG | of_members()).is_err()
-            {
-                // Its end is found by the agent, which looks for what is no longer there.
-                verdict::count(Counter::EventLost);
             }
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => {

@@ -25,7 +25,16 @@ pub const PACKET_HOST: u32 = 0;
 /// Index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// Delivers at ingress to the socket of the agent that owns the connection; `None` if none does.
+/// What becomes of a packet that a socket of the agent may own.
+pub enum Brought {
+    Decided(Verdict),
+    /// The node has no socket with its addresses.
+    Free,
+    /// It has one that isn't to have the packet.
+    Taken,
+}
+
+/// Delivers at ingress to the socket of the agent that owns the connection, if one does.
 #[inline(always)]
 pub fn to_owner(
     ctx: &TcContext,
@@ -33,17 +42,21 @@ pub fn to_owner(
     packet: &Packet,
     segment: &Segment,
     flow: &FlowKey,
-) -> Option<Verdict> {
+) -> Brought {
     if is_bridge_port(interface) {
         return match socket::owner(ctx, packet, segment, flow, interface.epoch) {
-            Owner::Agent => Some(to_bridge(ctx, interface, Listener::Outbound)),
-            Owner::Nobody => None,
+            Owner::Agent => Brought::Decided(to_bridge(ctx, interface, Listener::Outbound)),
+            Owner::Other => Brought::Taken,
+            Owner::Nobody => Brought::Free,
         };
     }
     match socket::assign_owner(ctx, packet, segment, flow, interface.epoch) {
-        Assigned::Done => Some(to_host(ctx, Listener::Outbound, Counter::CapturedSocket)),
-        Assigned::NoSocket => None,
-        Assigned::Failed => Some(Verdict::Drop(Counter::DroppedAssignFailed)),
+        Assigned::Done => {
+            Brought::Decided(to_host(ctx, Listener::Outbound, Counter::CapturedSocket))
+        }
+        Assigned::OtherSocket => Brought::Taken,
+        Assigned::NoSocket => Brought::Free,
+        Assigned::Failed => Brought::Decided(Verdict::Drop(Counter::DroppedAssignFailed)),
     }
 }
 
@@ -92,7 +105,7 @@ pub fn turned_back_before(
     };
     match assigned {
         Assigned::Done => Some(to_host(ctx, listener, counter)),
-        Assigned::NoSocket => None,
+        Assigned::NoSocket | Assigned::OtherSocket => None,
         Assigned::Failed => Some(Verdict::Drop(Counter::DroppedAssignFailed)),
     }
 }
@@ -122,7 +135,7 @@ pub fn to_listener_of_host(ctx: &TcContext, packet: &Packet, listener: Listener)
 fn assign(ctx: &TcContext, packet: &Packet, listener: Listener, counter: Counter) -> Verdict {
     match socket::assign_listener(ctx, packet, listener) {
         Assigned::Done => to_host(ctx, listener, counter),
-        Assigned::NoSocket => Verdict::Drop(Counter::DroppedWithoutAgent),
+        Assigned::NoSocket | Assigned::OtherSocket => Verdict::Drop(Counter::DroppedWithoutAgent),
         Assigned::Failed => Verdict::Drop(Counter::DroppedAssignFailed),
     }
 }
@@ -140,7 +153,7 @@ pub fn marked(ctx: &TcContext, interface: &InterfaceValue, listener: Listener) -
     let segment = &packet.segment;
     match socket::assign_marked(ctx, &packet, segment) {
         Assigned::Done => to_host(ctx, listener, Counter::CapturedSocket),
-        Assigned::NoSocket => {
+        Assigned::NoSocket | Assigned::OtherSocket => {
             let counter = if segment.opens() {
                 Counter::CapturedNew
             } else {

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    deliver,
+    deliver::{self, Brought},
     maps::{
         self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, PODS, SERVICES, SOURCES,
     },
@@ -30,7 +30,7 @@ use crate::{
 pub fn from_pod(ctx: TcContext) -> i32 {
     let verdict = match examine(&ctx) {
         Examined::Decided(verdict) => verdict,
-        Examined::Opens => open(&ctx),
+        Examined::Opens { is_taken } => open(&ctx, is_taken),
         Examined::OwnAffair => left_alone(&ctx).unwrap_or(Verdict::Pass(Counter::NotEnrolled)),
     };
     verdict::carry_out(&ctx, verdict)
@@ -40,7 +40,10 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 enum Examined {
     Decided(Verdict),
     /// An enrolled pod, or a waypoint's, opens a connection.
-    Opens,
+    Opens {
+        /// The node has a socket with its addresses: the agent had an earlier one.
+        is_taken: bool,
+    },
     /// A waypoint's, and none that came to the agent.
     OwnAffair,
 }
@@ -65,13 +68,22 @@ fn examine(ctx: &TcContext) -> Examined {
         // Turned back by `to_pod` of another pod of this node.
         return deliver::marked(ctx, interface, listener).into();
     }
+    let packet = packet::parse(ctx, interface);
+    // Most packets of what passes end here. That it was remembered for this interface says that the source
+    // address is the interface's.
+    if packet.content == Content::Tcp
+        && !packet.segment.opens()
+        && passed::has_part(interface)
+        && let Some(verdict) = passed::bring(ctx, interface, &packet)
+    {
+        return verdict.into();
+    }
     let Some(configuration) = CONFIGURATION.get(0) else {
         return Verdict::Drop(Counter::DroppedUnknownPod).into();
     };
     // SAFETY: reads the clock.
     let now = unsafe { bpf_ktime_get_ns() };
     let standing = capture::standing(interface, configuration, now);
-    let packet = packet::parse(ctx, interface);
     match packet.content {
         Content::NotIp => return Verdict::Pass(Counter::NotIp).into(),
         Content::Malformed => return Verdict::Drop(Counter::DroppedMalformed).into(),
@@ -102,12 +114,8 @@ fn unknown(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet, syn: Ve
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
     if !segment.opens()
-        && let Some(verdict) = passed::bring(ctx, &flow, interface, segment.synchronizes())
-    {
-        return verdict;
-    }
-    if !segment.opens()
-        && let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow)
+        && let Brought::Decided(verdict) =
+            deliver::to_owner(ctx, interface, packet, segment, &flow)
     {
         return verdict;
     }
@@ -157,16 +165,13 @@ fn not_for_the_mesh(index: u32, packet: &Packet) -> Option<Verdict> {
 fn of_mesh(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Examined {
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
-    if !segment.opens()
-        && let Some(verdict) = passed::bring(ctx, &flow, interface, segment.synchronizes())
-    {
-        return verdict.into();
-    }
-    if let Some(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow) {
-        return verdict.into();
-    }
+    let is_taken = match deliver::to_owner(ctx, interface, packet, segment, &flow) {
+        Brought::Decided(verdict) => return verdict.into(),
+        Brought::Taken => true,
+        Brought::Free => false,
+    };
     if segment.opens() {
-        return Examined::Opens;
+        return Examined::Opens { is_taken };
     }
     if interface.flags & INTERFACE_WAYPOINT != 0
         && deliver::memory(&flow, interface.epoch) != Memory::Captured
@@ -187,12 +192,12 @@ fn of_mesh(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Exam
 /// In steps that are functions of their own, and that read the packet again: the kernel allows the
 /// frames of nested calls 512 bytes together, and the keys of all maps in one would need more.
 #[inline(always)]
-fn open(ctx: &TcContext) -> Verdict {
+fn open(ctx: &TcContext, is_taken: bool) -> Verdict {
     if let Some(counter) = leave_alone(ctx) {
         passed::forget();
         return left_alone(ctx).unwrap_or(Verdict::Pass(counter));
     }
-    if passed::begins(ctx) {
+    if passed::begins(ctx, is_taken) {
         passed::mark(ctx);
         return Verdict::Pass(Counter::PassedNew);
     }

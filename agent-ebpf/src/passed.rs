@@ -25,6 +25,7 @@ use aya_ebpf::{
 use crate::{
     deliver::PACKET_HOST,
     maps::{EVENTS, FLOWS, INTERFACES, PASS_SCRATCH, PASSED, PASSING, PODS, VERDICTS},
+    packet::Packet,
     socket, verdict,
 };
 
@@ -52,8 +53,11 @@ pub fn look_at(flow: FlowKey) {
 
 /// Whether a connection that a pod opens may pass, by the interface that its SYN came by; then it is
 /// remembered at both ends.
+///
+/// `is_taken`: the agent has accepted an earlier one with the same addresses and ports. The stack would give
+/// that socket the packets, and drop them; as it would with a socket by which the agent dialled for it.
 #[inline(never)]
-pub fn begins(ctx: &TcContext) -> bool {
+pub fn begins(ctx: &TcContext, is_taken: bool) -> bool {
     // SAFETY: the context is the kernel's.
     let index = unsafe { (*ctx.skb.skb).ifindex };
     // SAFETY: the map's values are plain data.
@@ -63,22 +67,23 @@ pub fn begins(ctx: &TcContext) -> bool {
     };
     // SAFETY: as in `look_at`.
     let scratch = unsafe { &mut *scratch };
+    // SAFETY: the map's values are plain data.
+    let was_dialled = unsafe { FLOWS.get(&scratch.reversed) }.is_some();
     let passes = match allowed(scratch, index, source) {
-        // Of an earlier connection with the same addresses and ports, that the agent carried. The stack
-        // would give it the packets, and drop them.
-        Some(_) if socket::is_nodes(ctx, &scratch.flow) => false,
-        Some(_) if socket::is_nodes(ctx, &scratch.reversed) => false,
+        Some(_) if is_taken || was_dialled && socket::is_nodes(ctx, &scratch.reversed) => false,
         Some(destination) => remember(scratch, index, source, destination),
         None => false,
     };
     // The same addresses and ports may have been another connection's before. An entry that isn't
     // there can't be removed, and needn't be.
     if passes {
-        let _ = FLOWS.remove(scratch.flow);
-        let _ = FLOWS.remove(scratch.reversed);
+        let _ = FLOWS.remove(&scratch.flow);
+        if was_dialled {
+            let _ = FLOWS.remove(&scratch.reversed);
+        }
     } else {
-        let _ = PASSED.remove(scratch.flow);
-        let _ = PASSED.remove(scratch.reversed);
+        let _ = PASSED.remove(&scratch.flow);
+        let _ = PASSED.remove(&scratch.reversed);
     }
     passes
 }
@@ -147,10 +152,12 @@ fn remember(
     scratch.passed.epoch = destination.epoch;
     scratch.passed.flags = SERVER;
     scratch.passed.other = index;
+    scratch.passed.other_epoch = source.epoch;
     let server = PASSED.insert(&scratch.reversed, &scratch.passed, 0);
     scratch.passed.epoch = source.epoch;
     scratch.passed.flags = CLIENT;
     scratch.passed.other = pod;
+    scratch.passed.other_epoch = destination.epoch;
     let is_remembered = server.is_ok() && PASSED.insert(&scratch.flow, &scratch.passed, 0).is_ok();
     if !is_remembered {
         verdict::count(Counter::FlowTableFailed);
@@ -161,15 +168,14 @@ fn remember(
 /// Whether a connection that has begun passes, as seen by the pod of an interface.
 #[inline(always)]
 pub fn goes_on(flow: &FlowKey, interface: &InterfaceValue) -> bool {
-    other_end(flow, interface).is_some()
+    remembered(flow, interface).is_some()
 }
 
-/// The interface of the other pod, if the connection passes.
 #[inline(always)]
-fn other_end(flow: &FlowKey, interface: &InterfaceValue) -> Option<u32> {
-    // SAFETY: the map's values are plain data, written whole.
+fn remembered(flow: &FlowKey, interface: &InterfaceValue) -> Option<&'static Passed> {
+    // SAFETY: the map's values are plain data. The two fields that change later are written by one socket.
     let passed = unsafe { PASSED.get(flow) }?;
-    (passed.epoch == interface.epoch).then_some(passed.other)
+    (passed.epoch == interface.epoch).then_some(passed)
 }
 
 /// What an interface must be for packets to be put behind it: `to_pod` there would ask the same.
@@ -177,26 +183,30 @@ const OPEN: u32 = INTERFACE_KNOWN | INTERFACE_HAS_PEER;
 /// And one of these: its pod has a part in what passes.
 const IN_MESH: u32 = INTERFACE_ENROLLED | INTERFACE_WAYPOINT;
 
+/// Whether connections of the interface's pod may pass: not if it's known to be outside the mesh.
+#[inline(always)]
+pub fn has_part(interface: &InterfaceValue) -> bool {
+    interface.flags & IN_MESH != 0 || interface.flags & INTERFACE_KNOWN == 0
+}
+
 /// Brings a packet of a connection that passes to the other pod; `None` if it doesn't pass.
 ///
 /// A connection is made by way of the node's stack, so that whatever watches there has its say. After
 /// that its packets go straight into the other pod's namespace, and the hook on its interface isn't
-/// asked: what it would have demanded is demanded here.
+/// asked: what it would have demanded is demanded here. That the other end has an entry needn't be asked:
+/// both are written and removed together.
 #[inline(always)]
-pub fn bring(
-    ctx: &TcContext,
-    flow: &FlowKey,
-    interface: &InterfaceValue,
-    is_synchronizing: bool,
-) -> Option<Verdict> {
-    let other = other_end(flow, interface)?;
+pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Option<Verdict> {
+    let segment = &packet.segment;
+    let passed = remembered(&packet.flow_of_sender(segment), interface)?;
+    let other = passed.other;
     // SAFETY: the map's values are plain data.
     let value = unsafe { INTERFACES.get(other) };
     if let Some(value) = value
-        && !is_synchronizing
+        && !segment.synchronizes()
         && value.flags & OPEN == OPEN
         && value.flags & IN_MESH != 0
-        && goes_on(&flow.reversed(), value)
+        && value.epoch == passed.other_epoch
     {
         return Some(into_pod(ctx, other));
     }

@@ -40,6 +40,8 @@ pub const TCP_LISTEN: u32 = 10;
 pub enum Assigned {
     Done,
     NoSocket,
+    /// There is one, but it isn't to have the packet: [`Owner::Other`].
+    OtherSocket,
     Failed,
 }
 
@@ -81,11 +83,7 @@ pub fn assign_owner(
 #[inline(always)]
 pub fn assign_marked(ctx: &TcContext, packet: &Packet, segment: &Segment) -> Assigned {
     assign_if(ctx, packet, segment, |socket| {
-        if takes_packets(socket, segment) {
-            Owner::Agent
-        } else {
-            Owner::Nobody
-        }
+        unable(socket, segment).unwrap_or(Owner::Agent)
     })
 }
 
@@ -102,6 +100,7 @@ fn assign_if(
     }
     let assigned = match owner(socket) {
         Owner::Nobody => Assigned::NoSocket,
+        Owner::Other => Assigned::OtherSocket,
         // SAFETY: the context and the socket are both valid until the release below.
         Owner::Agent => match unsafe { bpf_sk_assign(ctx.skb.skb.cast(), socket.cast(), 0) } {
             0 => Assigned::Done,
@@ -185,8 +184,8 @@ fn listener_socket(listener: Listener, is_ipv6: bool) -> *mut bpf_sock {
 /// mark to tell it by: there the flow's memory does.
 #[inline(always)]
 fn owner_of(socket: *mut bpf_sock, segment: &Segment, flow: &FlowKey, epoch: u32) -> Owner {
-    if !takes_packets(socket, segment) {
-        return Owner::Nobody;
+    if let Some(owner) = unable(socket, segment) {
+        return owner;
     }
     // SAFETY: not null, checked by every caller; the helper returns the same socket or null.
     let full = unsafe { bpf_sk_fullsock(socket) };
@@ -201,17 +200,20 @@ fn owner_of(socket: *mut bpf_sock, segment: &Segment, flow: &FlowKey, epoch: u32
     if is_agents {
         Owner::Agent
     } else {
-        Owner::Nobody
+        Owner::Other
     }
 }
 
-/// A listener that matches only by its port takes nothing. A SYN that meets a closed
-/// connection's TIME_WAIT begins a new connection, which needs a listener too.
+/// What a socket is that takes no such packet. A listener that matches only by its port takes nothing. A SYN
+/// that meets a closed connection's TIME_WAIT begins a new connection, which needs a listener too.
 #[inline(always)]
-fn takes_packets(socket: *mut bpf_sock, segment: &Segment) -> bool {
+fn unable(socket: *mut bpf_sock, segment: &Segment) -> Option<Owner> {
     // SAFETY: not null, checked by every caller.
-    let state = unsafe { (*socket).state };
-    state != TCP_LISTEN && !(state == TCP_TIME_WAIT && segment.opens())
+    match unsafe { (*socket).state } {
+        TCP_LISTEN => Some(Owner::Nobody),
+        TCP_TIME_WAIT if segment.opens() => Some(Owner::Other),
+        _ => None,
+    }
 }
 
 #[inline(always)]

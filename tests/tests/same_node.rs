@@ -71,6 +71,14 @@ fn passed(lab: &Lab) -> f64 {
     node.metric("ambit_capture_packets_total", &reason).unwrap()
 }
 
+/// Of how many ends of connections that pass the kernel of node a knows.
+fn remembered(lab: &Lab) -> usize {
+    let pin = lab.node("a").bpf_directory().join("ambit/maps/PASSED");
+    let map = Map::HashMap(MapData::from_pin(pin).unwrap());
+    let passed = BpfMap::<_, FlowKey, Passed>::try_from(map).unwrap();
+    passed.keys().count()
+}
+
 #[test]
 fn the_first_of_a_kind_is_carried_and_the_others_pass_and_all_are_told_of() -> Result<()> {
     on_each_network("pass", |lab| {
@@ -159,6 +167,7 @@ fn without_an_agent_what_passes_goes_on_and_more_of_its_kind_for_a_while() -> Re
         told == "timeout"
     });
     held.echo().unwrap();
+    assert_eq!(remembered(&lab), 2, "the held connection has two ends");
 
     // The next agent hears of what has ended, knows what is open, and what of it may not be.
     let node = lab.node("a");
@@ -207,11 +216,8 @@ fn nothing_is_left_of_connections_that_have_ended() -> Result<()> {
     shop.friend.call(shop.server.at(8081))?;
     assert_eq!(shop.friend.call(shop.server.at(8081))?, "refused");
     assert!(passed(&lab) >= 2000.0, "{}", passed(&lab));
-    let pin = lab.node("a").bpf_directory().join("ambit/maps/PASSED");
-    let map = Map::HashMap(MapData::from_pin(pin).unwrap());
-    let left = BpfMap::<_, FlowKey, Passed>::try_from(map).unwrap();
     eventually("the kernel to remember none", DEADLINE, || {
-        left.keys().count() == 0
+        remembered(&lab) == 0
     });
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The maps of connections that pass from pod to pod, and the events that tell of them.
 
+mod events;
+
 use std::{
     collections::HashMap,
     fmt, io,
@@ -23,21 +25,14 @@ use aya::{
     programs::{SchedClassifier, TestRun, TestRunOptions},
 };
 use sha2::{Digest, Sha256};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time,
-};
 
+pub use self::events::Events;
 use super::{
     interfaces::monotonic_now,
     maps::{self, from_key, from_service_key, place, refused, take, to_key},
     poke::poke,
 };
 use crate::{discovery::model::WorkloadUid, identity::Identity};
-
-/// For how long events are gathered before they are taken: to be woken for each would cost more than
-/// all else that is done for a short connection.
-const GATHER: Duration = Duration::from_millis(10);
 
 /// What the kernel knows of connections that pass; cheap to clone.
 #[derive(Clone)]
@@ -58,9 +53,6 @@ struct PassMaps {
     flows: kernel::HashMap<MapData, FlowKey, u32>,
     drawn: kernel::HashMap<MapData, FlowKey, u32>,
 }
-
-/// What the programs tell, in order.
-pub struct Events(AsyncFd<RingBuf<MapData>>);
 
 /// A connection that passes, by its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +102,15 @@ impl Told {
             service: service(&event.service),
         }
     }
+}
+
+/// What the kernel knows of a connection of which no pod has a socket any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// As far as the programs were told.
+    pub was_connected: bool,
+    /// What client and server have done; all zero where no program was told of an end.
+    pub done: [Done; 2],
 }
 
 /// Why connections can't pass.
@@ -248,18 +249,17 @@ impl Passes {
         all
     }
 
-    /// What client and server have done, as far as they are closed; `None` if the connection isn't remembered
-    /// any more.
+    /// How a connection ended of which no pod has a socket any more; `None` if it isn't remembered either.
     #[must_use]
-    pub fn done(&self, pass: &Pass) -> Option<[Done; 2]> {
+    pub fn end(&self, pass: &Pass) -> Option<End> {
         let maps = self.maps();
         let ends = [pass.flow, pass.flow.reversed()].map(|flow| {
             let passed = maps.passed.get(&flow, 0).ok();
             passed.filter(|passed| passed.since == pass.since)
         });
-        ends.iter().any(Option::is_some).then(|| {
-            // All zero as long as an end is open.
-            ends.map(|end| end.map_or_else(Done::default, |passed| passed.done))
+        ends.iter().any(Option::is_some).then(|| End {
+            was_connected: ends.iter().flatten().any(|passed| passed.socket != 0),
+            done: ends.map(|end| end.map_or_else(Done::default, |passed| passed.done)),
         })
     }
 
@@ -334,39 +334,6 @@ impl Passes {
 impl fmt::Debug for Passes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Passes").finish_non_exhaustive()
-    }
-}
-
-impl Events {
-    fn new(events: RingBuf<MapData>) -> io::Result<Self> {
-        #[expect(
-            unsafe_code,
-            reason = "tokio asks for a promise about the descriptor's life"
-        )]
-        // SAFETY: the map owns the descriptor and keeps it open until dropped.
-        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
-        Ok(Self(events?))
-    }
-
-    /// Waits until there are some, and takes all that are there.
-    ///
-    /// # Errors
-    /// If they can't be waited for.
-    pub async fn next(&mut self) -> io::Result<Vec<Event>> {
-        loop {
-            self.0.readable().await?.retain_ready();
-            // Events that come meanwhile wake nobody.
-            time::sleep(GATHER).await;
-            let mut ready = self.0.readable_mut().await?;
-            let mut events = Vec::new();
-            while let Some(item) = ready.get_inner_mut().next() {
-                events.extend(Event::from_bytes(&item));
-            }
-            ready.clear_ready();
-            if !events.is_empty() {
-                return Ok(events);
-            }
-        }
     }
 }
 

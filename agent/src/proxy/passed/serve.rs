@@ -88,15 +88,14 @@ impl Pair {
     }
 }
 
-/// One that had ended, at a time of the kernel's monotonic clock, before it could be followed.
-pub(super) fn report_ended(proxy: &Proxy, told: &Told, done: [Done; 2], at: u64) {
+/// One that ended before it was followed.
+pub(super) fn report_ended(proxy: &Proxy, told: &Told, done: [Done; 2], lasted: Duration) {
     let snapshot = proxy.store.snapshot();
     let Some(pair) = Pair::of(proxy, &snapshot, told) else {
         return;
     };
     let transfer = Arc::<Transfer>::default();
     count(&transfer, done);
-    let lasted = Duration::from_nanos(at.saturating_sub(told.pass.since));
     let reports = pair.report(proxy, &transfer, lasted);
     log_dry_run(&snapshot, &pair.connection(&snapshot));
     for report in reports {
