@@ -77,7 +77,7 @@ counters! {
     DroppedFragment = "dropped_fragment",
     /// Dropped: headers that can't be parsed.
     DroppedMalformed = "dropped_malformed",
-    /// Dropped: SYN of a pod that isn't known yet; it will be sent again.
+    /// Dropped: SYN of a pod that isn't known yet; a copy is sent on when it is.
     DroppedHeld = "dropped_held",
     /// Dropped: `--unknown-pods=deny`, and the hold is over.
     DroppedUnknownPod = "dropped_unknown_pod",
@@ -94,6 +94,8 @@ counters! {
     DroppedRewriteFailed = "dropped_rewrite_failed",
     /// Not a packet: the table of connections refused an entry.
     FlowTableFailed = "flow_table_failed",
+    /// Not a packet: a SYN that was held came in once more, for its pod is known.
+    HeldSentOn = "held_sent_on",
     /// Not a packet: an event for the agent was lost, for there was no room for it.
     EventLost = "event_lost",
     /// Not a packet: a pod's socket that is connected with the agent left congestion control that

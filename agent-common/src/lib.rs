@@ -6,6 +6,7 @@ pub mod arrival;
 pub mod balance;
 pub mod capture;
 pub mod counter;
+pub mod held;
 pub mod map;
 pub mod mark;
 pub mod name;

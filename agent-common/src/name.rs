@@ -31,6 +31,9 @@ pub const BALANCERS: [&str; 4] = [GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6
 /// Run by the agent: whether a pod still has a connection.
 pub const EXISTS: &str = "exists";
 
+/// Run by the agent: a SYN that was held comes in once more.
+pub const SEND_ON: &str = "send_on";
+
 /// Every program that is attached to devices.
 pub const PROGRAMS: [&str; 3] = [FROM_POD, TO_POD, FROM_NODE];
 
@@ -84,6 +87,8 @@ pub const PASSED: &str = "PASSED";
 pub const PASSING: &str = "PASSING";
 /// [`Event`](crate::passed::Event)s for the agent.
 pub const EVENTS: &str = "EVENTS";
+/// [`HeldSyn`](crate::held::HeldSyn)s of pods that aren't known yet.
+pub const HELD: &str = "HELD";
 /// [`EndpointValue`](crate::balance::EndpointValue) by [`EndpointKey`](crate::balance::EndpointKey).
 pub const LOCAL_ENDPOINTS: &str = "LOCAL_ENDPOINTS";
 /// The interface of a pod by its network namespace's cookie. A pod can have others' put there; what
@@ -107,7 +112,7 @@ pub const SPLICE_SETTINGS: &str = "SPLICE_SETTINGS";
 pub const OFFSETS: &str = "OFFSETS";
 
 /// Every map that is pinned, so that captures outlive the agent.
-pub const PINNED_MAPS: [&str; 29] = [
+pub const PINNED_MAPS: [&str; 30] = [
     INTERFACES,
     SOURCES,
     WORKLOADS,
@@ -128,6 +133,7 @@ pub const PINNED_MAPS: [&str; 29] = [
     PASSED,
     PASSING,
     EVENTS,
+    HELD,
     LOCAL_ENDPOINTS,
     NAMESPACES,
     CHOICES,

@@ -17,6 +17,7 @@ use aya_ebpf::{
 
 use crate::{
     deliver::{self, Brought},
+    held,
     maps::{
         self, CONFIGURATION, EXCLUDED_NETWORKS, EXCLUDED_PORTS, INTERFACES, PODS, SERVICES, SOURCES,
     },
@@ -30,6 +31,10 @@ use crate::{
 pub fn from_pod(ctx: TcContext) -> i32 {
     let verdict = match examine(&ctx) {
         Examined::Decided(verdict) => verdict,
+        Examined::Held => {
+            held::keep(&ctx);
+            Verdict::Drop(Counter::DroppedHeld)
+        }
         Examined::Opens { is_taken } => open(&ctx, is_taken),
         Examined::OwnAffair => left_alone(&ctx).unwrap_or(Verdict::Pass(Counter::NotEnrolled)),
     };
@@ -39,6 +44,8 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 /// What a first look says.
 enum Examined {
     Decided(Verdict),
+    /// A pod that isn't known yet opens a connection.
+    Held,
     /// An enrolled pod, or a waypoint's, opens a connection.
     Opens {
         /// The node has a socket with its addresses: the agent had an earlier one.
@@ -90,6 +97,11 @@ fn examine(ctx: &TcContext) -> Examined {
         Content::Tcp | Content::Fragment | Content::Other => {}
     }
     let decided = match standing {
+        Standing::Unknown(Verdict::Drop(Counter::DroppedHeld))
+            if packet.content == Content::Tcp && packet.segment.opens() =>
+        {
+            return Examined::Held;
+        }
         Standing::Unknown(syn) => Some(unknown(ctx, interface, &packet, syn)),
         Standing::Enrolled => not_for_the_mesh(index, &packet),
         Standing::Waypoint if packet.content == Content::Tcp && is_own_source(index, &packet) => {
@@ -114,8 +126,7 @@ fn unknown(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet, syn: Ve
     let segment = &packet.segment;
     let flow = packet.flow_of_sender(segment);
     if !segment.opens()
-        && let Brought::Decided(verdict) =
-            deliver::to_owner(ctx, interface, packet, segment, &flow)
+        && let Brought::Decided(verdict) = deliver::to_owner(ctx, interface, packet, segment, &flow)
     {
         return verdict;
     }

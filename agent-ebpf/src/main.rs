@@ -11,6 +11,7 @@ mod deliver;
 mod exists;
 mod from_node;
 mod from_pod;
+mod held;
 mod join;
 mod maps;
 mod packet;

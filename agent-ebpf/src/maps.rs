@@ -7,6 +7,7 @@ use ambit_common::{
     },
     capture::Listener,
     counter,
+    held::HELD_BYTES,
     map::{
         Address, Configuration, FlowKey, InterfaceValue, MAX_EXCLUDED_NETWORKS, MAX_EXCLUDED_PORTS,
         MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRESSES, MAX_OLDER, MAX_REOPENED, MAX_SERVICES,
@@ -69,6 +70,9 @@ pub static PASSED: HashMap<FlowKey, Passed> = HashMap::pinned(MAX_PASSED, NO_PRE
 pub static PASSING: Array<Passing> = Array::pinned(1, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_BYTES, 0);
+
+#[map]
+pub static HELD: RingBuf = RingBuf::pinned(HELD_BYTES, 0);
 
 #[map]
 pub static LOCAL_ENDPOINTS: HashMap<EndpointKey, EndpointValue> =

@@ -8,8 +8,10 @@ pub mod attach;
 pub mod balance;
 pub mod bind;
 mod bound;
+mod checksum;
 mod devices;
 mod forwarding;
+mod held;
 mod interfaces;
 pub mod layout;
 pub mod loader;
@@ -45,6 +47,7 @@ use crate::discovery::{model::Workload, store::Store};
 use attach::{Attacher, Mechanism};
 use balance::Balancer;
 pub use bound::{BoundPods, PodInterface};
+use held::HeldSyns;
 use interfaces::Interfaces;
 use maps::{Counters, Maps};
 use passed::{Events, Passes};
@@ -52,8 +55,8 @@ use publish::Publisher;
 use splice::{Splice, SpliceCounters};
 pub use unbound::Unbound;
 
-/// For how long after an event others are awaited, so that a burst costs one look. A pod's
-/// connections wait for a second if their first SYN comes too early, so this must be short.
+/// For how long after an event others are awaited, so that a burst costs one look. What a new pod opens waits
+/// for it, so this must be short.
 const SETTLE: Duration = Duration::from_millis(5);
 /// How often to look again while a pod has no interface yet: addresses in a pod's namespace
 /// change without an event here.
@@ -129,6 +132,7 @@ pub struct Capture {
     settings: Settings,
     store: Arc<Store>,
     maps: Maps,
+    held: HeldSyns,
     publisher: Publisher,
     balancer: Balancer,
     interfaces: Interfaces,
@@ -178,6 +182,7 @@ impl Capture {
             settings,
             store,
             maps: loaded.maps,
+            held: loaded.held,
             publisher,
             interfaces,
             handle,
@@ -313,8 +318,9 @@ impl Capture {
             .local_workloads(&self.settings.node)
             .cloned()
             .collect();
-        self.interfaces
-            .reconcile(&mut self.maps, &observation, &pods)?;
+        let interfaces = &mut self.interfaces;
+        interfaces.reconcile(&mut self.maps, &observation, &pods)?;
+        self.held.send_on(|index| interfaces.is_known(index));
         Ok(self.interfaces.is_unsettled(&observation, &pods))
     }
 }

@@ -31,6 +31,8 @@ fn a_pods_first_connection_waits_for_its_announcement_and_is_carried_then() -> R
 
         early.announce()?;
         assert_eq!(talk.end(&mut echo)?, Way::Carried);
+        // By that very SYN: nobody waited for the client to send another.
+        assert!(node.packets("held_sent_on")? >= 1.0);
         for packet in wire.stop()? {
             assert!(
                 !packet.is_tcp() || !packet.has_address(early.address()),

@@ -172,6 +172,12 @@ impl Interfaces {
         self.bindings.contains_key(&index)
     }
 
+    /// Whether the programs know whose interface it is.
+    pub(super) fn is_known(&self, index: u32) -> bool {
+        let written = self.written.get(&index);
+        written.is_some_and(|written| written.value.flags & INTERFACE_KNOWN != 0)
+    }
+
     /// Whether an interface is or was known for a pod's, by this agent or an earlier one.
     pub(super) fn is_pods(&self, index: u32) -> bool {
         const POD: u32 = INTERFACE_POD | INTERFACE_KNOWN;

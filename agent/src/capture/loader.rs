@@ -20,7 +20,9 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Settings, layout,
+    Settings,
+    held::HeldSyns,
+    layout,
     maps::{self, Counters, Maps},
     passed::{self, Events, Passes},
     sockets::Cgroup,
@@ -129,6 +131,8 @@ pub struct Loaded {
     pub splice: Option<Result<Splice, splice::Error>>,
     /// Handle for reading its counters.
     pub splice_counters: SpliceCounters,
+    /// What pods sent before they were known.
+    pub(super) held: HeldSyns,
     /// Connections that pass from pod to pod.
     pub passes: Passes,
     /// What is told of them.
@@ -195,7 +199,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
     let links = link_directory(&settings.bpffs);
     let pass_for = attach_to_cgroup(&mut object, settings, &links);
-    let (passes, events) = load_passes(&mut object, &links, pass_for)?;
+    let exists = load_own(&mut object, &links, name::EXISTS)?;
+    let (passes, events) = Passes::take(&mut object, exists, pass_for)?;
+    let send_on = load_own(&mut object, &links, name::SEND_ON)?;
+    let held = HeldSyns::take(&mut object, send_on)?;
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));
     Ok(Loaded {
@@ -204,6 +211,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
         counters,
         splice,
         splice_counters,
+        held,
         passes,
         events,
     })
@@ -231,22 +239,15 @@ fn attach_to_cgroup(object: &mut Ebpf, settings: &Settings, links: &Path) -> Dur
     settings.pass_for
 }
 
-fn load_passes(
-    object: &mut Ebpf,
-    links: &Path,
-    pass_for: Duration,
-) -> Result<(Passes, Events), Error> {
-    let refused = |source| Error::Program {
-        program: name::EXISTS,
-        source,
-    };
-    program(object, name::EXISTS)
+/// One that is never attached, for the agent to run.
+fn load_own(object: &mut Ebpf, links: &Path, name: &'static str) -> Result<SchedClassifier, Error> {
+    program(object, name)
         .and_then(SchedClassifier::load)
-        .map_err(refused)?;
-    let exists = own(object, links, name::EXISTS, |pin| {
-        SchedClassifier::from_pin(pin)
-    });
-    Ok(Passes::take(object, exists.map_err(refused)?, pass_for)?)
+        .and_then(|()| own(object, links, name, |pin| SchedClassifier::from_pin(pin)))
+        .map_err(|source| Error::Program {
+            program: name,
+            source,
+        })
 }
 
 fn ensure_bpffs(path: &Path) -> Result<(), Error> {

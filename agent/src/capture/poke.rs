@@ -11,6 +11,8 @@ use std::{
 use ambit_common::mark;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::checksum::checksum;
+
 /// `IPPROTO_RAW` of linux/in.h: what is sent has its IP header.
 const RAW: i32 = 255;
 const TCP: u8 = 6;
@@ -72,19 +74,6 @@ fn packet(pod: SocketAddr, peer: SocketAddr) -> io::Result<Vec<u8>> {
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
     packet.extend(tcp);
     Ok(packet)
-}
-
-/// RFC 1071, of parts of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks_exact(2));
-    let sum: u32 = words
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
-    let folded = folded as u16;
-    !folded
 }
 
 #[cfg(test)]
