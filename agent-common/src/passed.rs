@@ -67,6 +67,8 @@ pub const SERVER: u32 = 2;
 /// What a request to look at a socket says of it, in place of an id.
 pub const ASKED_FLAGS: u32 = CLIENT | SERVER;
 
+/// Further flag: the end's socket is connected.
+pub const CONNECTED: u32 = 8;
 /// Further flag: the end's socket is closed, and what it has sent and measured is written down.
 pub const CLOSED: u32 = 4;
 
@@ -77,14 +79,15 @@ pub struct Passed {
     /// When its SYN passed, on the kernel's monotonic clock, in nanoseconds: tells it from another
     /// with the same addresses and ports.
     pub since: u64,
-    /// Cookie of the pod's socket, from when it is connected; 0 before. A namespace below the pod's own may
-    /// have one with the same addresses and ports.
+    /// Cookie of the socket that sent SYN or SYN-ACK; 0 before that, or if the packet didn't say (SYN cookies):
+    /// then the first that is connected. A pod can have others with the same addresses and ports, in namespaces
+    /// of its own.
     pub socket: u64,
     /// What is known of the end when it is closed.
     pub done: Done,
     /// Of the pod's interface then: under another it means nothing.
     pub epoch: u32,
-    /// [`CLIENT`] or [`SERVER`], and perhaps [`CLOSED`].
+    /// [`CLIENT`] or [`SERVER`], and perhaps [`CONNECTED`] and [`CLOSED`].
     pub flags: u32,
     /// Index of the other pod's interface.
     pub other: u32,

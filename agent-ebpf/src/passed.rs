@@ -13,12 +13,15 @@ use ambit_common::{
     },
     mark,
     passed::{
-        self, CLIENT, CLOSED, Closing, Done, EVENT_CLOSED, EVENT_OPENED, Event, Passed, Path,
-        SERVER, VerdictKey,
+        self, CLIENT, CLOSED, CONNECTED, Closing, Done, EVENT_CLOSED, EVENT_OPENED, Event, Passed,
+        Path, SERVER, VerdictKey,
     },
 };
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_skb_change_type},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_socket_cookie, bpf_skb_change_type},
+    },
     programs::TcContext,
 };
 
@@ -71,7 +74,10 @@ pub fn begins(ctx: &TcContext, is_taken: bool) -> bool {
     let was_dialled = unsafe { FLOWS.get(&scratch.reversed) }.is_some();
     let passes = match allowed(scratch, index, source) {
         Some(_) if is_taken || was_dialled && socket::is_nodes(ctx, &scratch.reversed) => false,
-        Some(destination) => remember(scratch, index, source, destination),
+        Some(destination) => {
+            scratch.passed.socket = sender(ctx);
+            remember(scratch, index, source, destination)
+        }
         None => false,
     };
     // The same addresses and ports may have been another connection's before. An entry that isn't
@@ -149,11 +155,14 @@ fn remember(
     source: &InterfaceValue,
     (pod, destination): (u32, &InterfaceValue),
 ) -> bool {
+    let client = scratch.passed.socket;
+    scratch.passed.socket = 0;
     scratch.passed.epoch = destination.epoch;
     scratch.passed.flags = SERVER;
     scratch.passed.other = index;
     scratch.passed.other_epoch = source.epoch;
     let server = PASSED.insert(&scratch.reversed, &scratch.passed, 0);
+    scratch.passed.socket = client;
     scratch.passed.epoch = source.epoch;
     scratch.passed.flags = CLIENT;
     scratch.passed.other = pod;
@@ -165,6 +174,13 @@ fn remember(
     is_remembered
 }
 
+/// Cookie of the socket that a packet still has from its pod; 0 if it has none.
+#[inline(always)]
+fn sender(ctx: &TcContext) -> u64 {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
+}
+
 /// Whether a connection that has begun passes, as seen by the pod of an interface.
 #[inline(always)]
 pub fn goes_on(flow: &FlowKey, interface: &InterfaceValue) -> bool {
@@ -173,7 +189,7 @@ pub fn goes_on(flow: &FlowKey, interface: &InterfaceValue) -> bool {
 
 #[inline(always)]
 fn remembered(flow: &FlowKey, interface: &InterfaceValue) -> Option<&'static Passed> {
-    // SAFETY: the map's values are plain data. The two fields that change later are written by one socket.
+    // SAFETY: the map's values are plain data, and the fields that are read of this one never change.
     let passed = unsafe { PASSED.get(flow) }?;
     (passed.epoch == interface.epoch).then_some(passed)
 }
@@ -198,7 +214,8 @@ pub fn has_part(interface: &InterfaceValue) -> bool {
 #[inline(always)]
 pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Option<Verdict> {
     let segment = &packet.segment;
-    let passed = remembered(&packet.flow_of_sender(segment), interface)?;
+    let flow = packet.flow_of_sender(segment);
+    let passed = remembered(&flow, interface)?;
     let other = passed.other;
     // SAFETY: the map's values are plain data.
     let value = unsafe { INTERFACES.get(other) };
@@ -210,8 +227,23 @@ pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Op
     {
         return Some(into_pod(ctx, other));
     }
+    if segment.synchronizes() {
+        answers(ctx, &flow);
+    }
     mark(ctx);
     Some(Verdict::Pass(Counter::Passed))
+}
+
+/// The server's pod accepts the connection: its socket will have the cookie that the answer has.
+#[inline(never)]
+fn answers(ctx: &TcContext, flow: &FlowKey) {
+    let socket = sender(ctx);
+    if let Some(passed) = PASSED.get_ptr_mut(flow)
+        && socket != 0
+    {
+        // SAFETY: as in `opened`.
+        unsafe { (*passed).socket = socket };
+    }
 }
 
 #[inline(always)]
@@ -243,10 +275,12 @@ pub fn opened(flow: &FlowKey, socket: u64, service: Option<ServiceKey>) -> bool 
     // SAFETY: the map's values are plain data. Nobody else writes to this one, but for a new connection with
     // the same addresses and ports; the agent reads it when it is told of it.
     let passed = unsafe { &mut *passed };
-    if passed.socket != 0 {
+    if passed.socket == 0 {
+        passed.socket = socket;
+    } else if passed.socket != socket {
         return false;
     }
-    passed.socket = socket;
+    passed.flags |= CONNECTED;
     if passed.flags & CLIENT != 0 {
         passed.service = service.unwrap_or_default();
         tell_opened(flow, passed);

@@ -16,7 +16,7 @@ use std::{
 use ambit_common::{
     map::{FlowKey, ServiceKey},
     name,
-    passed::{CLIENT, Done, Event, Fingerprint, Passed, Passing, VerdictKey},
+    passed::{CLIENT, CONNECTED, Done, Event, Fingerprint, Passed, Passing, VerdictKey},
     splice::{JoinRequest, OWN_NAMESPACE, REQUEST_OFFSET},
 };
 use aya::{
@@ -258,7 +258,10 @@ impl Passes {
             passed.filter(|passed| passed.since == pass.since)
         });
         ends.iter().any(Option::is_some).then(|| End {
-            was_connected: ends.iter().flatten().any(|passed| passed.socket != 0),
+            was_connected: ends
+                .iter()
+                .flatten()
+                .any(|passed| passed.flags & CONNECTED != 0),
             done: ends.map(|end| end.map_or_else(Done::default, |passed| passed.done)),
         })
     }
