@@ -6,8 +6,9 @@ use ambit_common::{
     capture::{self, Listener, Memory, Standing, Verdict},
     counter::Counter,
     map::{
-        Address, DIRECTION_OUTBOUND, FlowKey, INTERFACE_ENROLLED, INTERFACE_WAYPOINT,
-        InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey, PortKey, ServiceKey, SourceKey,
+        Address, DIRECTION_OUTBOUND, FlowKey, INTERFACE_ENROLLED, INTERFACE_NO_LINK_HEADER,
+        INTERFACE_WAYPOINT, InterfaceValue, NETWORK_KEY_PREFIX, NetworkKey, PortKey, ServiceKey,
+        SourceKey,
     },
     mark,
 };
@@ -44,7 +45,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 /// What a first look says.
 enum Examined {
     Decided(Verdict),
-    /// A pod that isn't known yet opens a connection.
+    /// A pod that isn't known yet opens a connection, by an interface that gives whole frames.
     Held,
     /// An enrolled pod, or a waypoint's, opens a connection.
     Opens {
@@ -98,7 +99,9 @@ fn examine(ctx: &TcContext) -> Examined {
     }
     let decided = match standing {
         Standing::Unknown(Verdict::Drop(Counter::DroppedHeld))
-            if packet.content == Content::Tcp && packet.segment.opens() =>
+            if packet.content == Content::Tcp
+                && packet.segment.opens()
+                && interface.flags & INTERFACE_NO_LINK_HEADER == 0 =>
         {
             return Examined::Held;
         }
