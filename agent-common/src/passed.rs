@@ -68,9 +68,9 @@ pub const SERVER: u32 = 2;
 pub const ASKED_FLAGS: u32 = CLIENT | SERVER;
 
 /// Further flag: the end's socket is connected.
-pub const CONNECTED: u32 = 8;
+pub const CONNECTED: u32 = 4;
 /// Further flag: the end's socket is closed, and what it has sent and measured is written down.
-pub const CLOSED: u32 = 4;
+pub const CLOSED: u32 = 8;
 
 /// A connection that passes, as one of its pods sees it ([`FlowKey`]).
 #[repr(C)]
@@ -132,7 +132,7 @@ const _: () = assert!(size_of::<Done>() == 16);
 pub struct Event {
     /// [`Passed::since`].
     pub since: u64,
-    /// When it happened, on the same clock.
+    /// When the second end was closed, on the same clock; of one that opened, the same as `since`.
     pub at: u64,
     /// Of a closed connection, what the client has done.
     pub client: Done,

@@ -52,10 +52,8 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                     // Its end is found by the agent, which looks for what is no longer there.
                     verdict::count(Counter::EventLost);
                 }
-                return NO_REPLY;
-            }
             // SAFETY: the map's values are plain data, written whole.
-            if unsafe { FLOWS.get(flow) }.is_some() {
+            } else if unsafe { FLOWS.get(flow) }.is_some() {
                 stop_pacing(ctx.ops);
                 if tell_of(&ctx, of_members()).is_err() {
                     splice::count(SpliceCounter::SendAllFailed);

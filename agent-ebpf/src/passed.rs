@@ -70,14 +70,12 @@ pub fn begins(ctx: &TcContext, is_taken: bool) -> bool {
     };
     // SAFETY: as in `look_at`.
     let scratch = unsafe { &mut *scratch };
+    let destination = allowed(scratch, index, source);
     // SAFETY: the map's values are plain data.
-    let was_dialled = unsafe { FLOWS.get(&scratch.reversed) }.is_some();
-    let passes = match allowed(scratch, index, source) {
+    let was_dialled = destination.is_some() && unsafe { FLOWS.get(&scratch.reversed) }.is_some();
+    let passes = match destination {
         Some(_) if is_taken || was_dialled && socket::is_nodes(ctx, &scratch.reversed) => false,
-        Some(destination) => {
-            scratch.passed.socket = sender(ctx);
-            remember(scratch, index, source, destination)
-        }
+        Some(destination) => remember(ctx, scratch, index, source, destination),
         None => false,
     };
     // The same addresses and ports may have been another connection's before. An entry that isn't
@@ -150,19 +148,19 @@ pub fn server(
 
 #[inline(always)]
 fn remember(
+    ctx: &TcContext,
     scratch: &mut Scratch,
     index: u32,
     source: &InterfaceValue,
     (pod, destination): (u32, &InterfaceValue),
 ) -> bool {
-    let client = scratch.passed.socket;
     scratch.passed.socket = 0;
     scratch.passed.epoch = destination.epoch;
     scratch.passed.flags = SERVER;
     scratch.passed.other = index;
     scratch.passed.other_epoch = source.epoch;
     let server = PASSED.insert(&scratch.reversed, &scratch.passed, 0);
-    scratch.passed.socket = client;
+    scratch.passed.socket = sender(ctx);
     scratch.passed.epoch = source.epoch;
     scratch.passed.flags = CLIENT;
     scratch.passed.other = pod;

@@ -1,6 +1,6 @@
 //! SYNs that pods sent before they were known are sent on once they are.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use ambit_common::{held::HeldSyn, name};
 use aya::{
@@ -10,7 +10,7 @@ use aya::{
 };
 
 use super::{
-    checksum::checksum,
+    checksum::{TCP, of_segment},
     interfaces::monotonic_now,
     maps::{self, take},
 };
@@ -21,7 +21,6 @@ const MOST: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 const ETHERNET: usize = 14;
-const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// Where the TCP header has its flags, and its checksum.
@@ -34,7 +33,7 @@ const INDEX: usize = 48;
 pub(super) struct HeldSyns {
     ring: RingBuf<MapData>,
     send_on: SchedClassifier,
-    waiting: VecDeque<HeldSyn>,
+    waiting: Vec<HeldSyn>,
 }
 
 impl HeldSyns {
@@ -42,7 +41,7 @@ impl HeldSyns {
         Ok(Self {
             ring: take(object, name::HELD)?,
             send_on,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
         })
     }
 
@@ -115,8 +114,7 @@ fn whole(frame: &[u8]) -> Option<Vec<u8>> {
     }
     let mut segment = segment.to_vec();
     segment[CHECKSUM..CHECKSUM + 2].fill(0);
-    let size = u16::try_from(segment.len()).ok()?.to_be_bytes();
-    let sum = checksum(&[addresses, &[0, TCP], &size, &segment]);
+    let sum = of_segment(addresses, &segment);
     segment[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
     let before = &frame[..ETHERNET + header];
     Some([before, &segment].concat())
@@ -125,6 +123,7 @@ fn whole(frame: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::checksum::checksum;
 
     /// Without checksum, and with the padding of the shortest frames.
     fn frame(version: u8, flags: u8, data: usize) -> Vec<u8> {

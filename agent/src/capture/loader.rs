@@ -39,24 +39,24 @@ fn give_listeners(object: &mut Ebpf) -> Result<(), ProgramError> {
     program.attach(namespace).map(drop)
 }
 
-/// A handle of its own of a loaded program, which is only had by way of a pin.
+/// Loads a program that is never attached, for the agent to run. A handle of its own is only had by way of a pin.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn own<P>(
+pub(super) fn load_own(
     object: &mut Ebpf,
     directory: &Path,
-    name: &'static str,
-    open: impl FnOnce(&Path) -> Result<P, ProgramError>,
-) -> Result<P, ProgramError> {
+    name: &str,
+) -> Result<SchedClassifier, ProgramError> {
+    let program: &mut SchedClassifier = program(object, name)?;
+    program.load()?;
     let pin = directory.join(name);
     // Left by an agent that was killed here.
     let _ = fs::remove_file(&pin);
-    let program = object.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     program
         .pin(&pin)
         .map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
-    let program = open(&pin);
+    let program = SchedClassifier::from_pin(&pin);
     fs::remove_file(&pin).map_err(ProgramError::IOError)?;
     program
 }
@@ -199,9 +199,11 @@ pub fn load(settings: &Settings) -> Result<Loaded, Error> {
     give_listeners(&mut object).map_err(|source| Error::Program { program, source })?;
     let links = link_directory(&settings.bpffs);
     let pass_for = attach_to_cgroup(&mut object, settings, &links);
-    let exists = load_own(&mut object, &links, name::EXISTS)?;
+    let mut own = |program| {
+        load_own(&mut object, &links, program).map_err(|source| Error::Program { program, source })
+    };
+    let (exists, send_on) = (own(name::EXISTS)?, own(name::SEND_ON)?);
     let (passes, events) = Passes::take(&mut object, exists, pass_for)?;
-    let send_on = load_own(&mut object, &links, name::SEND_ON)?;
     let held = HeldSyns::take(&mut object, send_on)?;
     let splice_counters = SpliceCounters::take(&mut object)?;
     let splice = settings.splice.map(|_| Splice::load(&mut object, &links));
@@ -237,17 +239,6 @@ fn attach_to_cgroup(object: &mut Ebpf, settings: &Settings, links: &Path) -> Dur
         tracing::warn!("all connections to services go through the agent: {error}");
     }
     settings.pass_for
-}
-
-/// One that is never attached, for the agent to run.
-fn load_own(object: &mut Ebpf, links: &Path, name: &'static str) -> Result<SchedClassifier, Error> {
-    program(object, name)
-        .and_then(SchedClassifier::load)
-        .and_then(|()| own(object, links, name, |pin| SchedClassifier::from_pin(pin)))
-        .map_err(|source| Error::Program {
-            program: name,
-            source,
-        })
 }
 
 fn ensure_bpffs(path: &Path) -> Result<(), Error> {

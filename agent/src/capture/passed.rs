@@ -84,7 +84,7 @@ impl Pass {
 }
 
 /// A connection that passes, as the kernel tells of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Told {
     /// Which.
     pub pass: Pass,

@@ -11,11 +11,10 @@ use std::{
 use ambit_common::mark;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::checksum::checksum;
+use super::checksum::{TCP, of_segment};
 
 /// `IPPROTO_RAW` of linux/in.h: what is sent has its IP header.
 const RAW: i32 = 255;
-const TCP: u8 = 6;
 const ACK: u8 = 0x10;
 const TCP_HEADER: usize = 20;
 
@@ -47,7 +46,7 @@ fn packet(pod: SocketAddr, peer: SocketAddr) -> io::Result<Vec<u8>> {
     tcp[4..8].copy_from_slice(&rand::random::<u32>().to_be_bytes());
     tcp[12] = 5 << 4;
     tcp[13] = ACK;
-    let (mut packet, pseudo_header) = match (peer.ip(), pod.ip()) {
+    let (mut packet, addresses) = match (peer.ip(), pod.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = vec![0; 20];
             header[0] = 0x45;
@@ -70,7 +69,7 @@ fn packet(pod: SocketAddr, peer: SocketAddr) -> io::Result<Vec<u8>> {
         }
         _ => return Err(io::Error::other("ends of different families")),
     };
-    let checksum = checksum(&[&pseudo_header, &[0, TCP, 0, 20], &tcp]);
+    let checksum = of_segment(&addresses, &tcp);
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
     packet.extend(tcp);
     Ok(packet)
@@ -79,6 +78,7 @@ fn packet(pod: SocketAddr, peer: SocketAddr) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::checksum::checksum;
 
     #[test]
     fn what_is_sent_has_checksums_that_hold() {

@@ -19,7 +19,7 @@ use aya::{
 };
 
 use super::{
-    loader::{own, program},
+    loader::{load_own, program},
     maps::{self, refused, take},
 };
 
@@ -84,15 +84,10 @@ impl Splice {
         // As above.
         std::mem::forget(attached.map_err(failed(name::SEND))?);
 
-        let join: &mut SchedClassifier = program(object, name::JOIN).map_err(failed(name::JOIN))?;
-        join.load().map_err(failed(name::JOIN))?;
         let asked = Asked {
             members: Mutex::new(members),
             ends: Mutex::new(take(object, name::SPLICE_ENDS)?),
-            join: own(object, directory, name::JOIN, |pin| {
-                SchedClassifier::from_pin(pin)
-            })
-            .map_err(failed(name::JOIN))?,
+            join: load_own(object, directory, name::JOIN).map_err(failed(name::JOIN))?,
         };
         Ok(Self {
             settings: take(object, name::SPLICE_SETTINGS)?,

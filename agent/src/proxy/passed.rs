@@ -191,7 +191,7 @@ impl Follower {
                 .values()
                 .filter(|told| told.pass.age() >= settled);
             let looked: Vec<_> = old
-                .map(|told| (told.clone(), ends(&kernel, &snapshot, &told.pass)))
+                .map(|told| (*told, ends(&kernel, &snapshot, &told.pass)))
                 .collect();
             (remembered, looked)
         });
@@ -214,7 +214,7 @@ impl Follower {
             }
             // Before that it's only asked for.
             if ends[1].is_some() {
-                self.begin(told.clone());
+                self.begin(told);
             }
             if let Some(entry) = self.of(&told.pass) {
                 raise(&entry.transfer, ends);
