@@ -1,5 +1,5 @@
 //! Direct tunnels: one application connection at a time in a TLS connection of its own, between
-//! agents of our own (ALPN `ambit/1`; HBONE stays for everybody else, and for whatever is beyond
+//! agents of our own (ALPN `ambit/2`; HBONE stays for everybody else, and for whatever is beyond
 //! the bounds here).
 //!
 //! With one connection in it a tunnel needs no windows, no interleaving and no second framing: a TLS
@@ -10,12 +10,16 @@
 //!
 //! ```text
 //! client's agent                        server's agent
-//!   OPEN authority, baggage, ... ─────▶
+//!   OPEN authority, baggage, ... ─────▶                    with the first DATA, if it's there
 //!                       ◀───────────── ACCEPT baggage      or REFUSE status
 //!   DATA ...            ◀────────────▶ DATA ...
 //!   END                 ◀────────────▶ END                 each direction for itself
 //!   OPEN the next       ─────▶
 //! ```
+//!
+//! DATA that came with an OPEN may have reached the server by the time that a tunnel breaks, so such a connection
+//! isn't asked for again elsewhere. Hence a server's agent that stops says so (CLOSING) before it closes a tunnel, and
+//! still serves an OPEN that was on its way. What came with an OPEN that was refused is passed over.
 
 mod client;
 mod frame;

@@ -18,6 +18,8 @@ pub enum Kind {
     Refuse = 3,
     /// The application has closed this direction.
     End = 4,
+    /// The server's agent takes no other connection in this tunnel, but for one that was asked for already.
+    Closing = 5,
 }
 
 /// A frame other than data.
@@ -31,6 +33,8 @@ pub enum Frame {
     Refuse(StatusCode),
     /// Half-close.
     End,
+    /// Nothing more is asked for in this tunnel.
+    Closing,
 }
 
 /// Why a frame can't be one.
@@ -62,6 +66,7 @@ impl Kind {
             2 => Ok(Self::Accept),
             3 => Ok(Self::Refuse),
             4 => Ok(Self::End),
+            5 => Ok(Self::Closing),
             unknown => Err(FrameError::UnknownKind(unknown)),
         }
     }
@@ -96,6 +101,7 @@ impl Frame {
                 vec![Kind::Refuse as u8, high, low]
             }
             Self::End => vec![Kind::End as u8],
+            Self::Closing => vec![Kind::Closing as u8],
         }
     }
 
@@ -128,6 +134,7 @@ impl Frame {
                 Self::Refuse(status.map_err(|_| malformed())?)
             }
             Kind::End => Self::End,
+            Kind::Closing => Self::Closing,
         };
         if rest.is_empty() {
             Ok(frame)
@@ -176,6 +183,7 @@ mod tests {
             Frame::Accept(Box::new(headers().baggage)),
             Frame::Refuse(StatusCode::UNAUTHORIZED),
             Frame::End,
+            Frame::Closing,
         ] {
             assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
         }

@@ -1,14 +1,14 @@
 //! The server's side: one connection after the other.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use http::StatusCode;
-use tokio::{net::TcpStream, select, sync::oneshot};
+use tokio::{net::TcpStream, select, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    frame::Frame,
+    frame::{Frame, FrameError},
     stream::{DirectStream, Home, TunnelError, receive, send},
 };
 use crate::{
@@ -33,7 +33,8 @@ impl DirectRequest {
     /// # Errors
     /// When the tunnel is gone.
     pub async fn accept(mut self, server: Baggage) -> Result<DirectStream, TunnelError> {
-        send(&mut self.channel, &Frame::Accept(Box::new(server))).await?;
+        let accepted = Frame::Accept(Box::new(server)).encode();
+        send(&mut self.channel, &[&accepted]).await?;
         let peer = Box::new(self.headers.baggage);
         Ok(DirectStream::new(
             self.channel,
@@ -46,18 +47,21 @@ impl DirectRequest {
     /// The reason goes to our log only.
     pub async fn refuse(mut self, status: StatusCode, reason: &str) {
         debug!(%status, reason, "direct connection refused");
-        if send(&mut self.channel, &Frame::Refuse(status))
-            .await
-            .is_ok()
-        {
+        let refused = Frame::Refuse(status).encode();
+        if send(&mut self.channel, &[&refused]).await.is_ok() {
             // Whoever served the tunnel may be gone.
             let _ = self.home.send(self.channel);
         }
     }
 }
 
-/// Serves a tunnel until it closes, or a connection in it ends badly. When `drain` is cancelled, it
-/// closes as soon as no connection is in it.
+/// For how long a tunnel that is to close takes what was sent before the client could know. More than most round
+/// trips between nodes.
+const CROSSING: Duration = Duration::from_millis(250);
+
+/// Serves a tunnel until it closes, or a connection in it ends badly. When `drain` is cancelled, it says that it
+/// closes as soon as no connection is in it, and does so after one more that was asked for meanwhile, if any: its client
+/// can't ask anew once bytes were sent with the question.
 ///
 /// # Errors
 /// The tunnel failed while there was no connection in it.
@@ -66,16 +70,22 @@ pub async fn serve<Done: Future<Output = ()>>(
     handler: impl Fn(DirectRequest) -> Done,
     drain: CancellationToken,
 ) -> Result<(), TunnelError> {
-    loop {
-        let frame = select! {
+    let mut is_last = false;
+    while !is_last {
+        let asked = select! {
             biased;
-            frame = receive(&mut channel) => frame?,
-            () = drain.cancelled() => return Ok(()),
+            asked = next(&mut channel) => asked?,
+            () = drain.cancelled() => {
+                is_last = true;
+                send(&mut channel, &[&Frame::Closing.encode()]).await?;
+                match timeout(CROSSING, next(&mut channel)).await {
+                    Ok(asked) => asked?,
+                    Err(_) => None,
+                }
+            }
         };
-        let (authority, headers) = match frame {
-            Some(Frame::Open(authority, headers)) => (authority, headers),
-            Some(_) => return Err(super::frame::FrameError::OutOfPlace.into()),
-            None => return Ok(()),
+        let Some((authority, headers)) = asked else {
+            return Ok(());
         };
         let (home, mut back) = oneshot::channel();
         handler(DirectRequest {
@@ -89,6 +99,25 @@ pub async fn serve<Done: Future<Output = ()>>(
             Ok(returned) => channel = returned,
             // Its connection ended badly; the log has said so.
             Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// What the client asks for next; nothing, if it has closed.
+async fn next(
+    channel: &mut Channel<TcpStream>,
+) -> Result<Option<(Authority, Box<RequestHeaders>)>, TunnelError> {
+    loop {
+        match receive(channel).await {
+            Ok(Some(Frame::Open(authority, headers))) => return Ok(Some((authority, headers))),
+            // Sent with a question, before the client could know that it would be refused.
+            Ok(Some(Frame::End)) | Err(TunnelError::Frame(FrameError::OutOfPlace)) => {}
+            Ok(Some(Frame::Accept(_) | Frame::Refuse(_) | Frame::Closing)) => {
+                return Err(FrameError::OutOfPlace.into());
+            }
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -93,37 +93,38 @@ fn set_reset_on_close(stream: &TcpStream, reset: bool) {
     let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
 }
 
-/// Sends one frame.
+/// Sends frames, each in a record of its own.
 pub(super) async fn send(
     channel: &mut Channel<TcpStream>,
-    frame: &Frame,
+    frames: &[&[u8]],
 ) -> Result<(), TunnelError> {
-    let content = frame.encode();
-    debug_assert!(
-        content.len() <= MAX_CONTENT,
-        "a frame of {} bytes",
-        content.len()
-    );
-    let mut record = vec![0; HEADER + content.len() + TRAILER];
-    record[HEADER..][..content.len()].copy_from_slice(&content);
-    channel.keys.seal(&mut record);
-    Ok(channel.io.write_all(&record).await?)
+    let mut sealed = Vec::new();
+    for content in frames {
+        let length = content.len();
+        debug_assert!(length <= MAX_CONTENT, "a frame of {length} bytes");
+        let start = sealed.len();
+        sealed.resize(start + HEADER + length + TRAILER, 0);
+        sealed[start + HEADER..][..length].copy_from_slice(content);
+        channel.keys.seal(&mut sealed[start..]);
+    }
+    Ok(channel.io.write_all(&sealed).await?)
 }
 
-/// Waits for one frame. `None` when the peer has closed the tunnel.
+/// Waits for one frame. `None` when the peer has closed the tunnel. Nothing is lost if nobody waits any longer.
 pub(super) async fn receive(
     channel: &mut Channel<TcpStream>,
 ) -> Result<Option<Frame>, TunnelError> {
     let mut inbox = Inbox::new(std::mem::take(&mut channel.received));
     let frame = loop {
         match inbox.open(&mut channel.keys)? {
-            Next::Data(content) => break Frame::decode(inbox.content(content))?,
+            Next::Data(content) => break Frame::decode(inbox.content(content)),
             Next::Closed => return Ok(None),
             Next::Missing => {}
         }
         // An idle tunnel holds no buffer.
-        inbox.rest();
+        channel.received = inbox.into_received();
         channel.io.readable().await?;
+        inbox = Inbox::new(std::mem::take(&mut channel.received));
         match channel.io.try_read(inbox.space()) {
             Ok(0) => return Ok(None),
             Ok(bytes) => inbox.received(bytes),
@@ -132,5 +133,5 @@ pub(super) async fn receive(
         }
     };
     channel.received = inbox.into_received();
-    Ok(Some(frame))
+    Ok(Some(frame?))
 }

@@ -2,11 +2,11 @@ use http::StatusCode;
 use tokio::{net::TcpStream, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use super::*;
 use crate::{
-    channel::{Channel, testing::channels},
+    channel::{Channel, Inbox, Next, testing::channels},
     discovery::model::WorkloadUid,
     hbone::{
         Authority, Baggage, RequestHeaders, client::OpenError, pool::PoolKey, testing::in_a_minute,
@@ -61,12 +61,20 @@ async fn answer(request: DirectRequest) {
 }
 
 async fn ask(channel: &mut Channel<TcpStream>, authority: &str) -> Result<Baggage, OpenError> {
+    ask_with(channel, authority, b"").await
+}
+
+async fn ask_with(
+    channel: &mut Channel<TcpStream>,
+    authority: &str,
+    ahead: &[u8],
+) -> Result<Baggage, OpenError> {
     let authority = authority.parse().unwrap();
     let headers = RequestHeaders {
         baggage: Baggage::parse("service.name=cart"),
         ..RequestHeaders::default()
     };
-    let answer = open(channel, &authority, &headers, in_a_minute()).await;
+    let answer = open(channel, &authority, &headers, ahead, in_a_minute()).await;
     answer.map(|baggage| *baggage)
 }
 
@@ -91,6 +99,41 @@ async fn a_tunnel_carries_one_connection_after_the_other_refusals_included() {
 }
 
 #[tokio::test]
+async fn what_is_sent_with_a_question_waits_for_whoever_accepts() {
+    let (mut near, far) = channels().await;
+    let said = Mutex::new(Vec::<u8>::new());
+    let handler = async |request: DirectRequest| {
+        let accepted = request.accept(Baggage::default()).await.unwrap();
+        let mut channel = accepted.channel;
+        let mut inbox = Inbox::new(channel.received);
+        let next = inbox.open(&mut channel.keys).unwrap();
+        let Next::Data(content) = next else {
+            panic!("{next:?}");
+        };
+        said.lock().unwrap().extend(inbox.content(content));
+    };
+    let served = serve(far, handler, CancellationToken::new());
+    let asked = ask_with(&mut near, "10.0.0.1:80", b"GET");
+    let (served, asked) = tokio::join!(served, asked);
+    served.unwrap();
+    asked.unwrap();
+    let data = [&[Kind::Data as u8], &b"GET"[..]].concat();
+    assert_eq!(said.into_inner().unwrap(), data);
+}
+
+#[tokio::test]
+async fn what_was_sent_with_a_refused_question_is_passed_over() {
+    let mut tunnel = tunnel().await;
+    for _ in 0..3 {
+        let denied = ask_with(&mut tunnel.channel, "10.0.0.1:401", b"GET").await;
+        assert!(matches!(denied, Err(OpenError::Denied(_))), "{denied:?}");
+    }
+    ask(&mut tunnel.channel, "10.0.0.1:80").await.unwrap();
+    drop(tunnel.channel);
+    tunnel.server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_badly_takes_its_tunnel_along() {
     let mut tunnel = tunnel().await;
     let gone = ask(&mut tunnel.channel, "10.0.0.1:1").await;
@@ -106,6 +149,19 @@ async fn a_draining_server_closes_its_tunnels_between_connections() {
     tunnel.server.await.unwrap().unwrap();
     let gone = ask(&mut tunnel.channel, "10.0.0.1:80").await;
     assert!(matches!(gone, Err(OpenError::TunnelClosed(_))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_draining_server_still_serves_what_was_on_its_way() {
+    let mut tunnel = tunnel().await;
+    ask(&mut tunnel.channel, "10.0.0.1:80").await.unwrap();
+    tunnel.drain.cancel();
+    // It has told, and the client hasn't heard yet.
+    tunnel.channel.io.readable().await.unwrap();
+    ask_with(&mut tunnel.channel, "10.0.0.1:80", b"GET")
+        .await
+        .unwrap();
+    tunnel.server.await.unwrap().unwrap();
 }
 
 fn pool(max_per_key: usize, max_tunnels: usize) -> Pool {

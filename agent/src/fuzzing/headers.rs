@@ -79,7 +79,7 @@ pub(crate) fn check_frame(content: &[u8]) {
             baggage: (**baggage).clone(),
             ..RequestHeaders::default()
         },
-        Frame::Refuse(_) | Frame::End => RequestHeaders::default(),
+        Frame::Refuse(_) | Frame::End | Frame::Closing => RequestHeaders::default(),
     };
     if !is_too_long(&headers, LONGEST_TEXT) {
         assert_eq!(Frame::decode(&frame.encode()), Ok(frame), "{content:?}");

@@ -35,7 +35,7 @@ pub use super::x509::peer_identity;
 /// HBONE, which every implementation speaks.
 pub const ALPN_HTTP2: &[u8] = b"h2";
 /// One application connection at a time, between agents of our own.
-pub const ALPN_DIRECT: &[u8] = b"ambit/1";
+pub const ALPN_DIRECT: &[u8] = b"ambit/2";
 /// What follows the digest in our server names.
 const SNI_SUFFIX: &str = ".identity.ambit.mesh";
 

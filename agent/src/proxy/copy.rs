@@ -7,6 +7,11 @@
 use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use h2::Reason;
+use rustix::{
+    buffer::spare_capacity,
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +34,9 @@ pub use self::{relay::relay, tcp::copy_tcp};
 const MIN_BUFFER: usize = 16 * 1024;
 /// The buffer that a connection gets to which keeps filling the smaller ones, in bytes.
 const MAX_BUFFER: usize = 256 * 1024;
+
+/// How much of what a client says first goes with the question for its connection, in bytes: a request, as most are.
+const AHEAD: usize = 4 * 1024;
 
 /// Why a copy ended before both sides had finished. Both have been reset by then.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +77,7 @@ pub enum CopyError {
 }
 
 impl CopyError {
-    fn client(error: io::Error) -> Self {
+    pub(super) fn client(error: io::Error) -> Self {
         if is_reset(&error) {
             Self::ClientReset
         } else {
@@ -207,6 +215,22 @@ impl ResetOnDrop {
         let length = self.stream.peek(&mut said).await?;
         said.truncate(length);
         Ok(said)
+    }
+
+    /// What has come already, up to [`AHEAD`]; nothing, at the end.
+    ///
+    /// # Errors
+    /// As a read.
+    pub(super) fn read_ahead(&self) -> io::Result<Vec<u8>> {
+        let mut ahead = Vec::with_capacity(AHEAD);
+        match recv(
+            &self.stream,
+            spare_capacity(&mut ahead),
+            RecvFlags::DONTWAIT,
+        ) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(ahead),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sends what comes before everything else.

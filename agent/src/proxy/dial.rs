@@ -8,11 +8,9 @@ use std::{
 };
 
 use ambit_common::mark;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time,
-};
+use tokio::{net::TcpStream, time};
 
 use super::{copy::ResetOnDrop, pacing};
 use crate::policy::Permit;
@@ -128,11 +126,7 @@ async fn connect(
         let mut attempts = ATTEMPTS;
         loop {
             attempts -= 1;
-            let result = match socket(address, client, server) {
-                Ok(socket) => socket.connect(address).await,
-                Err(error) => Err(error),
-            };
-            match result {
+            match connect_once(address, client, server).await {
                 Err(error) if attempts > 0 && client.is_some() && is_port_taken(&error) => {}
                 other => return other,
             }
@@ -146,6 +140,32 @@ async fn connect(
     }
 }
 
+async fn connect_once(
+    address: SocketAddr,
+    client: Option<IpAddr>,
+    server: Server,
+) -> io::Result<TcpStream> {
+    let socket = socket(address, client, server)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        connected => connected?,
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    // A server of this node has mostly answered before `connect` returns.
+    if !is_connected(&stream) {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
+}
+
+fn is_connected(stream: &TcpStream) -> bool {
+    let mut wanted = [PollFd::new(stream, PollFlags::OUT)];
+    poll(&mut wanted, Some(&Timespec::default())).is_ok() && wanted[0].revents() == PollFlags::OUT
+}
+
 fn is_port_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -153,13 +173,12 @@ fn is_port_taken(error: &io::Error) -> bool {
     )
 }
 
-fn socket(address: SocketAddr, client: Option<IpAddr>, server: Server) -> io::Result<TcpSocket> {
+fn socket(address: SocketAddr, client: Option<IpAddr>, server: Server) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
-        Type::STREAM,
+        Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_nonblocking(true)?;
     if let Some(mark) = server.mark() {
         socket.set_mark(mark)?;
     }
@@ -174,7 +193,7 @@ fn socket(address: SocketAddr, client: Option<IpAddr>, server: Server) -> io::Re
         let port = rand::random_range(PORTS);
         socket.bind(&SocketAddr::new(client, port).into())?;
     }
-    Ok(TcpSocket::from_std_stream(socket.into()))
+    Ok(socket)
 }
 
 /// Lets a socket have an address that isn't the node's.

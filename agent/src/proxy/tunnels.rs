@@ -127,7 +127,8 @@ impl Tunnels {
         }
     }
 
-    /// Has the agent at `key.address` make a connection.
+    /// Has the agent at `key.address` make a connection. Where a tunnel is there for it, what `ahead` gives goes with the
+    /// question: the client's first bytes, at most what a record holds. Else it isn't asked.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -136,12 +137,14 @@ impl Tunnels {
         key: &PoolKey,
         authority: &Authority,
         headers: &RequestHeaders,
+        ahead: impl FnOnce() -> Vec<u8>,
         deadline: Instant,
     ) -> Result<TunnelStream, Error> {
-        // One that looked open may have been closed at that moment: nothing was lost with it.
+        // One that looked open may have been closed at that moment: nothing was lost with it, but for what went ahead.
         if let Some((channel, lease)) = self.direct.take(key) {
-            match open_in(channel, lease, authority, headers, deadline).await {
-                Err(OpenError::TunnelClosed(_)) => {}
+            let ahead = ahead();
+            match open_in(channel, lease, authority, headers, &ahead, deadline).await {
+                Err(OpenError::TunnelClosed(_)) if ahead.is_empty() => {}
                 opened => return Ok(TunnelStream::Direct(opened?)),
             }
         }
@@ -160,7 +163,7 @@ impl Tunnels {
                 connected.map_err(|error| PoolError::Connect(Arc::new(error)))?;
             drop(handshake);
             if is_direct {
-                match open_in(channel, lease, authority, headers, deadline).await {
+                match open_in(channel, lease, authority, headers, &[], deadline).await {
                     // Who had just taken it is being replaced: its successor takes the next.
                     Err(OpenError::TunnelClosed(_)) if !closed_at_once => {
                         closed_at_once = true;
@@ -225,9 +228,10 @@ async fn open_in(
     lease: Lease,
     authority: &Authority,
     headers: &RequestHeaders,
+    ahead: &[u8],
     deadline: Instant,
 ) -> Result<DirectStream, OpenError> {
-    match direct::open(&mut channel, authority, headers, deadline).await {
+    match direct::open(&mut channel, authority, headers, ahead, deadline).await {
         Ok(peer) => Ok(DirectStream::new(channel, Home::Pool(lease), peer)),
         Err(error) => {
             // Who was refused leaves a tunnel that is as good as before.

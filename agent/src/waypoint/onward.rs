@@ -64,7 +64,9 @@ impl Onward {
         let authority = Authority::Address(target.address);
         let deadline = Instant::now() + DEADLINE;
         let tunnels = &waypoint.core.tunnels;
-        let opened = tunnels.open(&key, &authority, headers, deadline).await;
+        let opened = tunnels
+            .open(&key, &authority, headers, Vec::new, deadline)
+            .await;
         Ok(Self::Tunnel(Box::new(TunnelIo::new(opened?))))
     }
 

@@ -68,6 +68,9 @@ struct Exchange {
     /// How many bytes each side sends.
     #[arg(long, global = true, default_value_t = 64)]
     bytes: usize,
+    /// How many times, each once the other side's bytes have come.
+    #[arg(long, global = true, default_value_t = 1)]
+    times: u32,
     /// For how long it doesn't read at first, in milliseconds.
     #[arg(long, global = true, default_value_t = 0)]
     pause_ms: u64,
@@ -153,6 +156,24 @@ impl Exchange {
     }
 
     async fn both_ways(self, mut stream: TcpStream) -> io::Result<()> {
+        for left in (0..self.times).rev() {
+            let ends = left == 0 && !self.reset && !self.end_last;
+            self.exchange(&mut stream, ends).await?;
+        }
+        if self.end_last {
+            stream.shutdown().await?;
+            if stream.read(&mut [0]).await? > 0 {
+                return Err(io::Error::other("more came than was sent"));
+            }
+        }
+        if self.reset {
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// Sends and reads once, and ends, or doesn't yet.
+    async fn exchange(self, stream: &mut TcpStream, ends: bool) -> io::Result<()> {
         let pattern = PATTERN.as_slice();
         let (mut reader, mut writer) = stream.split();
         let send = async {
@@ -163,17 +184,23 @@ impl Exchange {
                 writer.write_all(&pattern[start..start + length]).await?;
                 sent += length;
             }
-            if self.reset || self.end_last {
-                return Ok(());
+            if ends {
+                writer.shutdown().await?;
             }
-            writer.shutdown().await
+            Ok(())
         };
         let receive = async {
             sleep(Duration::from_millis(self.pause_ms)).await;
             let mut buffer = vec![0; CHUNK];
             let mut received = 0;
             loop {
-                let length = reader.read(&mut buffer).await?;
+                // Behind these bytes may be those of the next time.
+                let most = if ends {
+                    CHUNK
+                } else {
+                    CHUNK.min(self.bytes - received)
+                };
+                let length = reader.read(&mut buffer[..most]).await?;
                 let start = received % PERIOD;
                 if buffer[..length] != pattern[start..start + length] {
                     return Err(io::Error::other(format!("other bytes after {received}")));
@@ -182,7 +209,7 @@ impl Exchange {
                 if self.read_us > 0 {
                     sleep(Duration::from_micros(self.read_us)).await;
                 }
-                let is_done = (self.reset || self.end_last) && received == self.bytes;
+                let is_done = !ends && received == self.bytes;
                 if length == 0 && received != self.bytes {
                     return Err(io::Error::other(format!("the end came after {received}")));
                 }
@@ -192,15 +219,6 @@ impl Exchange {
             }
         };
         tokio::try_join!(send, receive)?;
-        if self.end_last {
-            stream.shutdown().await?;
-            if stream.read(&mut [0]).await? > 0 {
-                return Err(io::Error::other("more came than was sent"));
-            }
-        }
-        if self.reset {
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        }
         Ok(())
     }
 }

@@ -47,7 +47,7 @@ pub enum PeerError {
     #[error(transparent)]
     NoIdentity(#[from] x509::CertificateError),
     /// The peer speaks another TLS than we accept.
-    #[error("the peer doesn't speak what this mesh does (TLS 1.3, ALPN h2 or ambit/1): {0}")]
+    #[error("the peer doesn't speak what this mesh does (TLS 1.3, ALPN h2 or ambit/2): {0}")]
     Incompatible(String),
     /// The peer ended the handshake; it knows why better than we.
     #[error("the peer refused the handshake with alert {0:?}: its log says why")]

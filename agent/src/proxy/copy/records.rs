@@ -57,7 +57,7 @@ impl Records {
                             };
                         }
                         Kind::End => return Poll::Ready(Ok(None)),
-                        Kind::Open | Kind::Accept | Kind::Refuse => {
+                        Kind::Open | Kind::Accept | Kind::Refuse | Kind::Closing => {
                             return Poll::Ready(Err(CopyError::Protocol(FrameError::OutOfPlace)));
                         }
                     }

@@ -7,14 +7,11 @@ use tokio::time::Instant;
 use super::{Exchange, describe};
 use crate::{
     discovery::model::{Service, Workload, WorkloadUid},
-    hbone::{
-        Authority, Forwarded, RequestHeaders,
-        pool::{PoolError, PoolKey},
-    },
+    hbone::{Authority, Forwarded, RequestHeaders, pool::PoolKey},
     identity::Identity,
     proxy::{
-        baggage, connector,
-        copy::{ResetOnDrop, TcpSide, copy_tunnel},
+        baggage,
+        copy::{CopyError, ResetOnDrop, TcpSide, copy_tunnel},
         error::{Error, ended, finish},
         tunnels::TunnelStream,
     },
@@ -52,7 +49,7 @@ impl Exchange {
         // task should hold no more than it needs.
         let end = (&destination.identity, &destination.uid);
         let authority = Authority::Address(self.request.address);
-        let opening = self.open_stream(end, via, &authority);
+        let opening = self.open_stream(end, via, &authority, (&client, transfer));
         let stream = Box::pin(guard.unless_closed(opening)).await??;
         let copied = copy_tunnel(client, TcpSide::Client, stream, transfer, guard.token()).await;
         ended(&guard, copied)
@@ -63,7 +60,8 @@ impl Exchange {
         (identity, uid): (&Identity, &WorkloadUid),
         via: SocketAddr,
         authority: &Authority,
-    ) -> Result<TunnelStream, PoolError<connector::Error>> {
+        (client, transfer): (&ResetOnDrop, &Transfer),
+    ) -> Result<TunnelStream, Error> {
         let key = PoolKey {
             source: self.source.identity.clone(),
             destination: identity.clone(),
@@ -81,10 +79,26 @@ impl Exchange {
             }),
             traceparent: None,
         };
-        self.proxy
-            .tunnels
-            .open(&key, authority, &headers, Instant::now() + DEADLINE)
-            .await
+        let mut failed = None;
+        let ahead = || match client.read_ahead() {
+            Ok(ahead) => {
+                transfer.add_received(ahead.len() as u64);
+                ahead
+            }
+            Err(error) => {
+                failed = Some(error);
+                Vec::new()
+            }
+        };
+        let deadline = Instant::now() + DEADLINE;
+        let tunnels = &self.proxy.tunnels;
+        let opened = tunnels
+            .open(&key, authority, &headers, ahead, deadline)
+            .await;
+        match failed {
+            Some(error) => Err(CopyError::client(error).into()),
+            None => Ok(opened?),
+        }
     }
 
     pub(super) fn host(&self, service: &Service) -> String {

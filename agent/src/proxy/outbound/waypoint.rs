@@ -46,7 +46,10 @@ impl Exchange {
         description.secured = true;
         let transfer = Arc::<Transfer>::default();
         let report = ConnectionReport::open(&self.proxy.metrics, description, transfer.clone());
-        let (guard, stream) = match self.open_waypoint(waypoint, via, &transfer).await {
+        let (guard, stream) = match self
+            .open_waypoint(waypoint, via, (&client, &transfer))
+            .await
+        {
             Ok(opened) => opened,
             Err(error) => {
                 let is_out_of_reach = error.is_out_of_reach();
@@ -63,7 +66,7 @@ impl Exchange {
         &self,
         waypoint: &Waypoint,
         via: SocketAddr,
-        transfer: &Arc<Transfer>,
+        (client, transfer): (&ResetOnDrop, &Arc<Transfer>),
     ) -> Result<(ConnectionGuard, TunnelStream), Error> {
         let guard = self.register(Reporter::Source, transfer)?;
         let authority = match &self.request.service {
@@ -73,7 +76,8 @@ impl Exchange {
             },
             _ => Authority::Address(self.request.address),
         };
-        let opening = self.open_stream((&waypoint.identity, &waypoint.uid), via, &authority);
+        let end = (&waypoint.identity, &waypoint.uid);
+        let opening = self.open_stream(end, via, &authority, (client, transfer));
         let stream = Box::pin(guard.unless_closed(opening)).await??;
         Ok((guard, stream))
     }

@@ -1,7 +1,12 @@
 //! Lines for people.
 
-use std::fmt;
+use std::{
+    cell::RefCell,
+    fmt::{self, Write},
+    time::{Duration, SystemTime},
+};
 
+use jiff::Timestamp;
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -10,7 +15,6 @@ use tracing_subscriber::{
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Writer},
-        time::{FormatTime, SystemTime},
     },
     registry::LookupSpan,
 };
@@ -40,7 +44,7 @@ where
         if metadata.target() != access_log::TARGET {
             return self.usual.format_event(context, writer, event);
         }
-        SystemTime.format_time(&mut writer)?;
+        write_time(&mut writer, SystemTime::now())?;
         write!(writer, " {:>5} ", metadata.level().as_str())?;
         writer.write_str(access_log::TARGET)?;
         writer.write_char(':')?;
@@ -52,6 +56,28 @@ where
         fields.written?;
         writer.write_char('\n')
     }
+}
+
+thread_local! {
+    /// The second of a thread's last line since 1970, and how that is written.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// In UTC, with microseconds. A date is worked out once a second.
+fn write_time(writer: &mut Writer<'_>, now: SystemTime) -> fmt::Result {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or(Duration::ZERO);
+    SECOND.with_borrow_mut(|(second, written)| {
+        if *second != since.as_secs() || written.is_empty() {
+            *second = since.as_secs();
+            let second = i64::try_from(*second).map(Timestamp::from_second);
+            let second = second.map_err(|_| fmt::Error)?.map_err(|_| fmt::Error)?;
+            written.clear();
+            write!(written, "{}", second.strftime("%Y-%m-%dT%H:%M:%S"))?;
+        }
+        writer.write_str(written)
+    })?;
+    write!(writer, ".{:06}Z", since.subsec_micros())
 }
 
 /// The field that stands without its name.

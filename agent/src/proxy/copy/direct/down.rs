@@ -5,7 +5,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::read_some;
 use crate::{
@@ -79,6 +80,8 @@ impl<'a> Down<'a> {
                 if !self.is_shut_down {
                     shut_down(self.tcp).map_err(|error| self.side.error(error))?;
                     self.is_shut_down = true;
+                    // The other direction may go on for long.
+                    self.inbox.rest();
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -122,7 +125,7 @@ impl<'a> Down<'a> {
                 }
                 Kind::Data => {}
                 Kind::End => self.has_ended = true,
-                Kind::Open | Kind::Accept | Kind::Refuse => {
+                Kind::Open | Kind::Accept | Kind::Refuse | Kind::Closing => {
                     return Err(CopyError::Protocol(FrameError::OutOfPlace));
                 }
             }
@@ -138,9 +141,14 @@ impl<'a> Down<'a> {
             for (slice, content) in slices.iter_mut().zip(waiting) {
                 *slice = IoSlice::new(self.inbox.content(*content));
             }
-            match self.tcp.try_write_vectored(&slices[..waiting.len()]) {
+            // What comes last goes in one segment with the end, if the application takes it whole.
+            let flags = libc::MSG_NOSIGNAL | if self.has_ended { libc::MSG_MORE } else { 0 };
+            let send = || {
+                SockRef::from(self.tcp).send_vectored_with_flags(&slices[..waiting.len()], flags)
+            };
+            match self.tcp.try_io(Interest::WRITABLE, send) {
                 Ok(written) => {
-                    self.leg.has_written(self.tcp);
+                    self.leg.has_moved(self.tcp);
                     self.pass_on(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

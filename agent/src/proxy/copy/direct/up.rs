@@ -1,11 +1,14 @@
 //! From the application into the tunnel.
 
 use std::{
+    future::Future,
     io::{self, IoSliceMut},
-    task::{Context, Poll, ready},
+    pin::pin,
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::net::TcpStream;
+use rustix::net::{RecvFlags, recv};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::read_some;
 use crate::{
@@ -24,6 +27,8 @@ const MAX_DATA: usize = MAX_CONTENT - 1;
 const FIRST: usize = Keys::UPDATE_RECORD;
 /// Records that are made at once: one less than a buffer has, since they don't begin at its start.
 const BATCH: usize = RECORDS - 1;
+/// How many bytes are read at once.
+const ROOM: usize = BATCH * MAX_DATA;
 
 /// What the application says.
 pub(super) struct Up<'a> {
@@ -86,9 +91,10 @@ impl<'a> Up<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
             };
-            self.leg.has_read(self.tcp);
-            self.has_ended = data == 0;
-            self.outgoing = Some(seal(buffer, data, keys)?);
+            self.leg.has_moved(self.tcp);
+            // An end that has come already goes with what came before it.
+            self.has_ended = data == 0 || data < ROOM && is_at_end(self.tcp);
+            self.outgoing = Some(seal(buffer, data, self.has_ended, keys)?);
         }
     }
 
@@ -119,13 +125,27 @@ fn read_records(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         let record = records.next().expect("a buffer has room for a batch");
         IoSliceMut::new(&mut record[DATA..][..MAX_DATA])
     });
-    read_some(tcp, BATCH * MAX_DATA, || {
-        Ok(rustix::io::readv(tcp, &mut slices)?)
-    })
+    read_some(tcp, ROOM, || Ok(rustix::io::readv(tcp, &mut slices)?))
 }
 
-/// Makes records of that many bytes, or one that says the end if there are none.
-fn seal(mut buffer: Buffer, data: usize, keys: &mut Keys) -> Result<Outgoing, CopyError> {
+/// Whether nothing is left to read, and nothing will be. Costs no system call before the other end has closed.
+fn is_at_end(tcp: &TcpStream) -> bool {
+    let ready = pin!(tcp.ready(Interest::READABLE));
+    let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else {
+        return false;
+    };
+    let peeked = || recv(tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    ready.is_read_closed() && matches!(peeked(), Ok((0, _)))
+}
+
+/// Makes records of that many bytes, and one that says the end, if this is it. In front of an end there are less
+/// bytes than a buffer has room for.
+fn seal(
+    mut buffer: Buffer,
+    data: usize,
+    is_end: bool,
+    keys: &mut Keys,
+) -> Result<Outgoing, CopyError> {
     let mut start = FIRST;
     if keys.is_update_due() {
         let update = buffer
@@ -134,22 +154,25 @@ fn seal(mut buffer: Buffer, data: usize, keys: &mut Keys) -> Result<Outgoing, Co
         keys.update(update).map_err(CopyError::Tls)?;
         start = 0;
     }
-    let kind = if data == 0 { Kind::End } else { Kind::Data };
     let (mut end, mut rest) = (FIRST, data);
-    loop {
-        let now = rest.min(MAX_DATA);
-        let record = &mut buffer[end..][..DATA + now + TRAILER];
+    let mut record = |kind: Kind, length: usize| {
+        let record = &mut buffer[end..][..DATA + length + TRAILER];
         record[HEADER] = kind as u8;
         keys.seal(record);
         end += record.len();
+    };
+    while rest > 0 {
+        let now = rest.min(MAX_DATA);
+        record(Kind::Data, now);
         rest -= now;
-        if rest == 0 {
-            return Ok(Outgoing {
-                buffer,
-                start,
-                end,
-                data,
-            });
-        }
     }
+    if is_end {
+        record(Kind::End, 0);
+    }
+    Ok(Outgoing {
+        buffer,
+        start,
+        end,
+        data,
+    })
 }
