@@ -35,4 +35,4 @@ pub use client::open;
 pub use frame::{Frame, FrameError, Kind};
 pub use pool::{Lease, Pool, PoolSettings};
 pub use server::{DirectRequest, serve};
-pub use stream::{DirectStream, Home, TunnelError};
+pub use stream::{Answer, DirectStream, Home, TunnelError, tell};

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{
     frame::{Frame, FrameError},
-    stream::{DirectStream, Home, TunnelError, receive, send},
+    stream::{Answer, DirectStream, Home, TunnelError, receive, send, send_with},
 };
 use crate::{
     channel::Channel,
@@ -32,15 +32,19 @@ impl DirectRequest {
     ///
     /// # Errors
     /// When the tunnel is gone.
-    pub async fn accept(mut self, server: Baggage) -> Result<DirectStream, TunnelError> {
+    pub async fn accept(
+        mut self,
+        server: Baggage,
+        answer: Answer,
+    ) -> Result<DirectStream, TunnelError> {
         let accepted = Frame::Accept(Box::new(server)).encode();
-        send(&mut self.channel, &[&accepted]).await?;
+        let holds_answer = answer == Answer::WithData && !self.channel.received.is_empty();
+        let flags = if holds_answer { libc::MSG_MORE } else { 0 };
+        send_with(&mut self.channel, &[&accepted], flags).await?;
         let peer = Box::new(self.headers.baggage);
-        Ok(DirectStream::new(
-            self.channel,
-            Home::Server(self.home),
-            peer,
-        ))
+        let mut stream = DirectStream::new(self.channel, Home::Server(self.home), peer);
+        stream.holds_answer = holds_answer;
+        Ok(stream)
     }
 
     /// Says why not, by HBONE's status: 400 (not for this node), 401 (denied), 503 (no upstream).

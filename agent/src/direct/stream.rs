@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use libc::c_int;
 use socket2::SockRef;
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot};
+use tokio::{io::Interest, net::TcpStream, sync::oneshot};
 
 use super::{
     frame::{Frame, FrameError},
@@ -50,6 +51,24 @@ pub struct DirectStream {
     home: Home,
     /// What the workload at the other end calls itself. Not evidence.
     pub peer: Box<Baggage>,
+    /// The other agent hears that the connection is there with what is sent next, or by [`tell`].
+    pub holds_answer: bool,
+}
+
+/// When a client's agent hears that its connection is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// At once.
+    Alone,
+    /// With what the server says first, if the client has said something already, and so its agent waits for no
+    /// more than that; see [`DirectStream::holds_answer`].
+    WithData,
+}
+
+/// Sends what waits for more to go with it.
+pub fn tell(tunnel: &TcpStream) {
+    // It fails only on what isn't a socket.
+    let _ = tunnel.set_nodelay(true);
 }
 
 impl DirectStream {
@@ -59,6 +78,7 @@ impl DirectStream {
             channel,
             home,
             peer,
+            holds_answer: false,
         }
     }
 
@@ -98,6 +118,15 @@ pub(super) async fn send(
     channel: &mut Channel<TcpStream>,
     frames: &[&[u8]],
 ) -> Result<(), TunnelError> {
+    send_with(channel, frames, 0).await
+}
+
+/// As [`send`], with flags of send(2).
+pub(super) async fn send_with(
+    channel: &mut Channel<TcpStream>,
+    frames: &[&[u8]],
+    flags: c_int,
+) -> Result<(), TunnelError> {
     let mut sealed = Vec::new();
     for content in frames {
         let length = content.len();
@@ -107,7 +136,13 @@ pub(super) async fn send(
         sealed[start + HEADER..][..length].copy_from_slice(content);
         channel.keys.seal(&mut sealed[start..]);
     }
-    Ok(channel.io.write_all(&sealed).await?)
+    let (io, mut rest) = (&channel.io, &sealed[..]);
+    while !rest.is_empty() {
+        let send = || SockRef::from(io).send_with_flags(rest, libc::MSG_NOSIGNAL | flags);
+        let sent = io.async_io(Interest::WRITABLE, send).await?;
+        rest = &rest[sent..];
+    }
+    Ok(())
 }
 
 /// Waits for one frame. `None` when the peer has closed the tunnel. Nothing is lost if nobody waits any longer.

@@ -55,7 +55,11 @@ async fn answer(request: DirectRequest) {
         }
         _ => {
             let baggage = request.headers.baggage.clone();
-            request.accept(baggage).await.unwrap().finish();
+            request
+                .accept(baggage, Answer::Alone)
+                .await
+                .unwrap()
+                .finish();
         }
     }
 }
@@ -103,7 +107,10 @@ async fn what_is_sent_with_a_question_waits_for_whoever_accepts() {
     let (mut near, far) = channels().await;
     let said = Mutex::new(Vec::<u8>::new());
     let handler = async |request: DirectRequest| {
-        let accepted = request.accept(Baggage::default()).await.unwrap();
+        let accepted = request
+            .accept(Baggage::default(), Answer::WithData)
+            .await
+            .unwrap();
         let mut channel = accepted.channel;
         let mut inbox = Inbox::new(channel.received);
         let next = inbox.open(&mut channel.keys).unwrap();
@@ -111,6 +118,8 @@ async fn what_is_sent_with_a_question_waits_for_whoever_accepts() {
             panic!("{next:?}");
         };
         said.lock().unwrap().extend(inbox.content(content));
+        assert!(accepted.holds_answer);
+        tell(&channel.io);
     };
     let served = serve(far, handler, CancellationToken::new());
     let asked = ask_with(&mut near, "10.0.0.1:80", b"GET");

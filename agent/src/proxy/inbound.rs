@@ -16,6 +16,7 @@ use super::{
     tunnels::TunnelRequest,
 };
 use crate::{
+    direct::Answer,
     discovery::{model::Workload, store::Snapshot},
     hbone::Authority,
     policy::{self, Connection},
@@ -175,7 +176,10 @@ impl Stream {
         };
         let server = server.with_pod(self.tunnel.proxy.splice_namespace(destination));
         let stream = request
-            .accept(baggage(destination, &self.tunnel.proxy.cluster))
+            .accept(
+                baggage(destination, &self.tunnel.proxy.cluster),
+                Answer::WithData,
+            )
             .await?;
         let copied = copy_tunnel(
             server,

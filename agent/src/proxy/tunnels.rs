@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     channel::Channel,
-    direct::{self, DirectRequest, DirectStream, Home, Lease, TunnelError},
+    direct::{self, Answer, DirectRequest, DirectStream, Home, Lease, TunnelError},
     hbone::{
         Authority, Baggage, HboneStream, RequestHeaders,
         client::OpenError,
@@ -89,9 +89,13 @@ impl TunnelRequest {
     }
 
     /// Says that the connection is there, and what the workload calls itself.
-    pub(crate) async fn accept(self, server: Baggage) -> Result<TunnelStream, AnswerError> {
+    pub(crate) async fn accept(
+        self,
+        server: Baggage,
+        answer: Answer,
+    ) -> Result<TunnelStream, AnswerError> {
         Ok(match self {
-            Self::Direct(request) => TunnelStream::Direct(request.accept(server).await?),
+            Self::Direct(request) => TunnelStream::Direct(request.accept(server, answer).await?),
             Self::Multiplexed(request) => TunnelStream::Multiplexed(request.accept(&server)?),
         })
     }

@@ -16,9 +16,14 @@ use crate::capture::{maps::place, splice::Kernel};
 /// Reads and writes after which a connection that couldn't be spliced yet never is.
 const MOST_CALLS: u32 = 1 << 20;
 
-/// The first of them at which it is asked for. To be spliced costs a short connection, with its end, about a
-/// tenth of all that it costs the agent.
+/// The first of them at which it is asked for, unless one before is of [`MUCH`]. To be spliced costs a short
+/// connection, with its end, about a tenth of all that it costs the agent.
 const FIRST: u32 = 4;
+/// Bytes at once that more are likely to follow.
+const MUCH: usize = 16 * 1024;
+/// Up to this one it is asked for at each. Where much comes, a moment in which nobody has read a part of a
+/// packet is found after some.
+const OFTEN: u32 = 32;
 
 /// Whether and when a connection is spliced.
 ///
@@ -44,17 +49,19 @@ impl Leg {
         }
     }
 
-    /// Something was read from the application or written to it: asks for the connection to be spliced, if it's
-    /// time to.
-    pub fn has_moved(&self, stream: &TcpStream) {
+    /// So many bytes were read from the application or written to it: asks for the connection to be spliced, if
+    /// it's time to.
+    pub fn has_moved(&self, stream: &TcpStream, bytes: usize) {
         let before = self.calls.load(Relaxed);
         if before == MOST_CALLS {
             return;
         }
         let calls = before + 1;
         self.calls.store(calls, Relaxed);
+        let is_worth_it = calls >= FIRST || bytes >= MUCH;
         // If it wasn't possible yet, later and later.
-        if calls >= FIRST && calls.is_power_of_two() && !self.join(stream) {
+        let is_due = calls <= OFTEN || calls.is_power_of_two();
+        if is_worth_it && is_due && !self.join(stream) {
             self.calls.store(MOST_CALLS, Relaxed);
         }
     }

@@ -12,6 +12,7 @@ use super::{
     tcp::{self, Described, First, Opening},
 };
 use crate::{
+    direct::Answer,
     discovery::{
         model::{AppProtocol, Workload},
         store::Snapshot,
@@ -82,7 +83,8 @@ pub(super) async fn serve(waypoint: Arc<Waypoint>, ends: Arc<Ends>, request: Tun
         }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Unknown => {
             // What it is about is said in it.
-            let Ok(stream) = Box::pin(request.accept(Baggage::default())).await else {
+            let Ok(stream) = Box::pin(request.accept(Baggage::default(), Answer::Alone)).await
+            else {
                 return;
             };
             let registered = client.register(&snapshot);

@@ -12,6 +12,7 @@ use super::{
     target::Target,
 };
 use crate::{
+    direct::Answer,
     discovery::{
         model::{Service, Workload},
         store::Snapshot,
@@ -172,7 +173,10 @@ async fn copy(client: &Client, server: Server, opening: Opening) -> Result<(), E
     let taken = match opening {
         Opening::Asked(request) => {
             let said = client.baggage_of(&server.target);
-            (request.accept(said).await?, bytes::Bytes::new())
+            (
+                request.accept(said, Answer::Alone).await?,
+                bytes::Bytes::new(),
+            )
         }
         Opening::Taken(io) => io.into_stream().ok_or(CopyError::TunnelCut)?,
     };

@@ -13,14 +13,22 @@ use std::{
     io,
     pin::pin,
     task::Poll,
+    time::Duration,
 };
 
-use tokio::{io::Interest, net::TcpStream, select};
+use tokio::{io::Interest, net::TcpStream, select, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{down::Down, path::Measure, up::Up};
 use super::{CopyError, ResetOnDrop, TcpSide, failure};
-use crate::{channel::Channel, direct::DirectStream, telemetry::Transfer};
+use crate::{
+    channel::Channel,
+    direct::{DirectStream, tell},
+    telemetry::Transfer,
+};
+
+/// How long the other agent waits to hear that a connection is there for what the server says first.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Copies between a socket and a direct tunnel until both directions have ended, or one side fails,
 /// or `cancellation`: then both are reset.
@@ -39,7 +47,7 @@ pub(super) async fn copy_direct(
         biased;
         () = cancellation.cancelled() => Err(CopyError::Cancelled),
         () = stream.ended() => Err(CopyError::Cancelled),
-        result = both_ways(&tcp, side, &mut stream.channel, transfer) => result,
+        result = both_ways(&tcp, side, &mut stream, transfer) => result,
     };
     measure.end(&stream.channel.io, transfer);
     if result.is_ok() {
@@ -52,14 +60,15 @@ pub(super) async fn copy_direct(
 async fn both_ways(
     tcp: &ResetOnDrop,
     side: TcpSide,
-    channel: &mut Channel<TcpStream>,
+    stream: &mut DirectStream,
     transfer: &Transfer,
 ) -> Result<(), CopyError> {
+    let mut late = stream.holds_answer.then(|| Box::pin(sleep(PATIENCE)));
     let Channel {
         io: tunnel,
         keys,
         received,
-    } = channel;
+    } = &mut *stream.channel;
     let tunnel = &*tunnel;
     let mut up = Up::new(tcp, tunnel, side, transfer);
     let mut down = Down::new(tcp, tunnel, side, transfer, std::mem::take(received));
@@ -67,6 +76,10 @@ async fn both_ways(
     let mut tunnel_failed = pin!(failure(tunnel));
     poll_fn(|context| {
         let uploaded = up.poll(context, keys)?;
+        // The answer has gone with what was sent, or goes without.
+        late.take_if(|_| up.has_sent());
+        late.take_if(|late| late.as_mut().poll(context).is_ready())
+            .inspect(|_| tell(tunnel));
         let downloaded = down.poll(context, keys)?;
         if uploaded.is_ready() && downloaded.is_ready() {
             return Poll::Ready(Ok(()));

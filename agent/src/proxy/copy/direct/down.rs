@@ -135,7 +135,6 @@ impl<'a> Down<'a> {
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CopyError>> {
         while !self.ready.is_empty() {
-            ready!(self.tcp.poll_write_ready(context)).map_err(|error| self.side.error(error))?;
             let waiting = &self.ready[self.passed_on..];
             let mut slices = [IoSlice::new(&[]); BATCH];
             for (slice, content) in slices.iter_mut().zip(waiting) {
@@ -146,9 +145,18 @@ impl<'a> Down<'a> {
             let send = || {
                 SockRef::from(self.tcp).send_vectored_with_flags(&slices[..waiting.len()], flags)
             };
-            match self.tcp.try_io(Interest::WRITABLE, send) {
+            // A socket that was just connected takes it before the runtime has heard that it would.
+            let sent = match send() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_write_ready(context))
+                        .map_err(|error| self.side.error(error))?;
+                    self.tcp.try_io(Interest::WRITABLE, send)
+                }
+                sent => sent,
+            };
+            match sent {
                 Ok(written) => {
-                    self.leg.has_moved(self.tcp);
+                    self.leg.has_moved(self.tcp, written);
                     self.pass_on(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -39,6 +39,7 @@ pub(super) struct Up<'a> {
     transfer: &'a Transfer,
     /// Sealed records that the tunnel hasn't taken yet.
     outgoing: Option<Outgoing>,
+    has_sent: bool,
     has_ended: bool,
 }
 
@@ -64,6 +65,7 @@ impl<'a> Up<'a> {
             side,
             transfer,
             outgoing: None,
+            has_sent: false,
             has_ended: false,
         }
     }
@@ -71,6 +73,11 @@ impl<'a> Up<'a> {
     /// Whether it waits for the tunnel, and so doesn't read from the application.
     pub(super) fn is_blocked(&self) -> bool {
         self.outgoing.is_some()
+    }
+
+    /// Whether something has gone into the tunnel.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent
     }
 
     /// Goes on until the application has ended and the tunnel has taken everything.
@@ -91,7 +98,7 @@ impl<'a> Up<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
             };
-            self.leg.has_moved(self.tcp);
+            self.leg.has_moved(self.tcp, data);
             // An end that has come already goes with what came before it.
             self.has_ended = data == 0 || data < ROOM && is_at_end(self.tcp);
             self.outgoing = Some(seal(buffer, data, self.has_ended, keys)?);
@@ -105,7 +112,10 @@ impl<'a> Up<'a> {
                 .tunnel
                 .try_write(&outgoing.buffer[outgoing.start..outgoing.end])
             {
-                Ok(written) => outgoing.start += written,
+                Ok(written) => {
+                    self.has_sent = true;
+                    outgoing.start += written;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(CopyError::tunnel(error))),
             }
