@@ -79,14 +79,14 @@ impl Exchange {
             }),
             traceparent: None,
         };
-        let mut failed = None;
+        let mut read = Ok(0);
         let ahead = || match client.read_ahead() {
             Ok(ahead) => {
-                transfer.add_received(ahead.len() as u64);
+                read = Ok(ahead.len());
                 ahead
             }
             Err(error) => {
-                failed = Some(error);
+                read = Err(error);
                 Vec::new()
             }
         };
@@ -95,10 +95,10 @@ impl Exchange {
         let opened = tunnels
             .open(&key, authority, &headers, ahead, deadline)
             .await;
-        match failed {
-            Some(error) => Err(CopyError::client(error).into()),
-            None => Ok(opened?),
-        }
+        let read = read.map_err(CopyError::client)?;
+        let stream = opened?;
+        transfer.add_received(read as u64);
+        Ok(stream)
     }
 
     pub(super) fn host(&self, service: &Service) -> String {
