@@ -16,11 +16,16 @@ use crate::telemetry::listeners;
 /// are some again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The next connection. Failures are counted, and tried again after a while.
+/// The next connection, on which nothing waits for the acknowledgement of what was sent before: an answer of
+/// several frames would come 40 ms late. Failures are counted, and tried again after a while.
 pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok((stream, client)) => {
+                // Only fails on a connection that is gone already, which reading will tell.
+                let _ = stream.set_nodelay(true);
+                return (stream, client);
+            }
             // Who connected was gone before its turn: nobody else is concerned.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

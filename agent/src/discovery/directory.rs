@@ -21,8 +21,9 @@ use super::{
     store::{Placement, Store},
 };
 
-/// How long events are gathered before the files are read, so that a burst is one update.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long events are gathered before the files are read, so that a burst is one update. What a new pod opens waits
+/// for it, so this must be short.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How often a directory that is gone is looked for, and what couldn't be read is tried again. The
 /// directory's parents may be gone too, so that there may be nothing left to watch.

@@ -160,8 +160,6 @@ impl Core {
                 () = self.closed.cancelled() => return,
                 accepted = listening::accept(&listener) => accepted,
             };
-            // Only fails on a connection that is gone already, which reading will tell.
-            let _ = stream.set_nodelay(true);
             self.tasks.spawn(serve(stream));
             while Handle::current().metrics().global_queue_depth() > WAITING {
                 task::yield_now().await;

@@ -49,8 +49,10 @@ pub(super) async fn open(settings: &Settings) -> Result<Connection, Error> {
         .map_err(|_| invalid("it is not of the form host:port"))?;
     let config = config(settings).await?;
 
-    let stream = TcpStream::connect(address.as_str())
-        .await
+    let connected = TcpStream::connect(address.as_str()).await;
+    let stream = connected
+        // A request of several frames isn't to wait for acknowledgements.
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         .map_err(|source| Error::Unreachable {
             address: address.clone(),
             source,
