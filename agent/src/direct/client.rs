@@ -27,11 +27,12 @@ pub async fn open(
     deadline: Instant,
 ) -> Result<Box<Baggage>, OpenError> {
     let request = Frame::Open(authority.clone(), Box::new(headers.clone()));
-    let data = [&[Kind::Data as u8], ahead].concat();
+    let mut frames = vec![request.encode()];
+    if !ahead.is_empty() {
+        frames.push([&[Kind::Data as u8], ahead].concat());
+    }
     let answer = async {
-        let records = [&request.encode()[..], &data];
-        let said = if ahead.is_empty() { 1 } else { 2 };
-        send(channel, &records[..said]).await?;
+        send(channel, &frames).await?;
         let mut answer = receive(channel).await?;
         if let Some(Frame::Closing) = answer {
             // Said before it heard the question, which it still answers.
@@ -41,7 +42,7 @@ pub async fn open(
             && !ahead.is_empty()
         {
             // Nothing more comes of what the other end has passed over.
-            send(channel, &[&Frame::End.encode()]).await?;
+            send(channel, &[Frame::End.encode()]).await?;
         }
         Ok(answer)
     };

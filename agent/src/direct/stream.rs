@@ -116,7 +116,7 @@ fn set_reset_on_close(stream: &TcpStream, reset: bool) {
 /// Sends frames, each in a record of its own.
 pub(super) async fn send(
     channel: &mut Channel<TcpStream>,
-    frames: &[&[u8]],
+    frames: &[Vec<u8>],
 ) -> Result<(), TunnelError> {
     send_with(channel, frames, 0).await
 }
@@ -124,7 +124,7 @@ pub(super) async fn send(
 /// As [`send`], with flags of send(2).
 pub(super) async fn send_with(
     channel: &mut Channel<TcpStream>,
-    frames: &[&[u8]],
+    frames: &[Vec<u8>],
     flags: c_int,
 ) -> Result<(), TunnelError> {
     let mut sealed = Vec::new();

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    direct,
+    channel::{Inbox, Next},
+    direct::{self, Kind},
     hbone::{Settings, testing::pair},
     telemetry::Transfer,
 };
@@ -177,6 +178,40 @@ async fn a_reset_of_the_server_resets_the_client() {
         expect_reset(&mut lab.client).await;
         assert_eq!(lab.ends().await, expected);
     }
+}
+
+#[tokio::test]
+async fn a_reset_right_behind_bytes_is_no_end() {
+    let (mut client, client_far) = tcp_pair().await;
+    let (near, mut far) = direct::testing::stream().await;
+    let copy = tokio::spawn(async move {
+        let (near, never) = (TunnelStream::Direct(near), CancellationToken::new());
+        copy_tunnel(
+            client_far,
+            TcpSide::Client,
+            near,
+            &Transfer::default(),
+            never,
+        )
+        .await
+    });
+    client.write_all(b"first").await.unwrap();
+    far.channel.io.readable().await.unwrap();
+    // The agent hears of both at once.
+    client.write_all(b"last").await.unwrap();
+    reset(client);
+    let copied = copy.await.unwrap();
+    assert!(matches!(copied, Err(CopyError::ClientReset)), "{copied:?}");
+
+    let mut sealed = Vec::new();
+    let _ = far.channel.io.read_to_end(&mut sealed).await;
+    let mut inbox = Inbox::new(sealed);
+    let mut said = Vec::new();
+    while let Next::Data(content) = inbox.open(&mut far.channel.keys).unwrap() {
+        said.push(inbox.content(content).to_vec());
+    }
+    let data = |bytes: &[u8]| [&[Kind::Data as u8], bytes].concat();
+    assert_eq!(said, [data(b"first"), data(b"last")]);
 }
 
 /// Nobody reads from the side that has half-closed, and yet its reset must be noticed.

@@ -3,11 +3,15 @@
 use std::{
     future::Future,
     io::{self, IoSliceMut},
+    mem,
     pin::pin,
     task::{Context, Poll, Waker, ready},
 };
 
-use rustix::net::{RecvFlags, recv};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::read_some;
@@ -40,7 +44,8 @@ pub(super) struct Up<'a> {
     /// Sealed records that the tunnel hasn't taken yet.
     outgoing: Option<Outgoing>,
     has_sent: bool,
-    has_ended: bool,
+    /// How the application has ended, told once everything before it has gone.
+    end: Option<io::Result<()>>,
 }
 
 struct Outgoing {
@@ -66,7 +71,7 @@ impl<'a> Up<'a> {
             transfer,
             outgoing: None,
             has_sent: false,
-            has_ended: false,
+            end: None,
         }
     }
 
@@ -88,8 +93,9 @@ impl<'a> Up<'a> {
     ) -> Poll<Result<(), CopyError>> {
         loop {
             ready!(self.poll_outgoing(context))?;
-            if self.has_ended {
-                return Poll::Ready(Ok(()));
+            if let Some(end) = &mut self.end {
+                let end = mem::replace(end, Ok(()));
+                return Poll::Ready(end.map_err(|error| self.side.error(error)));
             }
             ready!(self.tcp.poll_read_ready(context)).map_err(|error| self.side.error(error))?;
             let mut buffer = Buffer::take();
@@ -99,9 +105,14 @@ impl<'a> Up<'a> {
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
             };
             self.leg.has_moved(self.tcp, data);
-            // An end that has come already goes with what came before it.
-            self.has_ended = data == 0 || data < ROOM && is_at_end(self.tcp);
-            self.outgoing = Some(seal(buffer, data, self.has_ended, keys)?);
+            self.end = match data {
+                0 => Some(Ok(())),
+                // One that has come already goes with what came before it.
+                1..ROOM => end(self.tcp),
+                _ => None,
+            };
+            let is_end = matches!(self.end, Some(Ok(())));
+            self.outgoing = Some(seal(buffer, data, is_end, keys)?);
         }
     }
 
@@ -138,14 +149,19 @@ fn read_records(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     read_some(tcp, ROOM, || Ok(rustix::io::readv(tcp, &mut slices)?))
 }
 
-/// Whether nothing is left to read, and nothing will be. Costs no system call before the other end has closed.
-fn is_at_end(tcp: &TcpStream) -> bool {
+/// How nothing more comes, if nothing is left to read: by an end or a failure, which is told only once. Costs no
+/// system call before the other end has closed.
+fn end(tcp: &TcpStream) -> Option<io::Result<()>> {
     let ready = pin!(tcp.ready(Interest::READABLE));
-    let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else {
-        return false;
-    };
-    let peeked = || recv(tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    ready.is_read_closed() && matches!(peeked(), Ok((0, _)))
+    match ready.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) if ready.is_read_closed() => {}
+        _ => return None,
+    }
+    match recv(tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Some(Ok(())),
+        Ok(_) | Err(Errno::AGAIN) => None,
+        Err(error) => Some(Err(error.into())),
+    }
 }
 
 /// Makes records of that many bytes, and one that says the end, if this is it. In front of an end there are less
