@@ -91,7 +91,7 @@ pub async fn serve<Done: Future<Output = ()>>(
         let Some((authority, headers)) = asked else {
             return Ok(());
         };
-        let (home, mut back) = oneshot::channel();
+        let (home, back) = oneshot::channel();
         handler(DirectRequest {
             authority,
             headers,
@@ -99,7 +99,8 @@ pub async fn serve<Done: Future<Output = ()>>(
             home,
         })
         .await;
-        match back.try_recv() {
+        // Who has ended first may still wait for the client's end.
+        match back.await {
             Ok(returned) => channel = returned,
             // Its connection ended badly; the log has said so.
             Err(_) => return Ok(()),

@@ -23,8 +23,8 @@ fn key(destination: &str) -> PoolKey {
     }
 }
 
-/// A tunnel whose server does what the port says: 401 and 503 are refused, 1 is dropped, and
-/// connections to other ports end well at once.
+/// A tunnel whose server does what the port says: 401 and 503 are refused, 1 is dropped, 2 ends well a while after
+/// whoever serves it is done, and connections to other ports end well at once.
 struct Tunnel {
     channel: Box<Channel<TcpStream>>,
     drain: CancellationToken,
@@ -48,6 +48,14 @@ async fn answer(request: DirectRequest) {
     };
     match address.port() {
         1 => {}
+        2 => {
+            let accepted = request.accept(Baggage::default(), Answer::Alone);
+            let stream = accepted.await.unwrap();
+            tokio::spawn(async {
+                time::sleep(Duration::from_millis(10)).await;
+                stream.finish();
+            });
+        }
         port @ (401 | 503) => {
             request
                 .refuse(StatusCode::from_u16(port).unwrap(), "as asked")
@@ -97,6 +105,18 @@ async fn a_tunnel_carries_one_connection_after_the_other_refusals_included() {
         );
         let named = ask(&mut tunnel.channel, "db.shop.svc:80").await;
         assert!(matches!(named, Err(OpenError::BadRequest)), "{named:?}");
+    }
+    drop(tunnel.channel);
+    tunnel.server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_tunnel_is_used_on_after_a_connection_that_ends_late() {
+    let mut tunnel = tunnel().await;
+    for _ in 0..3 {
+        ask_with(&mut tunnel.channel, "10.0.0.1:2", b"GET")
+            .await
+            .unwrap();
     }
     drop(tunnel.channel);
     tunnel.server.await.unwrap().unwrap();
