@@ -16,10 +16,11 @@ use crate::capture::{maps::place, splice::Kernel};
 /// Reads and writes after which a connection that couldn't be spliced yet never is.
 const MOST_CALLS: u32 = 1 << 20;
 
-/// The first of them at which it is asked for, unless one before is of [`MUCH`]. To be spliced costs a short
+/// The first of them at which it is asked for, unless one before is a write of [`MUCH`]. To be spliced costs a short
 /// connection, with its end, about a tenth of all that it costs the agent.
 const FIRST: u32 = 4;
-/// Bytes at once that more are likely to follow.
+/// Bytes at once that more are likely to follow. An application that sends so much is ahead of the agent: the queue is
+/// always full, so that most goes through TCP and into it from there, which costs more than TCP alone.
 const MUCH: usize = 16 * 1024;
 /// Up to this one it is asked for at each. Where much comes, a moment in which nobody has read a part of a
 /// packet is found after some.
@@ -49,16 +50,28 @@ impl Leg {
         }
     }
 
-    /// So many bytes were read from the application or written to it: asks for the connection to be spliced, if
-    /// it's time to.
-    pub fn has_moved(&self, stream: &TcpStream, bytes: usize) {
+    /// So many bytes were read from the application: asks for the connection to be spliced, if it's time to.
+    pub fn has_read(&self, stream: &TcpStream, bytes: usize) {
+        if bytes < MUCH {
+            self.has_moved(stream, false);
+        } else if self.calls.load(Relaxed) != MOST_CALLS {
+            self.calls.store(0, Relaxed);
+        }
+    }
+
+    /// So many were written to it.
+    pub fn has_written(&self, stream: &TcpStream, bytes: usize) {
+        self.has_moved(stream, bytes >= MUCH);
+    }
+
+    fn has_moved(&self, stream: &TcpStream, is_much: bool) {
         let before = self.calls.load(Relaxed);
         if before == MOST_CALLS {
             return;
         }
         let calls = before + 1;
         self.calls.store(calls, Relaxed);
-        let is_worth_it = calls >= FIRST || bytes >= MUCH;
+        let is_worth_it = calls >= FIRST || is_much;
         // If it wasn't possible yet, later and later.
         let is_due = calls <= OFTEN || calls.is_power_of_two();
         if is_worth_it && is_due && !self.join(stream) {

@@ -125,7 +125,7 @@ async fn upload_all(
             match tcp.try_read_buf(&mut buffer) {
                 Ok(0) => return Ok(send.finish()?),
                 Ok(read) => {
-                    from.leg.has_moved(tcp, read);
+                    from.leg.has_read(tcp, read);
                     let data = take(&mut buffer);
                     // Nobody reads the socket now, so watch it.
                     select! {
@@ -168,7 +168,7 @@ async fn download(
             coop::consume_budget().await;
             match tcp.try_write(&data) {
                 Ok(written) => {
-                    to.leg.has_moved(tcp, written);
+                    to.leg.has_written(tcp, written);
                     count(written);
                     data.advance(written);
                     receive.release(written);

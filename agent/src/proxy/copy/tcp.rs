@@ -102,7 +102,7 @@ async fn one_way(from: &ResetOnDrop, to: &ResetOnDrop, count: impl Fn(u64)) -> R
             match source.try_read(&mut buffer) {
                 Ok(0) => return shut_down(sink).map_err(Failed::Sink),
                 Ok(read) => {
-                    from.leg.has_moved(source, read);
+                    from.leg.has_read(source, read);
                     write_all(source, to, &buffer[..read], &count).await?;
                     let size = next_size(buffer.len(), read);
                     if size > buffer.len() {
@@ -126,7 +126,7 @@ async fn write_all(
     while !data.is_empty() {
         match sink.try_write(data) {
             Ok(written) => {
-                to.leg.has_moved(sink, written);
+                to.leg.has_written(sink, written);
                 count(written as u64);
                 data = &data[written..];
             }

@@ -156,7 +156,7 @@ impl<'a> Down<'a> {
             };
             match sent {
                 Ok(written) => {
-                    self.leg.has_moved(self.tcp, written);
+                    self.leg.has_written(self.tcp, written);
                     self.pass_on(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -104,7 +104,7 @@ impl<'a> Up<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
             };
-            self.leg.has_moved(self.tcp, data);
+            self.leg.has_read(self.tcp, data);
             self.end = match data {
                 0 => Some(Ok(())),
                 // One that has come already goes with what came before it.
