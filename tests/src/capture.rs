@@ -25,6 +25,31 @@ pub struct Capture {
     file: PathBuf,
     /// How many of tcpdump's reports have been read.
     reports: usize,
+    /// Packets that came before the kernel had the filter, which it counts and tcpdump passes over.
+    unfiltered: u64,
+}
+
+/// What tcpdump reports.
+struct Counts {
+    captured: u64,
+    received: u64,
+    lost: u64,
+}
+
+impl Counts {
+    /// `<n> packets captured, <n> packets received by filter, <n> packets dropped by kernel`.
+    fn parse(report: &str) -> Option<Self> {
+        let mut numbers = report.split(' ').filter_map(|word| word.parse().ok());
+        Some(Self {
+            captured: numbers.next()?,
+            received: numbers.next()?,
+            lost: numbers.next()?,
+        })
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.received.saturating_sub(self.captured)
+    }
 }
 
 impl Capture {
@@ -58,11 +83,16 @@ impl Capture {
             .arg(filter);
         let mut tcpdump = command.spawn()?;
         tcpdump.await_stderr(DEADLINE, |line| line.contains("listening on"))?;
-        Ok(Capture {
+        let mut capture = Capture {
             tcpdump,
             file,
             reports: 0,
-        })
+            unfiltered: 0,
+        };
+        // What is only about to be written in the first is written by the second.
+        let first = capture.report()?.unwritten();
+        capture.unfiltered = first.min(capture.report()?.unwritten());
+        Ok(capture)
     }
 
     /// The file that is written.
@@ -91,33 +121,16 @@ impl Capture {
     }
 
     /// Waits until tcpdump has written all that the kernel has kept for it: a signal to stop
-    /// would make it throw the rest away. It tells both counts when it gets SIGUSR1.
+    /// would make it throw the rest away.
     fn drain(&mut self) -> Result<()> {
-        let reports = |lines: &[&str]| -> Vec<String> {
-            let all = lines
-                .iter()
-                .filter(|line| line.contains("received by filter"));
-            all.map(|line| (*line).into()).collect()
-        };
-        let stderr = self.tcpdump.stderr_path().to_owned();
         let lost = wait::poll("tcpdump writing all packets", DEADLINE, || {
-            self.tcpdump
-                .signal(libc::SIGUSR1)
-                .map_err(|error| error.to_string())?;
-            let seen = self.reports;
-            let newer = |lines: &[&str]| reports(lines).get(seen).cloned();
-            let report = self.tcpdump.await_lines(&stderr, DEADLINE, newer);
-            let report = report.map_err(|error| error.to_string())?;
-            self.reports += 1;
-            let numbers: Vec<u64> = report
-                .split(' ')
-                .filter_map(|word| word.parse().ok())
-                .collect();
-            match numbers.as_slice() {
-                [captured, received, 0, ..] if captured < received => Err(report),
-                [_, _, lost, ..] => Ok(*lost),
-                _ => Err(report),
+            let counts = self.report().map_err(|error| error.to_string())?;
+            self.unfiltered = self.unfiltered.min(counts.unwritten());
+            let waiting = counts.unwritten() - self.unfiltered;
+            if waiting > 0 && counts.lost == 0 {
+                return Err(format!("{waiting} packets wait"));
             }
+            Ok(counts.lost)
         })?;
         match lost {
             0 => Ok(()),
@@ -126,6 +139,21 @@ impl Capture {
                 cause: format!("{lost} packets were lost; a filter would spare tcpdump some"),
             }),
         }
+    }
+
+    /// What tcpdump has counted until now: it tells when it gets SIGUSR1.
+    fn report(&mut self) -> Result<Counts> {
+        self.tcpdump.signal(libc::SIGUSR1)?;
+        let seen = self.reports;
+        let stderr = self.tcpdump.stderr_path().to_owned();
+        let counts = self.tcpdump.await_lines(&stderr, DEADLINE, |lines| {
+            let mut reports = lines
+                .iter()
+                .filter(|line| line.contains("received by filter"));
+            Counts::parse(reports.nth(seen)?)
+        })?;
+        self.reports += 1;
+        Ok(counts)
     }
 }
 

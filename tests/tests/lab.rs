@@ -196,6 +196,29 @@ fn a_capture_has_every_packet_that_came_before_its_stop() -> Result<()> {
 }
 
 #[test]
+fn a_capture_may_begin_in_the_middle_of_traffic() -> Result<()> {
+    let lab = Lab::builder("midway").build()?;
+    let client = lab.node("a").pod("client", shop())?;
+    let server = lab.node("b").pod("server", shop())?;
+    let _sink = server.peer_server(["sink-server", "--listen", "0.0.0.0:80"])?;
+    let at = server.at(80).to_string();
+    let load = client.spawn_peer([
+        "transfer-client",
+        "--connect",
+        &at,
+        "--bytes",
+        "50000000000",
+    ])?;
+    for _ in 0..3 {
+        // What comes before the kernel has the filter is counted, and never written.
+        let packets = server.capture("eth0", "udp port 9")?.stop()?;
+        assert!(packets.is_empty(), "{packets:?}");
+    }
+    load.kill();
+    Ok(())
+}
+
+#[test]
 fn labs_with_the_same_addresses_live_side_by_side() -> Result<()> {
     let labs = [
         lab("twin", PodNetwork::Routed, Family::Dual)?,
