@@ -7,7 +7,7 @@ use core::mem::size_of;
 use crate::passed::Fingerprint;
 
 /// Raised with every change of a layout below: an agent refuses maps of another layout.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// The node has at most this many devices that carry a program.
 pub const MAX_INTERFACES: u32 = 8_192;
@@ -155,6 +155,34 @@ impl FlowKey {
             peer_port: self.pod_port,
         }
     }
+
+    /// Makes it the same for both ends: as the one sees it that has the lower port, or else the lower address.
+    /// Whether that isn't the one that saw it before.
+    #[inline(always)]
+    pub fn put_in_order(&mut self) -> bool {
+        let is_second = if self.pod_port == self.peer_port {
+            is_above(&self.pod, &self.peer)
+        } else {
+            self.pod_port > self.peer_port
+        };
+        if is_second {
+            *self = self.reversed();
+        }
+        is_second
+    }
+}
+
+/// Byte by byte: the target has no comparison of arrays.
+#[inline(always)]
+fn is_above(one: &Address, other: &Address) -> bool {
+    let mut index = 0;
+    while index < one.len() {
+        if one[index] != other[index] {
+            return one[index] > other[index];
+        }
+        index += 1;
+    }
+    false
 }
 
 /// Settings of the programs. Written by each agent that starts, and when a map is full.
@@ -201,4 +229,36 @@ mod user {
         ServiceKey,
         SourceKey,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_put_their_connection_in_the_same_order() {
+        let address = |last: u8| {
+            let mut address = [7; 16];
+            address[15] = last;
+            address
+        };
+        for (pod, pod_port, peer, peer_port) in [
+            (1, 40_000, 2, 80),
+            (1, 80, 2, 40_000),
+            (2, 80, 1, 80),
+            (1, 80, 2, 80),
+        ] {
+            let flow = FlowKey {
+                pod: address(pod),
+                peer: address(peer),
+                pod_port,
+                peer_port,
+            };
+            let (mut one, mut other) = (flow, flow.reversed());
+            assert_ne!(one.put_in_order(), other.put_in_order(), "{flow:?}");
+            assert_eq!(one, other);
+            assert!(one == flow || one == flow.reversed());
+            assert!(!one.put_in_order(), "it is in order");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! and writes down that it allowed it. Later ones needn't ask, until something changes that the
 //! decision rested on: then the generation does. What goes by way of the node's stack is marked by
 //! the hook that saw it leave its pod, and the other pod's hook demands mark and entry. The rest the
-//! first hook delivers itself, after it has asked for both ends' entries.
+//! first hook delivers itself, after it has asked what is remembered of both ends.
 
 use core::mem::size_of;
 
@@ -13,8 +13,8 @@ use crate::map::{FlowKey, ServiceKey};
 /// Kinds of connections that are remembered as allowed; of more, the least recently used are
 /// asked for again.
 pub const MAX_VERDICTS: u32 = 65_536;
-/// Entries of connections that pass, two for each; above that the agent carries them.
-pub const MAX_PASSED: u32 = 131_072;
+/// Connections that pass; above that the agent carries them.
+pub const MAX_PASSED: u32 = 65_536;
 /// Bytes of events that wait for the agent: of some four thousand connections, two for each. What doesn't fit
 /// is found by looking.
 pub const EVENT_BYTES: u32 = 1 << 20;
@@ -64,41 +64,59 @@ pub const CLIENT: u32 = 1;
 /// The end that accepts it.
 pub const SERVER: u32 = 2;
 
-/// What a request to look at a socket says of it, in place of an id.
-pub const ASKED_FLAGS: u32 = CLIENT | SERVER;
+/// The end's socket is connected.
+pub const CONNECTED: u32 = 1;
+/// The end's socket is closed, and what it has sent and measured is written down.
+pub const CLOSED: u32 = 2;
 
-/// Further flag: the end's socket is connected.
-pub const CONNECTED: u32 = 4;
-/// Further flag: the end's socket is closed, and what it has sent and measured is written down.
-pub const CLOSED: u32 = 8;
-
-/// A connection that passes, as one of its pods sees it ([`FlowKey`]).
+/// A connection that passes. Its map's key is its [`FlowKey`], [in order](FlowKey::put_in_order).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Passed {
     /// When its SYN passed, on the kernel's monotonic clock, in nanoseconds: tells it from another
     /// with the same addresses and ports.
     pub since: u64,
+    /// The end that opened it.
+    pub client: PassedEnd,
+    /// The end that accepts it.
+    pub server: PassedEnd,
+    /// What the client's application connected to, if that is a service; else zero.
+    pub service: ServiceKey,
+    /// 1: the key is the connection as the server sees it. 0: as the client does.
+    pub is_servers: u32,
+}
+const _: () = assert!(size_of::<Passed>() == 112);
+
+/// What is remembered of one end. Once it's made, nobody writes to it but the programs of its own socket.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PassedEnd {
     /// Cookie of the socket that sent SYN or SYN-ACK; 0 before that, or if the packet didn't say (SYN cookies):
     /// then the first that is connected. A pod can have others with the same addresses and ports, in namespaces
     /// of its own.
     pub socket: u64,
     /// What is known of the end when it is closed.
     pub done: Done,
-    /// Of the pod's interface then: under another it means nothing.
+    /// Index of its pod's interface.
+    pub interface: u32,
+    /// Of that interface then: under another it means nothing.
     pub epoch: u32,
-    /// [`CLIENT`] or [`SERVER`], and perhaps [`CONNECTED`] and [`CLOSED`].
+    /// [`CONNECTED`], [`CLOSED`].
     pub flags: u32,
-    /// Index of the other pod's interface.
-    pub other: u32,
-    /// Of that interface then.
-    pub other_epoch: u32,
-    /// What the client's application connected to, if that is a service; else zero. The client's entry has it.
-    pub service: ServiceKey,
     /// Zero.
     pub padding: u32,
 }
-const _: () = assert!(size_of::<Passed>() == 72);
+const _: () = assert!(size_of::<PassedEnd>() == 40);
+
+impl Passed {
+    /// Whether the end is the client that sees the connection as its key has it, or, if `is_second`, the other
+    /// way round.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_clients(&self, is_second: bool) -> bool {
+        (self.is_servers == 1) == is_second
+    }
+}
 
 /// The client's socket is connected.
 pub const EVENT_OPENED: u32 = 1;
@@ -152,8 +170,8 @@ const _: () = assert!(size_of::<Event>() == 112);
 /// A socket that closes, as the kernel tells of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Closing {
-    /// [`Passed::flags`].
-    pub flags: u32,
+    /// [`CLIENT`] or [`SERVER`].
+    pub end: u32,
     /// The state that it was in (`TCP_*` of net/tcp_states.h).
     pub state: u32,
     /// `tcp_sock.bytes_acked`: sequence numbers that the other end has acknowledged.
@@ -178,7 +196,7 @@ pub fn delivered(closing: &Closing) -> u64 {
         FIN_WAIT1 | LAST_ACK | CLOSING => closing.all_acknowledged,
         _ => false,
     };
-    let syn_counted = closing.flags & CLIENT != 0;
+    let syn_counted = closing.end == CLIENT;
     let through_tcp = closing
         .acknowledged
         .saturating_sub(fin_acknowledged as u64 + syn_counted as u64);
@@ -249,7 +267,7 @@ mod tests {
     fn what_was_delivered_is_without_syn_and_fin() {
         const ESTABLISHED: u32 = 1;
         const CLOSE_WAIT: u32 = 8;
-        for (flags, state, all_acknowledged, expected) in [
+        for (end, state, all_acknowledged, expected) in [
             (CLIENT, ESTABLISHED, true, 99),
             (CLIENT, CLOSE_WAIT, true, 99),
             (CLIENT, 4, false, 99),
@@ -262,7 +280,7 @@ mod tests {
             (SERVER, 11, false, 100),
         ] {
             let mut closing = Closing {
-                flags,
+                end,
                 state,
                 acknowledged: 100,
                 all_acknowledged,

@@ -72,7 +72,7 @@ pub fn connected(ctx: SockOpsContext) -> u32 {
                 ((*ops).bytes_acked, (*ops).snd_una == (*ops).snd_nxt, path)
             };
             let closing = Closing {
-                flags: 0,
+                end: 0,
                 state: ctx.arg(0),
                 acknowledged,
                 all_acknowledged,

@@ -1,7 +1,7 @@
 //! Never attached: the agent runs it, to ask what one end of a connection has sent.
 
 use ambit_common::{
-    passed::{self, ASKED_FLAGS, Closing},
+    passed::{self, Closing},
     splice::{JoinRequest, REQUEST_OFFSET},
 };
 use aya_ebpf::{
@@ -36,7 +36,7 @@ pub fn exists(ctx: TcContext) -> i32 {
             None
         } else {
             Some(Closing {
-                flags: request.id as u32 & ASKED_FLAGS,
+                end: request.id as u32,
                 state,
                 acknowledged: (*tcp).bytes_acked,
                 all_acknowledged: (*tcp).snd_una == (*tcp).snd_nxt,

@@ -14,7 +14,7 @@ use ambit_common::{
     mark,
     passed::{
         self, CLIENT, CLOSED, CONNECTED, Closing, Done, EVENT_CLOSED, EVENT_OPENED, Event, Passed,
-        Path, SERVER, VerdictKey,
+        PassedEnd, Path, SERVER, VerdictKey,
     },
 };
 use aya_ebpf::{
@@ -36,8 +36,11 @@ use crate::{
 /// that it calls.
 #[repr(C)]
 pub struct Scratch {
+    /// As the client sees it.
     flow: FlowKey,
     reversed: FlowKey,
+    /// The one of these that is in order.
+    key: FlowKey,
     verdict: VerdictKey,
     /// What is learned later than at the SYN stays zero here.
     passed: Passed,
@@ -51,6 +54,8 @@ pub fn look_at(flow: FlowKey) {
         let scratch = unsafe { &mut *scratch };
         scratch.flow = flow;
         scratch.reversed = flow.reversed();
+        scratch.key = flow;
+        scratch.passed.is_servers = scratch.key.put_in_order().into();
     }
 }
 
@@ -81,13 +86,16 @@ pub fn begins(ctx: &TcContext, is_taken: bool) -> bool {
     // The same addresses and ports may have been another connection's before. An entry that isn't
     // there can't be removed, and needn't be.
     if passes {
-        let _ = FLOWS.remove(&scratch.flow);
+        // Looked for first: to remove takes a lock.
+        // SAFETY: the map's values are plain data.
+        if unsafe { FLOWS.get(&scratch.flow) }.is_some() {
+            let _ = FLOWS.remove(&scratch.flow);
+        }
         if was_dialled {
             let _ = FLOWS.remove(&scratch.reversed);
         }
     } else {
-        let _ = PASSED.remove(&scratch.flow);
-        let _ = PASSED.remove(&scratch.reversed);
+        let _ = PASSED.remove(&scratch.key);
     }
     passes
 }
@@ -100,8 +108,7 @@ pub fn forget() {
         let scratch = unsafe { &*scratch };
         // An entry that isn't there can't be removed, and needn't be.
         let _ = FLOWS.remove(&scratch.flow);
-        let _ = PASSED.remove(&scratch.flow);
-        let _ = PASSED.remove(&scratch.reversed);
+        let _ = PASSED.remove(&scratch.key);
     }
 }
 
@@ -154,18 +161,13 @@ fn remember(
     source: &InterfaceValue,
     (pod, destination): (u32, &InterfaceValue),
 ) -> bool {
-    scratch.passed.socket = 0;
-    scratch.passed.epoch = destination.epoch;
-    scratch.passed.flags = SERVER;
-    scratch.passed.other = index;
-    scratch.passed.other_epoch = source.epoch;
-    let server = PASSED.insert(&scratch.reversed, &scratch.passed, 0);
-    scratch.passed.socket = sender(ctx);
-    scratch.passed.epoch = source.epoch;
-    scratch.passed.flags = CLIENT;
-    scratch.passed.other = pod;
-    scratch.passed.other_epoch = destination.epoch;
-    let is_remembered = server.is_ok() && PASSED.insert(&scratch.flow, &scratch.passed, 0).is_ok();
+    let passed = &mut scratch.passed;
+    passed.client.socket = sender(ctx);
+    passed.client.interface = index;
+    passed.client.epoch = source.epoch;
+    passed.server.interface = pod;
+    passed.server.epoch = destination.epoch;
+    let is_remembered = PASSED.insert(&scratch.key, &scratch.passed, 0).is_ok();
     if !is_remembered {
         verdict::count(Counter::FlowTableFailed);
     }
@@ -181,15 +183,22 @@ fn sender(ctx: &TcContext) -> u64 {
 
 /// Whether a connection that has begun passes, as seen by the pod of an interface.
 #[inline(always)]
-pub fn goes_on(flow: &FlowKey, interface: &InterfaceValue) -> bool {
-    remembered(flow, interface).is_some()
+pub fn goes_on(mut flow: FlowKey, interface: &InterfaceValue) -> bool {
+    other_end(&mut flow, interface).is_some()
 }
 
+/// What is remembered of the other end of a connection, as the pod of an interface sees it. Puts it in order.
 #[inline(always)]
-fn remembered(flow: &FlowKey, interface: &InterfaceValue) -> Option<&'static Passed> {
+fn other_end(flow: &mut FlowKey, interface: &InterfaceValue) -> Option<&'static PassedEnd> {
+    let is_second = flow.put_in_order();
     // SAFETY: the map's values are plain data, and the fields that are read of this one never change.
-    let passed = unsafe { PASSED.get(flow) }?;
-    (passed.epoch == interface.epoch).then_some(passed)
+    let passed = unsafe { PASSED.get(&*flow) }?;
+    let (own, other) = if passed.is_clients(is_second) {
+        (&passed.client, &passed.server)
+    } else {
+        (&passed.server, &passed.client)
+    };
+    (own.epoch == interface.epoch).then_some(other)
 }
 
 /// What an interface must be for packets to be put behind it: `to_pod` there would ask the same.
@@ -207,23 +216,21 @@ pub fn has_part(interface: &InterfaceValue) -> bool {
 ///
 /// A connection is made by way of the node's stack, so that whatever watches there has its say. After
 /// that its packets go straight into the other pod's namespace, and the hook on its interface isn't
-/// asked: what it would have demanded is demanded here. That the other end has an entry needn't be asked:
-/// both are written and removed together.
+/// asked: what it would have demanded is demanded here.
 #[inline(always)]
 pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Option<Verdict> {
     let segment = &packet.segment;
-    let flow = packet.flow_of_sender(segment);
-    let passed = remembered(&flow, interface)?;
-    let other = passed.other;
+    let mut flow = packet.flow_of_sender(segment);
+    let other = other_end(&mut flow, interface)?;
     // SAFETY: the map's values are plain data.
-    let value = unsafe { INTERFACES.get(other) };
+    let value = unsafe { INTERFACES.get(other.interface) };
     if let Some(value) = value
         && !segment.synchronizes()
         && value.flags & OPEN == OPEN
         && value.flags & IN_MESH != 0
-        && value.epoch == passed.other_epoch
+        && value.epoch == other.epoch
     {
-        return Some(into_pod(ctx, other));
+        return Some(into_pod(ctx, other.interface));
     }
     if segment.synchronizes() {
         answers(ctx, &flow);
@@ -234,13 +241,13 @@ pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Op
 
 /// The server's pod accepts the connection: its socket will have the cookie that the answer has.
 #[inline(never)]
-fn answers(ctx: &TcContext, flow: &FlowKey) {
+fn answers(ctx: &TcContext, key: &FlowKey) {
     let socket = sender(ctx);
-    if let Some(passed) = PASSED.get_ptr_mut(flow)
+    if let Some(passed) = PASSED.get_ptr_mut(key)
         && socket != 0
     {
         // SAFETY: as in `opened`.
-        unsafe { (*passed).socket = socket };
+        unsafe { (*passed).server.socket = socket };
     }
 }
 
@@ -267,19 +274,27 @@ pub fn mark(ctx: &TcContext) {
 /// A socket of that connection is connected. Whether it passes: then its end is to be told as well.
 #[inline(always)]
 pub fn opened(flow: &FlowKey, socket: u64, service: Option<ServiceKey>) -> bool {
-    let Some(passed) = PASSED.get_ptr_mut(flow) else {
+    let mut key = *flow;
+    let is_second = key.put_in_order();
+    let Some(passed) = PASSED.get_ptr_mut(&key) else {
         return false;
     };
-    // SAFETY: the map's values are plain data. Nobody else writes to this one, but for a new connection with
-    // the same addresses and ports; the agent reads it when it is told of it.
+    // SAFETY: the map's values are plain data. Of this one an end's own part is written by its own socket's programs alone,
+    // but for a new connection with the same addresses and ports; the agent reads it when it is told of it.
     let passed = unsafe { &mut *passed };
-    if passed.socket == 0 {
-        passed.socket = socket;
-    } else if passed.socket != socket {
+    let is_client = passed.is_clients(is_second);
+    let own = if is_client {
+        &mut passed.client
+    } else {
+        &mut passed.server
+    };
+    if own.socket == 0 {
+        own.socket = socket;
+    } else if own.socket != socket {
         return false;
     }
-    passed.flags |= CONNECTED;
-    if passed.flags & CLIENT != 0 {
+    own.flags |= CONNECTED;
+    if is_client {
         passed.service = service.unwrap_or_default();
         tell_opened(flow, passed);
     }
@@ -306,63 +321,63 @@ fn tell_opened(flow: &FlowKey, passed: &Passed) {
     entry.submit(0);
 }
 
-/// A socket of that connection is closed. The flags of `closing` are filled in here.
+/// A socket of that connection is closed. Which end of `closing` it is is filled in here.
 ///
 /// Whichever end is the second tells the agent of both, and has the connection forgotten: no packet of it
 /// comes any more, but for answers to a TIME_WAIT, which nobody waits for. Should each take itself for
 /// the first, or should there be no room to tell it, the agent finds both by looking.
 #[inline(always)]
 pub fn closed(flow: &FlowKey, socket: u64, closing: Closing, path: Path) {
-    let Some(own) = PASSED.get_ptr_mut(flow) else {
+    let mut key = *flow;
+    let is_second = key.put_in_order();
+    let Some(passed) = PASSED.get_ptr_mut(&key) else {
         return;
     };
     // SAFETY: as in `opened`; one socket is closed once.
-    let own = unsafe { &mut *own };
+    let passed = unsafe { &mut *passed };
+    let is_client = passed.is_clients(is_second);
+    let (end, own, other) = if is_client {
+        (CLIENT, &mut passed.client, &passed.server)
+    } else {
+        (SERVER, &mut passed.server, &passed.client)
+    };
     if own.socket != socket {
         return;
     }
-    let flags = own.flags;
     own.done = Done {
-        sent: passed::delivered(&Closing { flags, ..closing }),
+        sent: passed::delivered(&Closing { end, ..closing }),
         path,
     };
-    own.flags = flags | CLOSED;
-    let reversed = flow.reversed();
-    // SAFETY: the map's values are plain data.
-    let Some(other) = (unsafe { PASSED.get(&reversed) }) else {
-        return;
-    };
-    if other.flags & CLOSED == 0 || other.since != own.since {
-        return;
-    }
-    if flags & CLIENT != 0 {
-        tell_closed(flow, &reversed, own, other);
-    } else {
-        tell_closed(&reversed, flow, other, own);
+    own.flags |= CLOSED;
+    if other.flags & CLOSED != 0 {
+        tell_closed(&key, passed);
     }
 }
 
 #[inline(always)]
-fn tell_closed(flow: &FlowKey, reversed: &FlowKey, client: &Passed, server: &Passed) {
+fn tell_closed(key: &FlowKey, passed: &Passed) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         verdict::count(Counter::EventLost);
         return;
     };
     entry.write(Event {
-        since: client.since,
+        since: passed.since,
         // SAFETY: reads the clock.
         at: unsafe { bpf_ktime_get_ns() },
-        client: client.done,
-        server: server.done,
-        flow: *flow,
+        client: passed.client.done,
+        server: passed.server.done,
+        flow: if passed.is_servers == 1 {
+            key.reversed()
+        } else {
+            *key
+        },
         kind: EVENT_CLOSED,
-        service: client.service,
+        service: passed.service,
         padding: 0,
     });
     // If both ends take themselves for the second, one of them removes it.
-    if PASSED.remove(flow).is_ok() {
+    if PASSED.remove(key).is_ok() {
         entry.submit(0);
-        let _ = PASSED.remove(reversed);
     } else {
         entry.discard(0);
     }

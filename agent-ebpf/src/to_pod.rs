@@ -57,7 +57,7 @@ fn examine(ctx: &TcContext) -> Verdict {
     }
     let segment = &packet.segment;
     let flow = packet.flow_of_receiver(segment);
-    if is_passed(ctx) && standing == Standing::Enrolled && passed::goes_on(&flow, interface) {
+    if is_passed(ctx) && standing == Standing::Enrolled && passed::goes_on(flow, interface) {
         return Verdict::Pass(Counter::Passed);
     }
     if let Some(counter) = sent_by_node(ctx) {

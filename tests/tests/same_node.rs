@@ -71,7 +71,7 @@ fn passed(lab: &Lab) -> f64 {
     node.metric("ambit_capture_packets_total", &reason).unwrap()
 }
 
-/// Of how many ends of connections that pass the kernel of node a knows.
+/// How many connections that pass the kernel of node a knows.
 fn remembered(lab: &Lab) -> usize {
     let pin = lab.node("a").bpf_directory().join("ambit/maps/PASSED");
     let map = Map::HashMap(MapData::from_pin(pin).unwrap());
@@ -167,7 +167,7 @@ fn without_an_agent_what_passes_goes_on_and_more_of_its_kind_for_a_while() -> Re
         told == "timeout"
     });
     held.echo().unwrap();
-    assert_eq!(remembered(&lab), 2, "the held connection has two ends");
+    assert_eq!(remembered(&lab), 1, "the held connection");
 
     // The next agent hears of what has ended, knows what is open, and what of it may not be.
     let node = lab.node("a");

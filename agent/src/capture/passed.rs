@@ -54,6 +54,14 @@ struct PassMaps {
     drawn: kernel::HashMap<MapData, FlowKey, u32>,
 }
 
+impl PassMaps {
+    /// What the kernel remembers of a connection; nothing, if its addresses and ports are another's by now.
+    fn remembered(&self, pass: &Pass) -> Option<Passed> {
+        let passed = self.passed.get(&pass.key(), 0).ok()?;
+        (passed.since == pass.since).then_some(passed)
+    }
+}
+
 /// A connection that passes, by its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pass {
@@ -74,6 +82,12 @@ impl Pass {
     #[must_use]
     pub fn server(&self) -> SocketAddr {
         SocketAddr::new(from_key(self.flow.peer), self.flow.peer_port)
+    }
+
+    fn key(&self) -> FlowKey {
+        let mut key = self.flow;
+        key.put_in_order();
+        key
     }
 
     /// Since its first packet.
@@ -227,42 +241,35 @@ impl Passes {
         Ok(())
     }
 
-    /// Every connection that passes or is about to, be it that one end of it alone is remembered.
+    /// Every connection that passes or is about to.
     #[must_use]
     pub fn list(&self) -> HashMap<Pass, Told> {
         let maps = self.maps();
-        let mut all = HashMap::new();
-        for (flow, passed) in maps.passed.iter().filter_map(Result::ok) {
-            let is_client = passed.flags & CLIENT != 0;
-            let pass = Pass {
-                flow: if is_client { flow } else { flow.reversed() },
-                since: passed.since,
-            };
-            let told = all.entry(pass).or_insert(Told {
-                pass,
-                service: None,
-            });
-            if is_client {
-                told.service = service(&passed.service);
-            }
-        }
-        all
+        let remembered = maps.passed.iter().filter_map(Result::ok);
+        remembered
+            .map(|(key, passed)| {
+                let pass = Pass {
+                    flow: if passed.is_servers == 1 {
+                        key.reversed()
+                    } else {
+                        key
+                    },
+                    since: passed.since,
+                };
+                let service = service(&passed.service);
+                (pass, Told { pass, service })
+            })
+            .collect()
     }
 
     /// How a connection ended of which no pod has a socket any more; `None` if it isn't remembered either.
     #[must_use]
     pub fn end(&self, pass: &Pass) -> Option<End> {
-        let maps = self.maps();
-        let ends = [pass.flow, pass.flow.reversed()].map(|flow| {
-            let passed = maps.passed.get(&flow, 0).ok();
-            passed.filter(|passed| passed.since == pass.since)
-        });
-        ends.iter().any(Option::is_some).then(|| End {
-            was_connected: ends
-                .iter()
-                .flatten()
-                .any(|passed| passed.flags & CONNECTED != 0),
-            done: ends.map(|end| end.map_or_else(Done::default, |passed| passed.done)),
+        let passed = self.maps().remembered(pass)?;
+        let ends = [passed.client, passed.server];
+        Some(End {
+            was_connected: ends.iter().any(|end| end.flags & CONNECTED != 0),
+            done: ends.map(|end| end.done),
         })
     }
 
@@ -315,17 +322,18 @@ impl Passes {
     /// From now on the connection's packets come to the agent, which answers with a reset.
     pub fn cut(&self, pass: &Pass) {
         let mut maps = self.maps();
-        for flow in [pass.flow, pass.flow.reversed()] {
-            // Its ports may be another connection's by now.
-            if let Ok(passed) = maps.passed.get(&flow, 0)
-                && passed.since == pass.since
-            {
-                if let Err(error) = maps.flows.insert(flow, passed.epoch, 0) {
-                    tracing::error!("a connection that must end may go on: {error}");
-                }
-                removed(maps.passed.remove(&flow));
+        let Some(passed) = maps.remembered(pass) else {
+            return;
+        };
+        for (flow, end) in [
+            (pass.flow, passed.client),
+            (pass.flow.reversed(), passed.server),
+        ] {
+            if let Err(error) = maps.flows.insert(flow, end.epoch, 0) {
+                tracing::error!("a connection that must end may go on: {error}");
             }
         }
+        removed(maps.passed.remove(&pass.key()));
     }
 
     fn maps(&self) -> MutexGuard<'_, PassMaps> {
