@@ -183,17 +183,19 @@ fn mark_is(value: u32, mask: u32) -> [Vec<u8>; 3] {
     ]
 }
 
-/// `meta mark & mask != capture meta l4proto tcp socket transparent 1 meta mark set <plaintext>`.
+/// `meta mark & mask != capture meta mark & mask != passed meta l4proto tcp socket transparent 1 meta mark set
+/// <plaintext>`.
 ///
-/// The agent's transparent listeners are bound to loopback, so none of them matches by its port.
-/// Not `socket mark`, which half-open connections don't have.
+/// What passes from pod to pod has no socket here, so none is looked for. The agent's transparent listeners are
+/// bound to loopback, so none of them matches by its port. Not `socket mark`, which half-open connections don't
+/// have.
 fn for_a_transparent_socket() -> Vec<Vec<u8>> {
     let mark = mark::for_listener(Listener::Plaintext).to_ne_bytes();
-    let [load, mask, _] = mark_is(mark::CAPTURE, mark::CAPTURE_MASK);
-    vec![
-        load,
-        mask,
-        compare(NOT_EQUAL, &mark::CAPTURE.to_ne_bytes()),
+    let not = |value: u32, mask| {
+        let [load, mask, _] = mark_is(value, mask);
+        [load, mask, compare(NOT_EQUAL, &value.to_ne_bytes())]
+    };
+    let rest = [
         expression(
             "meta",
             &[number(1, REGISTER), number(2, META_LAYER_4)].concat(),
@@ -209,7 +211,11 @@ fn for_a_transparent_socket() -> Vec<Vec<u8>> {
             "meta",
             &[number(2, META_MARK), number(3, REGISTER)].concat(),
         ),
-    ]
+    ];
+    let others = not(mark::CAPTURE, mark::CAPTURE_MASK)
+        .into_iter()
+        .chain(not(mark::PASSED, mark::AGENT_MASK));
+    others.chain(rest).collect()
 }
 
 /// The register's four bytes and a mask.
