@@ -33,6 +33,9 @@ const FIRST: usize = Keys::UPDATE_RECORD;
 const BATCH: usize = RECORDS - 1;
 /// How many bytes are read at once.
 const ROOM: usize = BATCH * MAX_DATA;
+/// After so many reads that didn't fill a record only one is read into: places for a batch cost the kernel as much
+/// as a short message's bytes.
+const SHORT_READS: u32 = 4;
 
 /// What the application says.
 pub(super) struct Up<'a> {
@@ -44,6 +47,8 @@ pub(super) struct Up<'a> {
     /// Sealed records that the tunnel hasn't taken yet.
     outgoing: Option<Outgoing>,
     has_sent: bool,
+    /// Reads in a row that didn't fill a record.
+    short_reads: u32,
     /// How the application has ended, told once everything before it has gone.
     end: Option<io::Result<()>>,
 }
@@ -71,6 +76,8 @@ impl<'a> Up<'a> {
             transfer,
             outgoing: None,
             has_sent: false,
+            // Most say little first.
+            short_reads: SHORT_READS,
             end: None,
         }
     }
@@ -99,16 +106,26 @@ impl<'a> Up<'a> {
             }
             ready!(self.tcp.poll_read_ready(context)).map_err(|error| self.side.error(error))?;
             let mut buffer = Buffer::take();
-            let data = match read_records(self.tcp, &mut buffer) {
+            let room = if self.short_reads < SHORT_READS {
+                ROOM
+            } else {
+                MAX_DATA
+            };
+            let data = match read_records(self.tcp, &mut buffer, room) {
                 Ok(data) => data,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(self.side.error(error))),
             };
             self.leg.has_read(self.tcp, data);
+            self.short_reads = if data < MAX_DATA {
+                self.short_reads.saturating_add(1)
+            } else {
+                0
+            };
             self.end = match data {
                 0 => Some(Ok(())),
                 // One that has come already goes with what came before it.
-                1..ROOM => end(self.tcp),
+                1.. if data < room => end(self.tcp),
                 _ => None,
             };
             let is_end = matches!(self.end, Some(Ok(())));
@@ -139,8 +156,12 @@ impl<'a> Up<'a> {
     }
 }
 
-/// Reads into the places that records have for data.
-fn read_records(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads into the places that records have for data, of one or of a batch.
+fn read_records(tcp: &TcpStream, buffer: &mut [u8], room: usize) -> io::Result<usize> {
+    if room == MAX_DATA {
+        let place = &mut buffer[FIRST + DATA..][..MAX_DATA];
+        return read_some(tcp, MAX_DATA, || Ok(rustix::io::read(tcp, place)?));
+    }
     let mut records = buffer[FIRST..].chunks_exact_mut(RECORD);
     let mut slices: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| {
         let record = records.next().expect("a buffer has room for a batch");
