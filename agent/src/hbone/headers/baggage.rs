@@ -1,6 +1,6 @@
 //! The `baggage` header: names of a workload, for metrics and logs only.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// What a peer calls itself. `None` where it said nothing; never an empty string.
 ///
@@ -103,18 +103,29 @@ fn is_workload_type(kind: &str) -> bool {
 
 /// Percent-encodes what isn't a `baggage-octet`, and the percent sign.
 fn encode(value: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for byte in value.bytes() {
-        match byte {
-            b'"' | b',' | b';' | b'\\' | b'%' => write!(f, "%{byte:02X}")?,
-            0x21..=0x7e => write!(f, "{}", char::from(byte))?,
-            _ => write!(f, "%{byte:02X}")?,
+    let mut rest = value;
+    while let Some(at) = rest.find(|it| !is_plain(it)) {
+        let (plain, escaped) = rest.split_at(at);
+        f.write_str(plain)?;
+        let length = escaped.chars().next().map_or(0, char::len_utf8);
+        let (escaped, behind) = escaped.split_at(length);
+        for byte in escaped.bytes() {
+            write!(f, "%{byte:02X}")?;
         }
+        rest = behind;
     }
-    Ok(())
+    f.write_str(rest)
+}
+
+fn is_plain(it: char) -> bool {
+    it.is_ascii_graphic() && !matches!(it, '"' | ',' | ';' | '\\' | '%')
 }
 
 /// `None` unless every percent sign starts a valid escape and the result is UTF-8.
-fn decode(value: &str) -> Option<String> {
+fn decode(value: &str) -> Option<Cow<'_, str>> {
+    if !value.contains('%') {
+        return Some(value.into());
+    }
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -129,7 +140,7 @@ fn decode(value: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]
