@@ -160,6 +160,20 @@ impl Keys {
         self.sending.seal(APPLICATION_DATA, record);
     }
 
+    /// Seals application data behind other records: `content` in pieces, at most [`MAX_CONTENT`] bytes together.
+    pub fn seal_behind(&mut self, records: &mut Vec<u8>, content: &[&[u8]]) {
+        let length: usize = content.iter().map(|piece| piece.len()).sum();
+        debug_assert!(length <= MAX_CONTENT, "a record of {length} bytes");
+        let start = records.len();
+        records.reserve_exact(HEADER + length + TRAILER);
+        records.extend([0; HEADER]);
+        for piece in content {
+            records.extend(*piece);
+        }
+        records.extend([0; TRAILER]);
+        self.seal(&mut records[start..]);
+    }
+
     /// Seals our `close_notify`.
     pub fn close(&mut self) -> [u8; HEADER + 2 + TRAILER] {
         const WARNING: u8 = 1;

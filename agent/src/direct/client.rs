@@ -6,8 +6,8 @@ use tokio::{
 };
 
 use super::{
-    frame::{Frame, Kind},
-    stream::{TunnelError, receive, send},
+    frame::Frame,
+    stream::{TunnelError, receive, send, send_with},
 };
 use crate::{
     channel::Channel,
@@ -27,12 +27,8 @@ pub async fn open(
     deadline: Instant,
 ) -> Result<Box<Baggage>, OpenError> {
     let request = Frame::Open(authority.clone(), Box::new(headers.clone()));
-    let mut frames = vec![request.encode()];
-    if !ahead.is_empty() {
-        frames.push([&[Kind::Data as u8], ahead].concat());
-    }
     let answer = async {
-        send(channel, &frames).await?;
+        send_with(channel, &request, ahead, 0).await?;
         let mut answer = receive(channel).await?;
         if let Some(Frame::Closing) = answer {
             // Said before it heard the question, which it still answers.
@@ -42,7 +38,7 @@ pub async fn open(
             && !ahead.is_empty()
         {
             // Nothing more comes of what the other end has passed over.
-            send(channel, &[Frame::End.encode()]).await?;
+            send(channel, &Frame::End).await?;
         }
         Ok(answer)
     };

@@ -37,10 +37,10 @@ impl DirectRequest {
         server: Baggage,
         answer: Answer,
     ) -> Result<DirectStream, TunnelError> {
-        let accepted = [Frame::Accept(Box::new(server)).encode()];
+        let accepted = Frame::Accept(Box::new(server));
         let holds_answer = answer == Answer::WithData && !self.channel.received.is_empty();
         let flags = if holds_answer { libc::MSG_MORE } else { 0 };
-        send_with(&mut self.channel, &accepted, flags).await?;
+        send_with(&mut self.channel, &accepted, &[], flags).await?;
         let peer = Box::new(self.headers.baggage);
         let mut stream = DirectStream::new(self.channel, Home::Server(self.home), peer);
         stream.holds_answer = holds_answer;
@@ -51,7 +51,7 @@ impl DirectRequest {
     /// The reason goes to our log only.
     pub async fn refuse(mut self, status: StatusCode, reason: &str) {
         debug!(%status, reason, "direct connection refused");
-        let refused = [Frame::Refuse(status).encode()];
+        let refused = Frame::Refuse(status);
         if send(&mut self.channel, &refused).await.is_ok() {
             // Whoever served the tunnel may be gone.
             let _ = self.home.send(self.channel);
@@ -81,7 +81,7 @@ pub async fn serve<Done: Future<Output = ()>>(
             asked = next(&mut channel) => asked?,
             () = drain.cancelled() => {
                 is_last = true;
-                send(&mut channel, &[Frame::Closing.encode()]).await?;
+                send(&mut channel, &Frame::Closing).await?;
                 match timeout(CROSSING, next(&mut channel)).await {
                     Ok(asked) => asked?,
                     Err(_) => None,

@@ -11,11 +11,11 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream, sync::oneshot};
 
 use super::{
-    frame::{Frame, FrameError},
+    frame::{Frame, FrameError, Kind},
     pool::Lease,
 };
 use crate::{
-    channel::{Channel, HEADER, Inbox, MAX_CONTENT, Next, RecordError, TRAILER},
+    channel::{Channel, Inbox, Next, RecordError},
     hbone::Baggage,
 };
 
@@ -113,28 +113,26 @@ fn set_reset_on_close(stream: &TcpStream, reset: bool) {
     let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
 }
 
-/// Sends frames, each in a record of its own.
+/// Sends a frame.
 pub(super) async fn send(
     channel: &mut Channel<TcpStream>,
-    frames: &[Vec<u8>],
+    frame: &Frame,
 ) -> Result<(), TunnelError> {
-    send_with(channel, frames, 0).await
+    send_with(channel, frame, &[], 0).await
 }
 
-/// As [`send`], with flags of send(2).
+/// Sends a frame, and data behind it if there are some: no more than a record holds. With flags of send(2).
 pub(super) async fn send_with(
     channel: &mut Channel<TcpStream>,
-    frames: &[Vec<u8>],
+    frame: &Frame,
+    data: &[u8],
     flags: c_int,
 ) -> Result<(), TunnelError> {
     let mut sealed = Vec::new();
-    for content in frames {
-        let length = content.len();
-        debug_assert!(length <= MAX_CONTENT, "a frame of {length} bytes");
-        let start = sealed.len();
-        sealed.resize(start + HEADER + length + TRAILER, 0);
-        sealed[start + HEADER..][..length].copy_from_slice(content);
-        channel.keys.seal(&mut sealed[start..]);
+    channel.keys.seal_behind(&mut sealed, &[&frame.encode()]);
+    if !data.is_empty() {
+        let content = [&[Kind::Data as u8], data];
+        channel.keys.seal_behind(&mut sealed, &content);
     }
     let (io, mut rest) = (&channel.io, &sealed[..]);
     while !rest.is_empty() {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::CopyError;
 use crate::{
-    channel::{Content, HEADER, Inbox, Keys, MAX_CONTENT, Next, TRAILER},
+    channel::{Content, Inbox, Keys, MAX_CONTENT, Next},
     direct::{FrameError, Kind},
 };
 
@@ -151,13 +151,7 @@ impl Records {
             keys.update(&mut update).map_err(CopyError::Tls)?;
             self.outgoing.extend(update);
         }
-        let start = self.outgoing.len();
-        self.outgoing.reserve(HEADER + 1 + data.len() + TRAILER);
-        self.outgoing.extend([0; HEADER]);
-        self.outgoing.push(kind as u8);
-        self.outgoing.extend(data);
-        self.outgoing.extend([0; TRAILER]);
-        keys.seal(&mut self.outgoing[start..]);
+        keys.seal_behind(&mut self.outgoing, &[&[kind as u8], data]);
         Ok(())
     }
 }
