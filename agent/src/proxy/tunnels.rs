@@ -109,6 +109,19 @@ impl TunnelRequest {
     }
 }
 
+/// A tunnel that nothing is in, and that is ours alone. Dropped, it is closed.
+pub(crate) struct IdleTunnel {
+    channel: Box<Channel<TcpStream>>,
+    lease: Lease,
+}
+
+impl IdleTunnel {
+    /// It isn't needed.
+    pub(crate) fn give_back(self) {
+        self.lease.give_back(self.channel);
+    }
+}
+
 /// Tunnels to other agents.
 pub(crate) struct Tunnels {
     connector: TunnelConnector,
@@ -131,8 +144,14 @@ impl Tunnels {
         }
     }
 
-    /// Has the agent at `key.address` make a connection. Where a tunnel is there for it, what `ahead` gives goes with the
-    /// question: the client's first bytes, at most what a record holds. Else it isn't asked.
+    /// A tunnel that is there for a connection.
+    pub(crate) fn idle(&self, key: &PoolKey) -> Option<IdleTunnel> {
+        let (channel, lease) = self.direct.take(key)?;
+        Some(IdleTunnel { channel, lease })
+    }
+
+    /// Has the agent at `key.address` make a connection, in a tunnel that is there if one is given. The client's first
+    /// bytes go with the question then, at most what a record holds.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -141,13 +160,12 @@ impl Tunnels {
         key: &PoolKey,
         authority: &Authority,
         headers: &RequestHeaders,
-        ahead: impl FnOnce() -> Vec<u8>,
+        idle: Option<(IdleTunnel, &[u8])>,
         deadline: Instant,
     ) -> Result<TunnelStream, Error> {
         // One that looked open may have been closed at that moment: nothing was lost with it, but for what went ahead.
-        if let Some((channel, lease)) = self.direct.take(key) {
-            let ahead = ahead();
-            match open_in(channel, lease, authority, headers, &ahead, deadline).await {
+        if let Some((IdleTunnel { channel, lease }, ahead)) = idle {
+            match open_in(channel, lease, authority, headers, ahead, deadline).await {
                 Err(OpenError::TunnelClosed(_)) if ahead.is_empty() => {}
                 opened => return Ok(TunnelStream::Direct(opened?)),
             }

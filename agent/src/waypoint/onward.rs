@@ -64,8 +64,9 @@ impl Onward {
         let authority = Authority::Address(target.address);
         let deadline = Instant::now() + DEADLINE;
         let tunnels = &waypoint.core.tunnels;
+        let idle = tunnels.idle(&key).map(|idle| (idle, &[][..]));
         let opened = tunnels
-            .open(&key, &authority, headers, Vec::new, deadline)
+            .open(&key, &authority, headers, idle, deadline)
             .await;
         Ok(Self::Tunnel(Box::new(TunnelIo::new(opened?))))
     }

@@ -79,25 +79,22 @@ impl Exchange {
             }),
             traceparent: None,
         };
-        let mut read = Ok(0);
-        let ahead = || match client.read_ahead() {
-            Ok(ahead) => {
-                read = Ok(ahead.len());
-                ahead
+        let tunnels = &self.proxy.tunnels;
+        let idle = tunnels.idle(&key);
+        let (idle, ahead) = match idle.map(|idle| (client.read_ahead(), idle)) {
+            Some((Ok(ahead), idle)) => (Some(idle), ahead),
+            Some((Err(error), idle)) => {
+                idle.give_back();
+                return Err(CopyError::client(error).into());
             }
-            Err(error) => {
-                read = Err(error);
-                Vec::new()
-            }
+            None => (None, Vec::new()),
         };
         let deadline = Instant::now() + DEADLINE;
-        let tunnels = &self.proxy.tunnels;
-        let opened = tunnels
-            .open(&key, authority, &headers, ahead, deadline)
-            .await;
-        let read = read.map_err(CopyError::client)?;
-        let stream = opened?;
-        transfer.add_received(read as u64);
+        let idle = idle.map(|idle| (idle, &ahead[..]));
+        let stream = tunnels
+            .open(&key, authority, &headers, idle, deadline)
+            .await?;
+        transfer.add_received(ahead.len() as u64);
         Ok(stream)
     }
 
