@@ -27,13 +27,9 @@ pub struct HeldSyn {
 const _: () = assert!(size_of::<HeldSyn>() == 136);
 
 #[cfg(feature = "user")]
-impl HeldSyn {
-    /// From what the kernel wrote; `None` if that is of another size.
-    #[must_use]
-    #[expect(unsafe_code, reason = "plain data comes as bytes")]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: [u8; size_of::<Self>()] = bytes.try_into().ok()?;
-        // SAFETY: plain data without padding, of which every bit pattern is valid.
-        Some(unsafe { core::mem::transmute::<[u8; size_of::<Self>()], Self>(bytes) })
-    }
-}
+#[expect(
+    unsafe_code,
+    reason = "aya asks for an unsafe marker on plain-data types"
+)]
+// SAFETY: repr(C), Copy, 'static, no padding (asserted above), every bit pattern valid.
+unsafe impl aya::Pod for HeldSyn {}

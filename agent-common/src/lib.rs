@@ -13,3 +13,8 @@ pub mod name;
 pub mod pacing;
 pub mod passed;
 pub mod splice;
+#[cfg(feature = "user")]
+mod written;
+
+#[cfg(feature = "user")]
+pub use written::from_bytes;

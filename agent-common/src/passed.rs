@@ -217,16 +217,8 @@ mod user {
     unsafe impl aya::Pod for Passing {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Passed {}
-
-    impl Event {
-        /// From what the kernel wrote; `None` if that is of another size.
-        #[must_use]
-        pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-            let bytes: [u8; size_of::<Self>()] = bytes.try_into().ok()?;
-            // SAFETY: plain data without padding, of which every bit pattern is valid.
-            Some(unsafe { core::mem::transmute::<[u8; size_of::<Self>()], Self>(bytes) })
-        }
-    }
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Event {}
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ambit_common::{held::HeldSyn, name};
+use ambit_common::{from_bytes, held::HeldSyn, name};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
@@ -48,7 +48,7 @@ impl HeldSyns {
     /// Sends on what came by interfaces whose pods are known by now.
     pub(super) fn send_on(&mut self, is_known: impl Fn(u32) -> bool) {
         while let Some(item) = self.ring.next() {
-            self.waiting.extend(HeldSyn::from_bytes(&item));
+            self.waiting.extend(from_bytes::<HeldSyn>(&item));
         }
         let surplus = self.waiting.len().saturating_sub(MOST);
         self.waiting.drain(..surplus);

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use ambit_common::passed::Event;
+use ambit_common::{from_bytes, passed::Event};
 use aya::maps::{MapData, RingBuf};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -39,7 +39,7 @@ impl Events {
             let mut ready = self.0.readable_mut().await?;
             let mut events = Vec::new();
             while let Some(item) = ready.get_inner_mut().next() {
-                events.extend(Event::from_bytes(&item));
+                events.extend(from_bytes::<Event>(&item));
             }
             ready.clear_ready();
             if !events.is_empty() {
