@@ -118,23 +118,24 @@ impl ConnectionReport {
     #[must_use]
     pub fn open_both(
         metrics: &Arc<Metrics>,
-        description: &ConnectionDescription,
+        description: ConnectionDescription,
         transfer: &Arc<Transfer>,
         started: Instant,
     ) -> Vec<Self> {
-        let reports_itself = |source: &Arc<Workload>| source.enrolment == Enrolment::Waypoint;
-        let reporters: &[Reporter] = match description.source.as_ref().is_some_and(reports_itself) {
-            true => &[Reporter::Destination],
-            false => &[Reporter::Source, Reporter::Destination],
-        };
-        let open = |reporter: &Reporter| {
+        let open = |reporter, description| {
             let description = ConnectionDescription {
-                reporter: *reporter,
-                ..description.clone()
+                reporter,
+                ..description
             };
             Self::open_at(metrics, description, transfer.clone(), started)
         };
-        reporters.iter().map(open).collect()
+        let mut reports = Vec::with_capacity(2);
+        let reports_itself = |source: &Arc<Workload>| source.enrolment == Enrolment::Waypoint;
+        if !description.source.as_ref().is_some_and(reports_itself) {
+            reports.push(open(Reporter::Source, description.clone()));
+        }
+        reports.push(open(Reporter::Destination, description));
+        reports
     }
 
     /// Counts a connection as opened now.

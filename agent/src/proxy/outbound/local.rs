@@ -27,7 +27,7 @@ impl Exchange {
         let transfer = Arc::<Transfer>::default();
         let reports = ConnectionReport::open_both(
             &self.proxy.metrics,
-            &description,
+            description,
             &transfer,
             Instant::now(),
         );

@@ -84,7 +84,7 @@ impl Pair {
         };
         let now = Instant::now();
         let opened = now.checked_sub(age).unwrap_or(now);
-        ConnectionReport::open_both(&proxy.metrics, &description, transfer, opened)
+        ConnectionReport::open_both(&proxy.metrics, description, transfer, opened)
     }
 }
 
