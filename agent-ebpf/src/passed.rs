@@ -239,15 +239,20 @@ pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Op
     Some(Verdict::Pass(Counter::Passed))
 }
 
-/// The server's pod accepts the connection: its socket will have the cookie that the answer has.
+/// The server's pod accepts the connection: its socket will have the cookie that the answer has. A client may send
+/// what looks like one.
 #[inline(never)]
 fn answers(ctx: &TcContext, key: &FlowKey) {
     let socket = sender(ctx);
-    if let Some(passed) = PASSED.get_ptr_mut(key)
-        && socket != 0
-    {
-        // SAFETY: as in `opened`.
-        unsafe { (*passed).server.socket = socket };
+    // SAFETY: the context is the kernel's.
+    let index = unsafe { (*ctx.skb.skb).ifindex };
+    let Some(passed) = PASSED.get_ptr_mut(key) else {
+        return;
+    };
+    // SAFETY: as in `opened`.
+    let server = unsafe { &mut (*passed).server };
+    if server.interface == index && socket != 0 {
+        server.socket = socket;
     }
 }
 

@@ -223,6 +223,41 @@ fn nothing_is_left_of_connections_that_have_ended() -> Result<()> {
 }
 
 #[test]
+fn a_client_cannot_pretend_to_be_its_server() -> Result<()> {
+    let lab = Lab::builder("posing").build()?;
+    let mut shop = Shop::open(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    shop.talk()?;
+    let (client, server) = (shop.friend.at(45000), shop.server.at(8080));
+    let (client, server) = (client.to_string(), server.to_string());
+    // One question and its answer, then nothing for a minute.
+    let client_program = ["persistent-client", "--text", "hello"];
+    let paused = ["--interval-ms", "60000"];
+    let ends = ["--source", &client, "--connect", &server];
+    let arguments = client_program.into_iter().chain(paused).chain(ends);
+    let mut talking = shop.friend.spawn_peer(arguments)?;
+    talking.await_json("echoing", DEADLINE)?;
+
+    // What the server has sent is known by its socket, and that by its answer to the SYN.
+    let forgery = ["forge-syn", "--answer", "--source", &client];
+    shop.friend
+        .peer(forgery.into_iter().chain(["--destination", &server]))?;
+    talking.kill();
+
+    let node = lab.node("a");
+    let count = |what: &str| {
+        let metric = format!("istio_tcp_{what}_total");
+        node.metric(&metric, &[("reporter", "source")]).unwrap()
+    };
+    eventually("both to be counted", DEADLINE, || {
+        (count("connections_closed") - 2.0).abs() < 0.1
+    });
+    let (sent, received) = (count("sent_bytes"), count("received_bytes"));
+    assert!((sent - received).abs() < 0.1, "{sent} {received}");
+    Ok(())
+}
+
+#[test]
 fn a_pod_cannot_pretend_that_a_connection_has_ended() -> Result<()> {
     let lab = Lab::builder("pretend").build()?;
     let mut shop = Shop::open(&lab)?;

@@ -1,4 +1,4 @@
-//! TCP SYNs that lie about where they come from, or about what they are.
+//! TCP SYNs and answers to them that lie about where they come from, or about what they are.
 
 pub(crate) mod link;
 
@@ -16,6 +16,8 @@ use link::HardwareAddress;
 /// IPPROTO_RAW: the packets come with their IP header, whose source is not checked (raw(7)).
 const RAW: i32 = 255;
 const TCP: u8 = 6;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 /// What a fragmented SYN carries beside its headers, in bytes. More than the headers before it, so
@@ -34,6 +36,9 @@ pub(crate) struct Forgery {
     /// How many.
     #[arg(long, default_value_t = 1)]
     count: u32,
+    /// Sends answers to SYNs (SYN and ACK).
+    #[arg(long)]
+    answer: bool,
     /// Sends frames by eth0 that have so many VLAN tags, all of VLAN 0.
     #[arg(long, default_value_t = 0, requires_all = ["link_source", "link_destination"])]
     vlan_tags: usize,
@@ -47,7 +52,7 @@ pub(crate) struct Forgery {
     #[arg(long)]
     link_destination: Option<HardwareAddress>,
     /// Sends each SYN in two fragments whose fragment header is followed by this one.
-    #[arg(long, value_enum, conflicts_with = "vlan_tags")]
+    #[arg(long, value_enum, conflicts_with_all = ["vlan_tags", "answer"])]
     fragment_behind: Option<Extension>,
 }
 
@@ -67,10 +72,12 @@ pub(crate) fn send(forgery: &Forgery) -> io::Result<Value> {
     )?;
     // A raw IPv6 socket refuses a port here; IPv4 doesn't look at it.
     let to = SocketAddr::new(forgery.destination.ip(), 0);
+    let ends = (forgery.source, forgery.destination);
+    let flags = if forgery.answer { SYN | ACK } else { SYN };
     for sequence in 0..forgery.count {
         let packets = match forgery.fragment_behind {
             Some(Extension::DestinationOptions) => fragments(forgery, sequence)?.to_vec(),
-            None => vec![packet(forgery.source, forgery.destination, sequence)?],
+            None => vec![packet(ends, flags, sequence)?],
         };
         for packet in packets {
             match &frames {
@@ -84,10 +91,10 @@ pub(crate) fn send(forgery: &Forgery) -> io::Result<Value> {
     Ok(json!({ "sent": forgery.count }))
 }
 
-/// An IP packet with a SYN. RFC 791, RFC 8200.
-fn packet(source: SocketAddr, destination: SocketAddr, sequence: u32) -> io::Result<Vec<u8>> {
-    let segment = syn(source, destination, sequence, &[])?;
-    let mut packet = ip_header(source, destination, TCP, segment.len())?;
+/// An IP packet with a SYN, or an answer to one. RFC 791, RFC 8200.
+fn packet(ends: (SocketAddr, SocketAddr), flags: u8, sequence: u32) -> io::Result<Vec<u8>> {
+    let segment = syn(ends, flags, sequence, &[])?;
+    let mut packet = ip_header(ends.0, ends.1, TCP, segment.len())?;
     packet.extend(segment);
     Ok(packet)
 }
@@ -98,12 +105,8 @@ fn fragments(forgery: &Forgery, sequence: u32) -> io::Result<[Vec<u8>; 2]> {
     let (source, destination) = (forgery.source, forgery.destination);
     // PadN over the four bytes that are left of eight.
     let mut whole = vec![TCP, 0, 1, 4, 0, 0, 0, 0];
-    whole.extend(syn(
-        source,
-        destination,
-        sequence,
-        &[0; FRAGMENTED_PAYLOAD],
-    )?);
+    let payload = [0; FRAGMENTED_PAYLOAD];
+    whole.extend(syn((source, destination), SYN, sequence, &payload)?);
     // The first must hold all headers, and be a multiple of eight bytes long.
     let (first, second) = whole.split_at(8 + 24);
     let fragment = |offset: usize, more: u8, body: &[u8]| {
@@ -120,8 +123,8 @@ fn fragments(forgery: &Forgery, sequence: u32) -> io::Result<[Vec<u8>; 2]> {
 
 /// A TCP SYN with its check sum. RFC 9293.
 fn syn(
-    source: SocketAddr,
-    destination: SocketAddr,
+    (source, destination): (SocketAddr, SocketAddr),
+    flags: u8,
     sequence: u32,
     payload: &[u8],
 ) -> io::Result<Vec<u8>> {
@@ -129,8 +132,8 @@ fn syn(
     tcp.extend(source.port().to_be_bytes());
     tcp.extend(destination.port().to_be_bytes());
     tcp.extend(sequence.to_be_bytes());
-    // No acknowledgement; six words of header; SYN; a window of 64240; check sum and urgent 0.
-    tcp.extend([0, 0, 0, 0, 6 << 4, 0x02, 0xfa, 0xf0, 0, 0, 0, 0]);
+    // Nothing acknowledged; six words of header; a window of 64240; check sum and urgent 0.
+    tcp.extend([0, 0, 0, 0, 6 << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
     // Maximum segment size 1400.
     tcp.extend([2, 4, 0x05, 0x78]);
     tcp.extend(payload);
@@ -206,8 +209,8 @@ mod tests {
             ("10.0.0.1:1000", "10.0.0.2:80"),
             ("[fd00::1]:1000", "[fd00::2]:80"),
         ] {
-            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-            let packet = packet(source, destination, 7).unwrap();
+            let source: SocketAddr = source.parse().unwrap();
+            let packet = packet((source, destination.parse().unwrap()), SYN, 7).unwrap();
             let addresses = if source.is_ipv4() { 12..20 } else { 8..40 };
             if source.is_ipv4() {
                 assert_eq!(check_sum(&packet[..20]), 0, "the IP header of {source}");

@@ -160,7 +160,7 @@ enum Mode {
         #[command(flatten)]
         server: Server,
     },
-    /// Sends TCP SYNs with any source address, in any dress, through a raw socket.
+    /// Sends TCP SYNs, or answers, with any source address, in any dress, through a raw socket.
     ForgeSyn {
         #[command(flatten)]
         forgery: forge::Forgery,
