@@ -65,7 +65,7 @@ pub(super) fn install() -> io::Result<()> {
     batch.chain("translated", HOOK_PREROUTING, PRIORITY_TRANSLATED);
     let untracked = |value, mask| {
         [
-            mark_is(value, mask).to_vec(),
+            mark_compares(EQUAL, value, mask).to_vec(),
             vec![expression("notrack", &[])],
         ]
         .concat()
@@ -171,15 +171,15 @@ impl Batch {
     }
 }
 
-/// `meta mark & mask == value`.
-fn mark_is(value: u32, mask: u32) -> [Vec<u8>; 3] {
+/// `meta mark & mask <operator> value`.
+fn mark_compares(operator: u32, value: u32, mask: u32) -> [Vec<u8>; 3] {
     [
         expression(
             "meta",
             &[number(1, REGISTER), number(2, META_MARK)].concat(),
         ),
         masked(mask),
-        compare(EQUAL, &value.to_ne_bytes()),
+        compare(operator, &value.to_ne_bytes()),
     ]
 }
 
@@ -191,11 +191,7 @@ fn mark_is(value: u32, mask: u32) -> [Vec<u8>; 3] {
 /// have.
 fn for_a_transparent_socket() -> Vec<Vec<u8>> {
     let mark = mark::for_listener(Listener::Plaintext).to_ne_bytes();
-    let not = |value: u32, mask| {
-        let [load, mask, _] = mark_is(value, mask);
-        [load, mask, compare(NOT_EQUAL, &value.to_ne_bytes())]
-    };
-    let rest = [
+    let is_agents = [
         expression(
             "meta",
             &[number(1, REGISTER), number(2, META_LAYER_4)].concat(),
@@ -212,10 +208,12 @@ fn for_a_transparent_socket() -> Vec<Vec<u8>> {
             &[number(2, META_MARK), number(3, REGISTER)].concat(),
         ),
     ];
-    let others = not(mark::CAPTURE, mark::CAPTURE_MASK)
-        .into_iter()
-        .chain(not(mark::PASSED, mark::AGENT_MASK));
-    others.chain(rest).collect()
+    [
+        &mark_compares(NOT_EQUAL, mark::CAPTURE, mark::CAPTURE_MASK)[..],
+        &mark_compares(NOT_EQUAL, mark::PASSED, mark::AGENT_MASK),
+        &is_agents,
+    ]
+    .concat()
 }
 
 /// The register's four bytes and a mask.
