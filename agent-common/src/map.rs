@@ -160,15 +160,22 @@ impl FlowKey {
     /// Whether that isn't the one that saw it before.
     #[inline(always)]
     pub fn put_in_order(&mut self) -> bool {
-        let is_second = if self.pod_port == self.peer_port {
-            is_above(&self.pod, &self.peer)
-        } else {
-            self.pod_port > self.peer_port
-        };
+        let is_second = !self.is_in_order();
         if is_second {
             *self = self.reversed();
         }
         is_second
+    }
+
+    /// Whether [`Self::put_in_order`] would leave it as it is.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_in_order(&self) -> bool {
+        if self.pod_port == self.peer_port {
+            !is_above(&self.pod, &self.peer)
+        } else {
+            self.pod_port < self.peer_port
+        }
     }
 }
 

@@ -116,6 +116,17 @@ impl Passed {
     pub fn is_clients(&self, is_second: bool) -> bool {
         (self.is_servers == 1) == is_second
     }
+
+    /// The connection as the client sees it, by its key.
+    #[must_use]
+    #[inline(always)]
+    pub fn as_client_sees(&self, key: &FlowKey) -> FlowKey {
+        if self.is_servers == 1 {
+            key.reversed()
+        } else {
+            *key
+        }
+    }
 }
 
 /// The client's socket is connected.

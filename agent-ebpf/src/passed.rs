@@ -39,11 +39,21 @@ pub struct Scratch {
     /// As the client sees it.
     flow: FlowKey,
     reversed: FlowKey,
-    /// The one of these that is in order.
-    key: FlowKey,
     verdict: VerdictKey,
     /// What is learned later than at the SYN stays zero here.
     passed: Passed,
+}
+
+impl Scratch {
+    /// The connection's key in `PASSED`.
+    #[inline(always)]
+    fn key(&self) -> &FlowKey {
+        if self.passed.is_servers == 1 {
+            &self.reversed
+        } else {
+            &self.flow
+        }
+    }
 }
 
 /// The connection that [`begins`] or [`forget`] is about.
@@ -54,8 +64,7 @@ pub fn look_at(flow: FlowKey) {
         let scratch = unsafe { &mut *scratch };
         scratch.flow = flow;
         scratch.reversed = flow.reversed();
-        scratch.key = flow;
-        scratch.passed.is_servers = scratch.key.put_in_order().into();
+        scratch.passed.is_servers = (!flow.is_in_order()).into();
     }
 }
 
@@ -86,16 +95,12 @@ pub fn begins(ctx: &TcContext, is_taken: bool) -> bool {
     // The same addresses and ports may have been another connection's before. An entry that isn't
     // there can't be removed, and needn't be.
     if passes {
-        // Looked for first: to remove takes a lock.
-        // SAFETY: the map's values are plain data.
-        if unsafe { FLOWS.get(&scratch.flow) }.is_some() {
-            let _ = FLOWS.remove(&scratch.flow);
-        }
+        let _ = FLOWS.remove(&scratch.flow);
         if was_dialled {
             let _ = FLOWS.remove(&scratch.reversed);
         }
     } else {
-        let _ = PASSED.remove(&scratch.key);
+        let _ = PASSED.remove(scratch.key());
     }
     passes
 }
@@ -108,7 +113,7 @@ pub fn forget() {
         let scratch = unsafe { &*scratch };
         // An entry that isn't there can't be removed, and needn't be.
         let _ = FLOWS.remove(&scratch.flow);
-        let _ = PASSED.remove(&scratch.key);
+        let _ = PASSED.remove(scratch.key());
     }
 }
 
@@ -167,7 +172,7 @@ fn remember(
     passed.client.epoch = source.epoch;
     passed.server.interface = pod;
     passed.server.epoch = destination.epoch;
-    let is_remembered = PASSED.insert(&scratch.key, &scratch.passed, 0).is_ok();
+    let is_remembered = PASSED.insert(scratch.key(), &scratch.passed, 0).is_ok();
     if !is_remembered {
         verdict::count(Counter::FlowTableFailed);
     }
@@ -371,11 +376,7 @@ fn tell_closed(key: &FlowKey, passed: &Passed) {
         at: unsafe { bpf_ktime_get_ns() },
         client: passed.client.done,
         server: passed.server.done,
-        flow: if passed.is_servers == 1 {
-            key.reversed()
-        } else {
-            *key
-        },
+        flow: passed.as_client_sees(key),
         kind: EVENT_CLOSED,
         service: passed.service,
         padding: 0,

@@ -249,11 +249,7 @@ impl Passes {
         remembered
             .map(|(key, passed)| {
                 let pass = Pass {
-                    flow: if passed.is_servers == 1 {
-                        key.reversed()
-                    } else {
-                        key
-                    },
+                    flow: passed.as_client_sees(&key),
                     since: passed.since,
                 };
                 let service = service(&passed.service);
