@@ -138,7 +138,7 @@ impl Node {
             .iter()
             .map(|prefix| prefix.address)
             .collect();
-        let cgroup = shared.cgroup.join(name).join(SYSTEM_CGROUP);
+        let cgroup = tree(shared, name).join(SYSTEM_CGROUP);
         cgroup::create(&cgroup)?;
         let place = Place {
             shared: Arc::clone(shared),
@@ -222,8 +222,13 @@ impl Node {
         ip::inside(&self.namespace, &commands).map(drop)
     }
 
+    /// The cgroup above those of the node's own processes and of its pods.
+    pub(crate) fn cgroup_tree(&self) -> PathBuf {
+        tree(&self.shared, self.name())
+    }
+
     pub(crate) fn pod_cgroup(&self, pod: &str) -> PathBuf {
-        self.shared.cgroup.join(self.name()).join(pod)
+        self.cgroup_tree().join(pod)
     }
 
     /// The next hops of the node's pods, one a family.
@@ -239,6 +244,11 @@ impl Node {
             .map(|prefix| of(prefix.address))
             .collect()
     }
+}
+
+/// The cgroup of all that runs on a node.
+fn tree(shared: &Shared, name: &str) -> PathBuf {
+    shared.cgroup.join(name)
 }
 
 /// The `ip` command for an address that is usable at once.

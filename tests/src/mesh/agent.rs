@@ -190,7 +190,8 @@ impl RunningMesh<'_> {
             .args(["--ca-root".as_ref(), bundle.as_os_str()])
             .args(["--ca-token".as_ref(), token.as_os_str()])
             .args(["--bpffs".as_ref(), node.bpf_directory().as_os_str()])
-            .args(["--cgroup".as_ref(), self.lab.cgroup().as_os_str()])
+            // A node has a kernel of its own elsewhere, whose sockets no other node's agent is told of.
+            .args(["--cgroup".as_ref(), node.cgroup_tree().as_os_str()])
             .args(["--run-directory".as_ref(), node.run_directory().as_os_str()])
             .args(["--instance", &instance])
             .env("AMBIT_DRAIN", "1s");
