@@ -219,7 +219,7 @@ pub fn has_part(interface: &InterfaceValue) -> bool {
 
 /// Brings a packet of a connection that passes to the other pod; `None` if it doesn't pass.
 ///
-/// A connection is made by way of the node's stack, so that whatever watches there has its say. After
+/// A connection's SYN goes by way of the node's stack, so that whatever watches there has its say. After
 /// that its packets go straight into the other pod's namespace, and the hook on its interface isn't
 /// asked: what it would have demanded is demanded here.
 #[inline(always)]
@@ -227,18 +227,17 @@ pub fn bring(ctx: &TcContext, interface: &InterfaceValue, packet: &Packet) -> Op
     let segment = &packet.segment;
     let mut flow = packet.flow_of_sender(segment);
     let other = other_end(&mut flow, interface)?;
+    if segment.synchronizes() {
+        answers(ctx, &flow);
+    }
     // SAFETY: the map's values are plain data.
     let value = unsafe { INTERFACES.get(other.interface) };
     if let Some(value) = value
-        && !segment.synchronizes()
         && value.flags & OPEN == OPEN
         && value.flags & IN_MESH != 0
         && value.epoch == other.epoch
     {
         return Some(into_pod(ctx, other.interface));
-    }
-    if segment.synchronizes() {
-        answers(ctx, &flow);
     }
     mark(ctx);
     Some(Verdict::Pass(Counter::Passed))
