@@ -6,6 +6,7 @@
 //! a node. [`ChannelStream`] makes ordinary reads and writes of it, for HTTP/2.
 
 mod buffer;
+mod cipher;
 mod handshake;
 mod inbox;
 mod records;

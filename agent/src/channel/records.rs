@@ -1,17 +1,13 @@
 //! TLS 1.3 records after the handshake (RFC 8446, section 5), sealed and opened in place.
-//!
-//! By ring, not by the library that makes the handshake: ring uses AVX2's wide AES where there is no
-//! AVX-512, and is twice as fast there. ARCHITECTURE.md has the figures.
 
 use std::fmt;
 
-use ring::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
-};
 use rustls::{
     ConnectionTrafficSecrets, ExtractedSecrets, SupportedCipherSuite, client::ClientConnectionData,
     kernel::KernelConnection, server::ServerConnectionData,
 };
+
+use super::cipher::{Cipher, Library, TAG};
 
 /// Bytes before a record's content: type, version, length.
 pub const HEADER: usize = 5;
@@ -21,7 +17,6 @@ pub const TRAILER: usize = 1 + TAG;
 /// The most bytes of content in one record.
 pub const MAX_CONTENT: usize = 1 << 14;
 
-const TAG: usize = 16;
 /// What a peer may add by padding (RFC 8446, section 5.2): the longest record is this much longer
 /// than `MAX_CONTENT`.
 const MAX_EXPANSION: usize = 256;
@@ -85,6 +80,8 @@ pub struct Keys {
     sending: Direction,
     receiving: Direction,
     successors: Successors,
+    /// Who encrypts, from the next key on.
+    library: Library,
     /// The peer has asked us to change our key.
     asked_to_update: bool,
     /// How many records a key may seal.
@@ -94,7 +91,7 @@ pub struct Keys {
 }
 
 struct Direction {
-    key: LessSafeKey,
+    cipher: Cipher,
     iv: [u8; 12],
     sequence: u64,
 }
@@ -113,10 +110,12 @@ impl Keys {
             SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit / 2,
             SupportedCipherSuite::Tls12(_) => unreachable!("only TLS 1.3 is configured"),
         };
+        let library = Library::fastest();
         Self {
-            sending: Direction::new(secrets.tx),
-            receiving: Direction::new(secrets.rx),
+            sending: Direction::new(library, secrets.tx),
+            receiving: Direction::new(library, secrets.rx),
             successors,
+            library,
             asked_to_update: false,
             limit,
             #[cfg(test)]
@@ -142,7 +141,7 @@ impl Keys {
             Successors::Client(connection) => connection.update_tx_secret(),
             Successors::Server(connection) => connection.update_tx_secret(),
         };
-        self.sending = Direction::new(next.map_err(RecordError::KeyUpdate)?);
+        self.sending = Direction::new(self.library, next.map_err(RecordError::KeyUpdate)?);
         self.asked_to_update = false;
         #[cfg(test)]
         {
@@ -201,7 +200,8 @@ impl Keys {
                     Successors::Client(connection) => connection.update_rx_secret(),
                     Successors::Server(connection) => connection.update_rx_secret(),
                 };
-                self.receiving = Direction::new(next.map_err(RecordError::KeyUpdate)?);
+                self.receiving =
+                    Direction::new(self.library, next.map_err(RecordError::KeyUpdate)?);
                 Ok(Opened::Control)
             }
             (kind, _) => Err(RecordError::Unexpected(kind)),
@@ -217,6 +217,11 @@ impl Keys {
     #[cfg(test)]
     pub(super) fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_library(&mut self, library: Library) {
+        self.library = library;
     }
 }
 
@@ -239,17 +244,15 @@ impl Successors {
 }
 
 impl Direction {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Self {
-        let (algorithm, key, iv) = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => unreachable!("no other cipher suite is configured"),
+    fn new(library: Library, (sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Self {
+        let (ConnectionTrafficSecrets::Aes128Gcm { iv, .. }
+        | ConnectionTrafficSecrets::Aes256Gcm { iv, .. }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { iv, .. }) = &secrets
+        else {
+            unreachable!("no other cipher suite is configured");
         };
-        let key =
-            UnboundKey::new(algorithm, key.as_ref()).expect("rustls gives a key of its suite");
         Self {
-            key: LessSafeKey::new(key),
+            cipher: Cipher::new(library, &secrets),
             iv: iv
                 .as_ref()
                 .try_into()
@@ -259,14 +262,14 @@ impl Direction {
     }
 
     /// The initialisation vector and the record's number, of which no two are equal under one key.
-    fn nonce(&mut self) -> Nonce {
+    fn nonce(&mut self) -> [u8; 12] {
         let mut nonce = self.iv;
         for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= number;
         }
         // A key is changed long before its 2^64th record.
         self.sequence += 1;
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 
     fn seal(&mut self, kind: u8, record: &mut [u8]) {
@@ -281,11 +284,7 @@ impl Direction {
         let (content, tag) = record[HEADER..].split_at_mut(length - TAG);
         content[length - TRAILER] = kind;
         let nonce = self.nonce();
-        let sealed = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), content)
-            .expect("the content is far below the cipher's limit");
-        tag.copy_from_slice(sealed.as_ref());
+        tag.copy_from_slice(&self.cipher.seal(nonce, &header, content));
     }
 
     /// The type and length of what was inside.
@@ -298,9 +297,9 @@ impl Direction {
         }
         let nonce = self.nonce();
         let content = self
-            .key
-            .open_in_place(nonce, Aad::from(*header), sealed)
-            .map_err(|_| RecordError::Forged)?;
+            .cipher
+            .open(nonce, header, sealed)
+            .ok_or(RecordError::Forged)?;
         // Zeros after the type are padding.
         let end = content.iter().rposition(|byte| *byte != 0);
         let end = end.ok_or(RecordError::Unexpected(0))?;

@@ -3,7 +3,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{records::record_length, testing::shake_hands, *};
+use super::{cipher::Library, records::record_length, testing::shake_hands, *};
 use crate::identity::{
     testing::{TestAuthority, shop},
     tls::{
@@ -121,6 +121,30 @@ async fn keys_change_before_they_wear_out_and_nothing_is_lost() {
     }
     // Each key seals two records of data and the message that it ends.
     assert!(near.keys_changed() >= 5, "{}", near.keys_changed());
+}
+
+/// Each agent encrypts by what is fastest on its own processor.
+#[tokio::test]
+async fn either_library_opens_what_the_other_seals() {
+    for (sealing, opening) in [
+        (Library::Ring, Library::AwsLc),
+        (Library::AwsLc, Library::Ring),
+    ] {
+        let (mut near, mut far) = keys().await;
+        near.set_library(sealing);
+        far.set_library(opening);
+        let mut update = [0; Keys::UPDATE_RECORD];
+        near.update(&mut update).unwrap();
+        assert_eq!(opened(&mut far, update.to_vec()), Ok(Vec::new()));
+        for length in [0, 1, 100, MAX_CONTENT] {
+            let content = vec![7; length];
+            let record = sealed(&mut near, &content);
+            assert_eq!(opened(&mut far, record), Ok(content), "{sealing:?}");
+        }
+        let mut record = sealed(&mut near, b"data");
+        record[HEADER] ^= 1;
+        assert_eq!(opened(&mut far, record), Err(RecordError::Forged));
+    }
 }
 
 /// What the channel speaks is TLS as others know it, whichever side is ours.
