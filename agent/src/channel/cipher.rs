@@ -36,14 +36,15 @@ impl Library {
 
 /// A direction's key. It is held by its library, which wipes it.
 pub(super) enum Cipher {
-    Ring(by_ring::Key),
+    /// Boxed, as AWS-LC's is in itself.
+    Ring(Box<by_ring::Key>),
     AwsLc(by_aws_lc::Key),
 }
 
 impl Cipher {
     pub(super) fn new(library: Library, secrets: &ConnectionTrafficSecrets) -> Self {
         match library {
-            Library::Ring => Self::Ring(by_ring::Key::new(secrets)),
+            Library::Ring => Self::Ring(Box::new(by_ring::Key::new(secrets))),
             Library::AwsLc => Self::AwsLc(by_aws_lc::Key::new(secrets)),
         }
     }
