@@ -1,5 +1,6 @@
 //! All wiring: one file a role, in the order in which things start.
 
+pub(crate) mod busy_poll;
 mod confine;
 pub mod control;
 mod descriptors;

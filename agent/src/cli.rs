@@ -27,7 +27,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::logging::{self, LogFormat, Logging};
+use crate::{
+    app::busy_poll,
+    telemetry::logging::{self, LogFormat, Logging},
+};
 
 /// A per-node ambient service mesh: eBPF capture, mutual TLS between nodes, L4 policy.
 #[derive(Debug, Parser)]
@@ -76,10 +79,11 @@ impl Cli {
         };
         let logging = logging::install(self.log_format, &self.log_level)
             .context("setting up the log; --log-level takes levels like `info,ambit=debug`")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("starting the runtime")?;
+        let busy_poll = match &role {
+            Role::Node(arguments) => arguments.busy_poll(),
+            _ => Duration::ZERO,
+        };
+        let runtime = busy_poll::runtime(busy_poll).context("starting the runtime")?;
         runtime.block_on(role.run(logging))
     }
 }
@@ -95,12 +99,13 @@ impl Role {
     }
 }
 
-/// A time span on the command line: `500ms`, `30s`, `5m`, `24h`.
+/// A time span on the command line: `100us`, `500ms`, `30s`, `5m`, `24h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m or 24h");
+    let wrong = || format!("{text:?} is not a time span: write 100us, 500ms, 30s, 5m or 24h");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     match &text[digits..] {
+        "us" => Some(Duration::from_micros(number)),
         "ms" => Some(Duration::from_millis(number)),
         "s" => Some(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
@@ -124,6 +129,7 @@ mod tests {
     #[test]
     fn time_spans_need_a_unit() {
         for (text, expected) in [
+            ("100us", Some(Duration::from_micros(100))),
             ("500ms", Some(Duration::from_millis(500))),
             ("30s", Some(Duration::from_secs(30))),
             ("24h", Some(Duration::from_secs(86_400))),

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod activity;
+pub(crate) mod busy_polls;
 mod collector;
 pub mod control;
 mod denials;

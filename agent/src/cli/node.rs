@@ -94,6 +94,11 @@ pub(super) struct Arguments {
         value_parser = clap::value_parser!(u32).range(4096..=1 << 30)
     )]
     splice_limit: u32,
+    /// How long a thread asks for the next event before it sleeps, if the last came about as soon: waking it would
+    /// take longer. It yields its processor meanwhile, and asks no more for a while where others need that. At most
+    /// 1ms; 0us: it sleeps at once, for a node whose processors' time is dearer than answers between nodes are late.
+    #[arg(long, env = "AMBIT_BUSY_POLL", default_value = "100us", value_parser = busy_poll)]
+    busy_poll: Duration,
     /// Has the splice's self-test fail.
     #[arg(long, hide = true)]
     splice_fail_self_test: bool,
@@ -138,6 +143,23 @@ pub(super) struct Arguments {
     /// `/healthz/ready`.
     #[arg(long, env = "AMBIT_READY_ADDRESS", default_value = "0.0.0.0:15021")]
     ready_address: SocketAddr,
+}
+
+impl Arguments {
+    pub(super) fn busy_poll(&self) -> Duration {
+        self.busy_poll
+    }
+}
+
+/// Longer, and it would no more be a sleep's wake-up that is saved.
+fn busy_poll(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_millis(1);
+    match duration(text)? {
+        span if span <= LONGEST => Ok(span),
+        _ => Err(format!(
+            "{text} is too long to keep a processor from sleeping: 1ms is the most"
+        )),
+    }
 }
 
 pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {

@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 use super::{
-    Direction,
+    Direction, busy_polls,
     collector::{Family, Kind, Observed},
     denials::{DENIALS, Denials},
     flows::Flows,
@@ -227,6 +227,7 @@ impl Metrics {
         let refused = metrics.refusals.clone();
         metrics.observe(refusals::FAMILIES, move || refused.collect())?;
         metrics.observe(listeners::FAMILIES, listeners::collect)?;
+        metrics.observe(busy_polls::FAMILIES, busy_polls::collect)?;
         metrics.observe(process::FAMILIES, process::collect)?;
         let build = || vec![BUILD.of([([env!("CARGO_PKG_VERSION")], 1.0)])];
         metrics.observe(&[&BUILD], build)?;
