@@ -62,9 +62,9 @@ pub(crate) fn runtime(window: Duration) -> io::Result<Runtime> {
         .on_thread_park(move || before.before_sleep())
         .on_thread_unpark(move || after.after_sleep());
     // The runtime doesn't tell which descriptor its threads wait by: it is the one that wasn't there before.
-    let earlier = epoll_instances()?;
+    let earlier = epoll_instances();
     let runtime = builder.build()?;
-    match epoll_instances()?.difference(&earlier).next() {
+    match epoll_instances().difference(&earlier).next() {
         Some(&found) => {
             // SAFETY: it is open, and stays so as long as the runtime, which lives longer than this borrow.
             let events = unsafe { BorrowedFd::borrow_raw(found) };
@@ -78,22 +78,20 @@ pub(crate) fn runtime(window: Duration) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-fn epoll_instances() -> io::Result<BTreeSet<RawFd>> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let entry = entry?;
-        // The descriptor that reads the directory is gone afterwards.
-        let target = fs::read_link(entry.path()).unwrap_or_default();
-        if target.as_os_str() == "anon_inode:[eventpoll]" {
-            found.extend(
-                entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<RawFd>().ok()),
-            );
-        }
-    }
-    Ok(found)
+/// The process's descriptors of epoll instances; none if they can't be listed.
+fn epoll_instances() -> BTreeSet<RawFd> {
+    let entries = fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter(|entry| {
+            // The descriptor that reads the directory is gone by then, and none of them.
+            fs::read_link(entry.path())
+                .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]")
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// What the threads of a runtime share.

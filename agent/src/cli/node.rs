@@ -212,3 +212,22 @@ pub(super) async fn run(arguments: Arguments, logging: Logging) -> Result<()> {
     };
     app::node::run(settings, logging).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_ask_for_a_millisecond_at_most() {
+        for (text, expected) in [
+            ("0us", Some(Duration::ZERO)),
+            ("100us", Some(Duration::from_micros(100))),
+            ("1ms", Some(Duration::from_millis(1))),
+            ("1001us", None),
+            ("1s", None),
+            ("100", None),
+        ] {
+            assert_eq!(busy_poll(text).ok(), expected, "{text}");
+        }
+    }
+}
