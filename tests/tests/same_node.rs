@@ -222,6 +222,25 @@ fn nothing_is_left_of_connections_that_have_ended() -> Result<()> {
     Ok(())
 }
 
+/// So that a NetworkPolicy holds, which a CNI carries out there.
+#[test]
+fn a_firewall_of_the_node_is_asked_about_a_syn_and_nothing_after_it() -> Result<()> {
+    let lab = Lab::builder("firewall").build()?;
+    let mut shop = Shop::open(&lab)?;
+    let _mesh = Mesh::default().start(&lab)?;
+    shop.talk()?;
+    let node = lab.node("a");
+    let answers = "add table inet wall; \
+                   add chain inet wall pods { type filter hook forward priority 0; }; \
+                   add rule inet wall pods tcp sport 8080 drop";
+    node.run("nft", [answers])?.success()?;
+    assert_eq!(shop.talk()?, Way::Direct);
+    let questions = "add rule inet wall pods tcp dport 8080 tcp flags syn drop";
+    node.run("nft", [questions])?.success()?;
+    assert_eq!(shop.friend.call(shop.server.at(8080))?, "timeout");
+    Ok(())
+}
+
 #[test]
 fn a_client_cannot_pretend_to_be_its_server() -> Result<()> {
     let lab = Lab::builder("posing").build()?;
