@@ -37,7 +37,7 @@ const IN_A_ROW: u32 = 4;
 /// all time can be lost.
 const REST: u32 = 32;
 /// What a thread may have worked since its last wait, of a window: measured with windows of 100 us, where 15 us were
-/// too little for one connection, and without a bound 32 had a tenth less.
+/// too little for one connection, and 32 did not gain without a bound.
 const LITTLE_WORK: f64 = 0.3;
 /// No switch to another thread and back is shorter.
 const SWITCH: Duration = Duration::from_micros(1);
