@@ -35,103 +35,69 @@ impl Library {
 }
 
 /// A direction's key. It is held by its library, which wipes it.
-pub(super) enum Cipher {
-    /// Boxed, as AWS-LC's is in itself.
-    Ring(Box<by_ring::Key>),
-    AwsLc(by_aws_lc::Key),
-}
-
-impl Cipher {
-    pub(super) fn new(library: Library, secrets: &ConnectionTrafficSecrets) -> Self {
-        match library {
-            Library::Ring => Self::Ring(Box::new(by_ring::Key::new(secrets))),
-            Library::AwsLc => Self::AwsLc(by_aws_lc::Key::new(secrets)),
-        }
-    }
-
+pub(super) trait Cipher: Send + Sync {
     /// Encrypts `content` in place; what authenticates it and `header` is returned. A nonce may be used once.
-    pub(super) fn seal(&self, nonce: [u8; 12], header: &[u8], content: &mut [u8]) -> [u8; TAG] {
-        match self {
-            Self::Ring(key) => key.seal(nonce, header, content),
-            Self::AwsLc(key) => key.seal(nonce, header, content),
-        }
-    }
+    fn seal(&self, nonce: [u8; 12], header: &[u8], content: &mut [u8]) -> [u8; TAG];
 
     /// Decrypts `sealed`, whose tag is its end, in place; `None` if it or `header` isn't what was sealed.
-    pub(super) fn open<'a>(
-        &self,
-        nonce: [u8; 12],
-        header: &[u8],
-        sealed: &'a mut [u8],
-    ) -> Option<&'a [u8]> {
-        match self {
-            Self::Ring(key) => key.open(nonce, header, sealed),
-            Self::AwsLc(key) => key.open(nonce, header, sealed),
-        }
+    fn open<'a>(&self, nonce: [u8; 12], header: &[u8], sealed: &'a mut [u8]) -> Option<&'a [u8]>;
+}
+
+pub(super) fn cipher(library: Library, secrets: &ConnectionTrafficSecrets) -> Box<dyn Cipher> {
+    match library {
+        Library::Ring => Box::new(of_ring(secrets)),
+        Library::AwsLc => Box::new(of_aws_lc(secrets)),
     }
 }
 
 /// The two libraries' interfaces are the same, but no type of one is the other's.
-macro_rules! key_of {
-    ($module:ident, $library:ident) => {
-        mod $module {
-            use rustls::ConnectionTrafficSecrets;
+macro_rules! cipher_of {
+    ($library:ident, $new:ident) => {
+        fn $new(secrets: &ConnectionTrafficSecrets) -> $library::aead::LessSafeKey {
             use $library::aead::{
-                AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+                AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey,
             };
 
-            use super::TAG;
+            let (algorithm, key) = match secrets {
+                ConnectionTrafficSecrets::Aes128Gcm { key, .. } => (&AES_128_GCM, key),
+                ConnectionTrafficSecrets::Aes256Gcm { key, .. } => (&AES_256_GCM, key),
+                ConnectionTrafficSecrets::Chacha20Poly1305 { key, .. } => (&CHACHA20_POLY1305, key),
+                _ => unreachable!("no other cipher suite is configured"),
+            };
+            let key = UnboundKey::new(algorithm, key.as_ref());
+            LessSafeKey::new(key.expect("rustls gives a key of its suite"))
+        }
 
-            pub(crate) struct Key(LessSafeKey);
+        impl Cipher for $library::aead::LessSafeKey {
+            fn seal(&self, nonce: [u8; 12], header: &[u8], content: &mut [u8]) -> [u8; TAG] {
+                use $library::aead::{Aad, Nonce};
 
-            impl Key {
-                pub(super) fn new(secrets: &ConnectionTrafficSecrets) -> Self {
-                    let (algorithm, key) = match secrets {
-                        ConnectionTrafficSecrets::Aes128Gcm { key, .. } => (&AES_128_GCM, key),
-                        ConnectionTrafficSecrets::Aes256Gcm { key, .. } => (&AES_256_GCM, key),
-                        ConnectionTrafficSecrets::Chacha20Poly1305 { key, .. } => {
-                            (&CHACHA20_POLY1305, key)
-                        }
-                        _ => unreachable!("no other cipher suite is configured"),
-                    };
-                    let key = UnboundKey::new(algorithm, key.as_ref());
-                    Self(LessSafeKey::new(
-                        key.expect("rustls gives a key of its suite"),
-                    ))
-                }
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                self.seal_in_place_separate_tag(nonce, Aad::from(header), content)
+                    .expect("the content is far below the cipher's limit")
+                    .as_ref()
+                    .try_into()
+                    .expect("every tag has 16 bytes")
+            }
 
-                pub(super) fn seal(
-                    &self,
-                    nonce: [u8; 12],
-                    header: &[u8],
-                    content: &mut [u8],
-                ) -> [u8; TAG] {
-                    let nonce = Nonce::assume_unique_for_key(nonce);
-                    self.0
-                        .seal_in_place_separate_tag(nonce, Aad::from(header), content)
-                        .expect("the content is far below the cipher's limit")
-                        .as_ref()
-                        .try_into()
-                        .expect("every tag has 16 bytes")
-                }
+            fn open<'a>(
+                &self,
+                nonce: [u8; 12],
+                header: &[u8],
+                sealed: &'a mut [u8],
+            ) -> Option<&'a [u8]> {
+                use $library::aead::{Aad, Nonce};
 
-                pub(super) fn open<'a>(
-                    &self,
-                    nonce: [u8; 12],
-                    header: &[u8],
-                    sealed: &'a mut [u8],
-                ) -> Option<&'a [u8]> {
-                    let nonce = Nonce::assume_unique_for_key(nonce);
-                    let opened = self.0.open_in_place(nonce, Aad::from(header), sealed);
-                    opened.ok().map(|content| &*content)
-                }
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                let opened = self.open_in_place(nonce, Aad::from(header), sealed);
+                opened.ok().map(|content| &*content)
             }
         }
     };
 }
 
-key_of!(by_ring, ring);
-key_of!(by_aws_lc, aws_lc_rs);
+cipher_of!(ring, of_ring);
+cipher_of!(aws_lc_rs, of_aws_lc);
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +115,7 @@ mod tests {
         for suite in suites {
             let secrets = || suite(AeadKey::from([7; 32]), Iv::from([0; 12]));
             let [ring, aws_lc] =
-                [Library::Ring, Library::AwsLc].map(|library| Cipher::new(library, &secrets()));
+                [Library::Ring, Library::AwsLc].map(|library| cipher(library, &secrets()));
             for (from, to) in [(&ring, &aws_lc), (&aws_lc, &ring)] {
                 let mut sealed = *b"twenty bytes of data................";
                 let (content, tag) = sealed.split_at_mut(20);

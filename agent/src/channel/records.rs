@@ -7,7 +7,7 @@ use rustls::{
     kernel::KernelConnection, server::ServerConnectionData,
 };
 
-use super::cipher::{Cipher, Library, TAG};
+use super::cipher::{Cipher, Library, TAG, cipher};
 
 /// Bytes before a record's content: type, version, length.
 pub const HEADER: usize = 5;
@@ -91,7 +91,7 @@ pub struct Keys {
 }
 
 struct Direction {
-    cipher: Cipher,
+    cipher: Box<dyn Cipher>,
     iv: [u8; 12],
     sequence: u64,
 }
@@ -252,7 +252,7 @@ impl Direction {
             unreachable!("no other cipher suite is configured");
         };
         Self {
-            cipher: Cipher::new(library, &secrets),
+            cipher: cipher(library, &secrets),
             iv: iv
                 .as_ref()
                 .try_into()
