@@ -80,7 +80,7 @@ impl Cli {
         let logging = logging::install(self.log_format, &self.log_level)
             .context("setting up the log; --log-level takes levels like `info,ambit=debug`")?;
         let busy_poll = match &role {
-            Role::Node(arguments) => arguments.busy_poll(),
+            Role::Node(arguments) => arguments.busy_poll,
             _ => Duration::ZERO,
         };
         let runtime = busy_poll::runtime(busy_poll).context("starting the runtime")?;

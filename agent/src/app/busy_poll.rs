@@ -155,13 +155,9 @@ impl BusyPoll {
 
 /// Whether somebody who sleeps by it would be woken now. Takes nothing.
 fn has_events(events: &OwnedFd) -> bool {
-    const AT_ONCE: Timespec = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
     let mut asked = [PollFd::new(events, PollFlags::IN)];
     // What can't be asked is left to sleep.
-    poll(&mut asked, Some(&AT_ONCE)).is_ok_and(|ready| ready > 0)
+    poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// How often the calling thread's processor was given to another that wanted it.
@@ -186,8 +182,6 @@ struct Waits {
     since: Option<Instant>,
     /// When the last one ended.
     ended: Option<Instant>,
-    /// How long the thread worked before the one that isn't over.
-    worked: Duration,
     /// Until then others need the processor.
     rests_until: Option<Instant>,
 }
@@ -197,12 +191,10 @@ impl Waits {
         short: 0,
         since: None,
         ended: None,
-        worked: Duration::ZERO,
         rests_until: None,
     };
 
     fn begin(&mut self, now: Instant) {
-        self.worked = self.ended.map_or(Duration::ZERO, |ended| now - ended);
         self.since = Some(now);
     }
 
@@ -210,8 +202,10 @@ impl Waits {
     /// for long between its waits serves many connections: they fill the processors without it, and more at once
     /// come of a sleep.
     fn is_worth_asking(&self, now: Instant, window: Duration) -> bool {
+        let worked = self.since.zip(self.ended);
+        let worked = worked.map_or(Duration::ZERO, |(since, ended)| since - ended);
         self.short >= IN_A_ROW
-            && self.worked < window.mul_f64(LITTLE_WORK)
+            && worked < window.mul_f64(LITTLE_WORK)
             && self.rests_until.is_none_or(|until| now >= until)
     }
 

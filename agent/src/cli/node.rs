@@ -98,7 +98,7 @@ pub(super) struct Arguments {
     /// take longer. It yields its processor meanwhile, and asks no more for a while where others need that. At most
     /// 1ms; 0us: it sleeps at once, for a node whose processors' time is dearer than answers between nodes are late.
     #[arg(long, env = "AMBIT_BUSY_POLL", default_value = "100us", value_parser = busy_poll)]
-    busy_poll: Duration,
+    pub(super) busy_poll: Duration,
     /// Has the splice's self-test fail.
     #[arg(long, hide = true)]
     splice_fail_self_test: bool,
@@ -143,12 +143,6 @@ pub(super) struct Arguments {
     /// `/healthz/ready`.
     #[arg(long, env = "AMBIT_READY_ADDRESS", default_value = "0.0.0.0:15021")]
     ready_address: SocketAddr,
-}
-
-impl Arguments {
-    pub(super) fn busy_poll(&self) -> Duration {
-        self.busy_poll
-    }
 }
 
 /// Longer, and it would no more be a sleep's wake-up that is saved.

@@ -89,10 +89,7 @@ fn what_would_wake_a_sleeper_is_seen_and_left_to_it() {
     assert!(has_events(&events));
     assert!(has_events(&events), "it was taken");
     let mut found = Vec::with_capacity(2);
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let at_once = Timespec::default();
     epoll::wait(
         &events,
         rustix::buffer::spare_capacity(&mut found),
